@@ -1,0 +1,47 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+// outputLimit is how much of a command's output goes into an error: the end, where commands say what failed.
+const outputLimit = 800
+
+// command runs a program to its end and returns its output and exit status. It is never killed, not even when ctx is
+// done: a half-made filesystem is worse than a late answer. The error is nil whenever the program could be run.
+func command(ctx context.Context, name string, args ...string) (output string, status int, err error) {
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	// A group of its own keeps a Ctrl-C that is meant for the driver away from the program.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	start := time.Now()
+	data, err := cmd.CombinedOutput()
+	output = strings.TrimSpace(string(data))
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && exit.Exited():
+		status, err = exit.ExitCode(), nil
+	case err != nil:
+		return output, -1, fmt.Errorf("running %s %s: %w", name, strings.Join(args, " "), err)
+	}
+	klog.FromContext(ctx).V(4).Info("Ran", "command", name, "args", args, "status", status,
+		"duration", time.Since(start).Round(time.Millisecond))
+	return output, status, nil
+}
+
+// commandError is the error for a program that ended with a status that means failure.
+func commandError(name string, args []string, status int, output string) error {
+	if len(output) > outputLimit {
+		output = "…" + output[len(output)-outputLimit:]
+	}
+	return fmt.Errorf("%s %s: exit status %d: %s", name, strings.Join(args, " "), status, output)
+}

@@ -1,0 +1,170 @@
+package disk
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+// DefaultFilesystem is made on a blank volume when nobody asks for another.
+const DefaultFilesystem = "ext4"
+
+// filesystemType is what we need to know of a kind of filesystem.
+type filesystemType struct {
+	mkfs []string // program and arguments; the device comes last
+	// fsck is the program that repairs what can be repaired without asking, nil if mounting does that.
+	fsck []string
+	// mountOptions are always given.
+	mountOptions []string
+}
+
+// The disk is known to be blank, so discarding it first would only take time. Blocks reserved for root are of no use
+// on a data volume. No -F and no -f: mkfs shall refuse when it finds something after all.
+// nouuid lets an XFS volume be mounted beside its own clone.
+var filesystemTypes = map[string]filesystemType{
+	"ext2": {mkfs: []string{"mkfs.ext2", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}},
+	"ext3": {mkfs: []string{"mkfs.ext3", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}},
+	"ext4": {mkfs: []string{"mkfs.ext4", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}},
+	"xfs":  {mkfs: []string{"mkfs.xfs", "-K"}, mountOptions: []string{"nouuid"}},
+}
+
+// Filesystems lists the types of filesystem that volumes can have.
+func Filesystems() []string {
+	names := make([]string, 0, len(filesystemTypes))
+	for name := range filesystemTypes {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// ValidateFilesystem tells whether volumes can have the type of filesystem; "" stands for any.
+func ValidateFilesystem(name string) error {
+	if _, ok := filesystemTypes[name]; !ok && name != "" {
+		return fail(ErrInvalid, "filesystem type %q is not supported: use one of %s", name, strings.Join(Filesystems(), ", "))
+	}
+	return nil
+}
+
+// prepare returns the device to mount (the disk, or its only partition), the type of the filesystem on it, and makes
+// that filesystem first if the disk is provably blank. It changes nothing in any other case but repairs by fsck.
+func (n *Node) prepare(ctx context.Context, dev Device, req StageRequest) (Device, string, error) {
+	found, err := n.probe(ctx, dev.Path)
+	if err != nil {
+		return Device{}, "", err
+	}
+	if found.partitionTable != "" && found.filesystem == "" {
+		if dev, err = n.onlyPartition(dev, found, req.Volume.ID); err != nil {
+			return Device{}, "", err
+		}
+		if found, err = n.probe(ctx, dev.Path); err != nil {
+			return Device{}, "", err
+		}
+		if found.blank() {
+			return Device{}, "", fail(ErrRefused, "volume %s has a partition (%s) without a filesystem, and the driver "+
+				"formats whole blank disks only: make a filesystem on the partition by hand, or erase the partition table",
+				req.Volume.ID, dev.Path)
+		}
+	}
+	if found.blank() {
+		return n.formatBlank(ctx, dev, req)
+	}
+	if err := acceptable(found, dev, req); err != nil {
+		return Device{}, "", err
+	}
+	if req.ReadOnly {
+		return dev, found.filesystem, nil
+	}
+	return dev, found.filesystem, n.check(ctx, dev, found.filesystem)
+}
+
+// acceptable tells whether what was found can be mounted for the request.
+func acceptable(found content, dev Device, req StageRequest) error {
+	_, supported := filesystemTypes[found.filesystem]
+	switch {
+	case found.ambiguous || found.partitionTable != "" || !supported:
+		return fail(ErrRefused, "volume %s (%s) holds %s, which the driver can neither mount nor will overwrite. "+
+			"Use it as a raw block volume, or move the data off and erase it", req.Volume.ID, dev.Path, found)
+	case req.Filesystem != "" && req.Filesystem != found.filesystem:
+		return fail(ErrRefused, "volume %s (%s) holds %s, and %s was asked for: it is not overwritten. "+
+			"Ask for %s, or for a new volume", req.Volume.ID, dev.Path, found, req.Filesystem, found.filesystem)
+	}
+	return nil
+}
+
+// onlyPartition returns partition 1 of a disk that has no other: the layout that UpCloud's own CSI driver makes.
+func (n *Node) onlyPartition(disk Device, found content, volumeID string) (Device, error) {
+	parts, err := n.partitions(disk)
+	if err != nil {
+		return Device{}, err
+	}
+	first, ok := parts[1]
+	if len(parts) != 1 || !ok {
+		return Device{}, fail(ErrRefused, "volume %s (%s) holds %s with %d partitions known to the kernel; only disks "+
+			"with a filesystem on the whole disk or on one partition with number 1 can be mounted. "+
+			"Use it as a raw block volume", volumeID, disk.Path, found, len(parts))
+	}
+	return first, nil
+}
+
+func (n *Node) formatBlank(ctx context.Context, dev Device, req StageRequest) (_ Device, fsType string, err error) {
+	switch {
+	case req.ReadOnly:
+		return Device{}, "", fail(ErrRefused, "volume %s (%s) is blank and asked for read-only: there is nothing to read, "+
+			"and nothing is written. Use it once for writing first", req.Volume.ID, dev.Path)
+	case req.Origin != "":
+		return Device{}, "", fail(ErrRefused, "volume %s (%s) was made as a copy of %s and is blank: not formatting it, "+
+			"the copy may not be complete", req.Volume.ID, dev.Path, req.Origin)
+	}
+	if err := n.requireBlank(ctx, dev); err != nil {
+		return Device{}, "", err
+	}
+	fsType = orDefault(req.Filesystem, DefaultFilesystem)
+	return dev, fsType, n.format(ctx, dev, fsType)
+}
+
+func (n *Node) format(ctx context.Context, dev Device, fsType string) (err error) {
+	defer n.observe("format", time.Now(), &err)
+	mkfs := filesystemTypes[fsType].mkfs
+	args := append(slices.Clone(mkfs[1:]), dev.Path)
+	klog.FromContext(ctx).Info("Formatting the blank volume", "device", dev.Path, "filesystem", fsType)
+	output, status, err := command(ctx, mkfs[0], args...)
+	if err != nil {
+		return err
+	}
+	if status != 0 {
+		return commandError(mkfs[0], args, status, output)
+	}
+	return nil
+}
+
+// Exit status bits of e2fsck(8) that still leave a filesystem that can be used.
+const fsckCorrected = 1 | 2
+
+// check repairs what can be repaired unattended before the first mount.
+func (n *Node) check(ctx context.Context, dev Device, fsType string) (err error) {
+	fsck := filesystemTypes[fsType].fsck
+	if fsck == nil {
+		return nil
+	}
+	defer n.observe("fsck", time.Now(), &err)
+	args := append(slices.Clone(fsck[1:]), dev.Path)
+	output, status, err := command(ctx, fsck[0], args...)
+	if err != nil {
+		return err
+	}
+	switch {
+	case status&^fsckCorrected == 0:
+		if status != 0 {
+			klog.FromContext(ctx).Info("Errors in the filesystem were corrected", "device", dev.Path, "output", output)
+		}
+		return nil
+	case status == 4:
+		return fail(ErrRefused, "the %s on %s has errors that cannot be repaired unattended: run e2fsck on it by hand. %s",
+			fsType, dev.Path, output)
+	}
+	return commandError(fsck[0], args, status, output)
+}

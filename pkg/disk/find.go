@@ -1,0 +1,163 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"k8s.io/klog/v2"
+)
+
+// lookAgain bounds the time in which a new device can go unseen when no event tells of it: sysfs has no events, and
+// the /dev of a container need not be the one that udev writes to.
+const lookAgain = time.Second
+
+// Find returns the volume's disk, waiting for it to appear. The link by serial is looked at first, then all disks in
+// sysfs, for where udev is slow or absent. It gives up when ctx is done (with ctx's error) or after the device timeout
+// (with ErrNoDevice); both texts say what was seen.
+func (n *Node) Find(ctx context.Context, vol Volume) (dev Device, err error) {
+	defer n.observe("find", time.Now(), &err)
+	if _, err := Serial(vol.ID); err != nil {
+		return Device{}, err
+	}
+	// The watch stands before the first look, so that no device can slip in between.
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return Device{}, fmt.Errorf("watching %s: %w", n.deviceDir, err)
+	}
+	defer watcher.Close()
+	timeout := time.NewTimer(n.deviceTimeout)
+	defer timeout.Stop()
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for looked := false; ; looked = true {
+		watchNearest(watcher, n.deviceDir)
+		watchNearest(watcher, n.devDir)
+		dev, err := n.lookup(vol)
+		if err == nil {
+			return dev, nil
+		}
+		if !looked {
+			klog.FromContext(ctx).V(2).Info("Waiting for the volume's device", "seen", err.Error())
+		}
+		switch awaitChange(ctx, watcher, tick.C, timeout.C) {
+		case changed:
+		case timedOut:
+			return Device{}, fail(ErrNoDevice, "the device of volume %s is not on this node after %s: %v. "+
+				"Check that the storage is attached to this server, and that the server has a virtio disk for it",
+				vol.ID, n.deviceTimeout, err)
+		case cancelled:
+			return Device{}, fmt.Errorf("waiting for the device of volume %s (%v): %w", vol.ID, err, ctx.Err())
+		}
+	}
+}
+
+type wakeup int
+
+const (
+	changed wakeup = iota
+	timedOut
+	cancelled
+)
+
+// awaitChange returns when something was made in a watched folder, or might have been. Writes to devices wake the
+// watcher too (every line to a terminal is one), so they are passed over.
+func awaitChange(ctx context.Context, watcher *fsnotify.Watcher, tick, timeout <-chan time.Time) wakeup {
+	for {
+		select {
+		case event := <-watcher.Events:
+			if event.Has(fsnotify.Create) {
+				return changed
+			}
+		case <-watcher.Errors: // the queue of events overflowed
+			return changed
+		case <-tick:
+			return changed
+		case <-timeout:
+			return timedOut
+		case <-ctx.Done():
+			return cancelled
+		}
+	}
+}
+
+// watchNearest watches dir, or the nearest parent that exists: /dev/disk/by-id comes with the first disk.
+func watchNearest(watcher *fsnotify.Watcher, dir string) {
+	for {
+		err := watcher.Add(dir)
+		if err == nil || filepath.Dir(dir) == dir {
+			return
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// lookup looks once. Its error says for each place what was there.
+func (n *Node) lookup(vol Volume) (Device, error) {
+	dev, linkErr := n.lookupLink(vol)
+	if linkErr == nil {
+		return dev, nil
+	}
+	dev, sysErr := n.lookupSerial(vol)
+	if sysErr == nil {
+		return dev, nil
+	}
+	return Device{}, fmt.Errorf("%w; %w", linkErr, sysErr)
+}
+
+func (n *Node) lookupLink(vol Volume) (Device, error) {
+	name, err := LinkName(vol.ID)
+	if err != nil {
+		return Device{}, err
+	}
+	link := filepath.Join(n.deviceDir, name)
+	dev, err := n.deviceAt(link)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, lerr := os.Lstat(link); lerr == nil {
+			return Device{}, fmt.Errorf("%s points to nothing", link)
+		}
+		return Device{}, fmt.Errorf("no link %s", link)
+	}
+	if err != nil {
+		return Device{}, err
+	}
+	if err := n.verify(dev, vol); err != nil {
+		return Device{}, fmt.Errorf("%s points to the wrong device or to one that is not ready: %w", link, err)
+	}
+	return dev, nil
+}
+
+func (n *Node) lookupSerial(vol Volume) (Device, error) {
+	want, err := Serial(vol.ID)
+	if err != nil {
+		return Device{}, err
+	}
+	names, err := n.disks()
+	if err != nil {
+		return Device{}, err
+	}
+	for _, name := range names {
+		if serial, err := n.serialOf(name); err != nil || !strings.EqualFold(serial, want) {
+			continue
+		}
+		major, minor, err := n.diskNumber(name)
+		if err != nil {
+			return Device{}, err
+		}
+		dev, err := n.deviceAt(filepath.Join(n.devDir, name))
+		if err != nil {
+			return Device{}, err
+		}
+		if dev.Major != major || dev.Minor != minor {
+			return Device{}, fmt.Errorf("%s is not the device %d:%d that sysfs calls %s", dev.Path, major, minor, name)
+		}
+		return dev, n.verify(dev, vol)
+	}
+	return Device{}, fmt.Errorf("no disk in %s/block has the serial number %s", n.sysDir, want)
+}

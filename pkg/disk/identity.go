@@ -1,0 +1,76 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+)
+
+// loopMajor is the major number of loop devices, which carry the disks of a simulated server.
+const loopMajor = 7
+
+// verify proves that a whole disk is the volume's: its serial number must be the volume's, and it must not be smaller
+// than the volume. A link with the right name proves nothing, it may be stale.
+func (n *Node) verify(dev Device, vol Volume) error {
+	if err := n.verifyIdentity(dev, vol.ID); err != nil {
+		return err
+	}
+	if vol.SizeBytes > 0 && dev.SizeBytes < vol.SizeBytes {
+		return fmt.Errorf("%s has %d bytes, the volume has %d", dev.Path, dev.SizeBytes, vol.SizeBytes)
+	}
+	return nil
+}
+
+// verifyIdentity compares the serial number. Loop devices have none: there the name of the backing file must start
+// with the volume's UUID.
+func (n *Node) verifyIdentity(dev Device, volumeID string) error {
+	want, err := Serial(volumeID)
+	if err != nil {
+		return err
+	}
+	if dev.Major == loopMajor {
+		return n.verifyBackingFile(dev, volumeID)
+	}
+	got, err := n.serialOf(dev.Name)
+	if err != nil {
+		return err
+	}
+	switch {
+	case got == "":
+		return fmt.Errorf("%s tells no serial number, so that nothing proves that it is volume %s", dev.Path, volumeID)
+	case !strings.EqualFold(got, want):
+		return fmt.Errorf("%s has the serial number %s, volume %s has %s", dev.Path, got, volumeID, want)
+	}
+	return nil
+}
+
+func (n *Node) verifyBackingFile(dev Device, volumeID string) error {
+	file, err := readText(filepath.Join(n.sysDir, "block", dev.Name, "loop", "backing_file"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is a loop device without a file", dev.Path)
+	}
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(filepath.Base(file), strings.ToLower(volumeID)) {
+		return fmt.Errorf("%s is a loop device on %s, whose name does not start with %s", dev.Path, file, volumeID)
+	}
+	return nil
+}
+
+// serialOf reads the serial number of a disk, "" if it has none: virtio disks show it on the disk itself, NVMe and
+// SCSI on the device behind it.
+func (n *Node) serialOf(name string) (string, error) {
+	for _, file := range []string{"serial", "device/serial"} {
+		serial, err := readText(filepath.Join(n.sysDir, "block", name, file))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil || serial != "" {
+			return serial, err
+		}
+	}
+	return "", nil
+}

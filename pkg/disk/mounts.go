@@ -1,0 +1,147 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
+	"k8s.io/mount-utils"
+)
+
+// mountInfoFile is this process's view: the driver's mount namespace is the one that counts.
+const mountInfoFile = "/proc/self/mountinfo"
+
+// maxStacked bounds how many mounts on one path are taken down: more means that something mounts as fast as we do not.
+const maxStacked = 64
+
+// resolve returns path as mountinfo has it. Only its parent is looked at: the last element may be a mount that no
+// longer answers.
+func resolve(path string) (string, error) {
+	parent, err := filepath.EvalSymlinks(filepath.Dir(filepath.Clean(path)))
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(parent, filepath.Base(path)), nil
+}
+
+// mountsAt lists the mounts on exactly this path, the one on top last. A path that does not exist has none.
+func mountsAt(path string) ([]mount.MountInfo, error) {
+	real, err := resolve(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	all, err := mount.ParseMountInfo(mountInfoFile)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(m mount.MountInfo) bool { return unescape(m.MountPoint) != real }), nil
+}
+
+// unescape undoes the octal escapes of mountinfo (space, tab, newline, backslash).
+func unescape(path string) string {
+	out := make([]byte, 0, len(path))
+	for i := 0; i < len(path); i++ {
+		if path[i] == '\\' && i+3 < len(path) {
+			value := 0
+			if _, err := fmt.Sscanf(path[i+1:i+4], "%03o", &value); err == nil && value < 256 {
+				out = append(out, byte(value))
+				i += 3
+				continue
+			}
+		}
+		out = append(out, path[i])
+	}
+	return string(out)
+}
+
+func readOnly(m mount.MountInfo) bool { return slices.Contains(m.MountOptions, "ro") }
+
+// top returns the mount that is seen at path, after taking down those whose device has left the machine: a disk that
+// was pulled leaves its dead mount behind. It returns nil when nothing is mounted there.
+func (n *Node) top(ctx context.Context, path string) (*mount.MountInfo, error) {
+	for range maxStacked {
+		mounts, err := mountsAt(path)
+		if err != nil || len(mounts) == 0 {
+			return nil, err
+		}
+		last := mounts[len(mounts)-1]
+		if !n.deviceGone(last, path) {
+			return &last, nil
+		}
+		klog.FromContext(ctx).Info("Taking down a mount whose device is gone", "path", path, "source", last.Source)
+		if err := n.mounter.Unmount(path); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("more than %d mounts on %s", maxStacked, path)
+}
+
+// deviceGone tells whether the block device under a mount has left. For a device node that is bind-mounted (a raw
+// block volume) the device is the node's, not the one of the filesystem it lies on.
+func (n *Node) deviceGone(m mount.MountInfo, path string) bool {
+	major, minor := m.Major, m.Minor
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		major, minor = int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev))
+	}
+	if major == 0 {
+		return false // tmpfs, overlay and the like have no block device
+	}
+	_, err := os.Stat(n.numberDir(major, minor))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// holds proves that a mount is the volume's filesystem, and returns the disk that it lies on.
+func (n *Node) holds(m *mount.MountInfo, volumeID string) (Device, error) {
+	dev, err := n.deviceByNumber(m.Major, m.Minor)
+	if err != nil {
+		return Device{}, fmt.Errorf("%s is mounted there: %w", m.Source, err)
+	}
+	disk, err := n.wholeDisk(dev)
+	if err != nil {
+		return Device{}, err
+	}
+	return disk, n.verifyIdentity(disk, volumeID)
+}
+
+// unmountAll takes down every mount on path. None there is fine, and so is a path that does not exist.
+func (n *Node) unmountAll(ctx context.Context, path string) (err error) {
+	for range maxStacked {
+		mounts, err := mountsAt(path)
+		if err != nil {
+			return err
+		}
+		if len(mounts) == 0 {
+			return nil
+		}
+		if err := n.unmountOne(ctx, path); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("more than %d mounts on %s", maxStacked, path)
+}
+
+func (n *Node) unmountOne(ctx context.Context, path string) (err error) {
+	defer n.observe("unmount", time.Now(), &err)
+	klog.FromContext(ctx).V(4).Info("Unmounting", "path", path)
+	return n.mounter.Unmount(path)
+}
+
+// removePath removes an empty folder or file of ours. It never removes a folder with something in it: what is in there
+// when nothing is mounted on it is somebody's data.
+func removePath(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,81 @@
+package disk
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/mount-utils"
+)
+
+// Config says where a machine keeps its devices. The zero value is right for a real server.
+type Config struct {
+	// DeviceDir holds the links by serial. Default /dev/disk/by-id.
+	DeviceDir string
+	// DevDir is where device nodes are. Default /dev.
+	DevDir string
+	// SysDir is where sysfs is mounted. Default /sys.
+	SysDir string
+	// DeviceTimeout is how long a device is waited for, if the caller waits that long. Default 30 s: long enough
+	// for a slow udev, and less than the timeouts of kubelet, so that the reason reaches the user.
+	DeviceTimeout time.Duration
+	// Registerer takes the metrics, nil for none.
+	Registerer prometheus.Registerer
+}
+
+// Node is the machine we run on. Its methods may be called from many goroutines at once: work on one volume is done
+// in order, equal work is done once, and volumes do not wait for each other.
+type Node struct {
+	deviceDir, devDir, sysDir string
+	deviceTimeout             time.Duration
+
+	mounter  mount.Interface
+	jobs     *jobs
+	duration *prometheus.HistogramVec
+}
+
+// New returns the machine we run on.
+func New(cfg Config) (*Node, error) {
+	n := &Node{
+		deviceDir:     orDefault(cfg.DeviceDir, "/dev/disk/by-id"),
+		devDir:        orDefault(cfg.DevDir, "/dev"),
+		sysDir:        orDefault(cfg.SysDir, "/sys"),
+		deviceTimeout: cfg.DeviceTimeout,
+		// Scopes of systemd are for filesystems with a daemon in user space; ours have none.
+		mounter: mount.NewWithoutSystemd(""),
+		jobs:    newJobs(),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "upcloud_csi_disk_operation_duration_seconds",
+			Help:    "Time that operations on block devices, filesystems and mounts took on this node.",
+			Buckets: []float64{.005, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600},
+		}, []string{"operation", "outcome"}),
+	}
+	if n.deviceTimeout <= 0 {
+		n.deviceTimeout = 30 * time.Second
+	}
+	if cfg.Registerer != nil {
+		if err := cfg.Registerer.Register(n.duration); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// Close waits until the commands that are running have ended, or until ctx is done. They are not killed.
+func (n *Node) Close(ctx context.Context) error { return n.jobs.close(ctx) }
+
+// observe records how long an operation took; use it as defer n.observe("find", time.Now(), &err).
+func (n *Node) observe(operation string, start time.Time, err *error) {
+	outcome := "ok"
+	if *err != nil {
+		outcome = "error"
+	}
+	n.duration.WithLabelValues(operation, outcome).Observe(time.Since(start).Seconds())
+}
+
+func orDefault(value, fallback string) string {
+	if value == "" {
+		return fallback
+	}
+	return value
+}

@@ -1,0 +1,126 @@
+package disk
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+// StageRequest asks for the volume's filesystem at a path of the machine.
+type StageRequest struct {
+	Volume Volume
+	Path   string
+	// Filesystem is the type wanted; "" takes what is there, and DefaultFilesystem on a blank disk.
+	Filesystem string
+	// Options are further mount options.
+	Options []string
+	// ReadOnly mounts read-only, and neither formats nor repairs.
+	ReadOnly bool
+	// Origin names what the volume was copied from, "" if it was made empty. A copy is never formatted.
+	Origin string
+}
+
+// key makes requests comparable: equal keys, equal work.
+func (r StageRequest) key() any {
+	type stageKey struct {
+		volume                            Volume
+		path, filesystem, options, origin string
+		readOnly                          bool
+	}
+	return stageKey{r.Volume, r.Path, r.Filesystem, strings.Join(r.Options, "\x00"), r.Origin, r.ReadOnly}
+}
+
+// Stage mounts the volume at req.Path, formatting it first if it is provably blank. Doing it again is fine.
+//
+// The wait for the device honours ctx. What follows (probe, mkfs, fsck, mount) runs to its end once begun, also when
+// ctx ends before; the same request joins it.
+func (n *Node) Stage(ctx context.Context, req StageRequest) error {
+	if err := ValidateFilesystem(req.Filesystem); err != nil {
+		return err
+	}
+	dev, err := n.Find(ctx, req.Volume)
+	if err != nil {
+		return err
+	}
+	return n.jobs.run(ctx, req.Volume.ID, req.key(), func(ctx context.Context) error {
+		return n.stage(ctx, dev, req)
+	})
+}
+
+func (n *Node) stage(ctx context.Context, dev Device, req StageRequest) error {
+	staged, err := n.staged(ctx, dev, req)
+	if staged || err != nil {
+		return err
+	}
+	source, fsType, err := n.prepare(ctx, dev, req)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(req.Path, 0o750); err != nil {
+		return err
+	}
+	options := slices.Concat(req.Options, filesystemTypes[fsType].mountOptions)
+	if req.ReadOnly {
+		options = append(options, "ro")
+	}
+	return n.mountDevice(ctx, source.Path, req.Path, fsType, options)
+}
+
+// staged tells whether the volume is mounted at the staging path already, as asked.
+func (n *Node) staged(ctx context.Context, dev Device, req StageRequest) (bool, error) {
+	top, err := n.top(ctx, req.Path)
+	if top == nil || err != nil {
+		return false, err
+	}
+	disk, err := n.holds(top, req.Volume.ID)
+	if err != nil {
+		return false, fail(ErrConflict, "%s is in use already, not by volume %s: %v", req.Path, req.Volume.ID, err)
+	}
+	if disk.Major != dev.Major || disk.Minor != dev.Minor {
+		klog.FromContext(ctx).Info("Taking down a mount of an earlier attachment of the volume", "path", req.Path,
+			"source", top.Source, "device", dev.Path)
+		return false, n.unmountAll(ctx, req.Path)
+	}
+	switch {
+	case req.Filesystem != "" && req.Filesystem != top.FsType:
+		return false, fail(ErrConflict, "volume %s is staged at %s as %s, and %s was asked for",
+			req.Volume.ID, req.Path, top.FsType, req.Filesystem)
+	case req.ReadOnly != readOnly(*top):
+		return false, fail(ErrConflict, "volume %s is staged at %s %s, and %s was asked for",
+			req.Volume.ID, req.Path, writability(readOnly(*top)), writability(req.ReadOnly))
+	}
+	return true, nil
+}
+
+func writability(readOnly bool) string {
+	if readOnly {
+		return "read-only"
+	}
+	return "for writing"
+}
+
+func (n *Node) mountDevice(ctx context.Context, source, path, fsType string, options []string) (err error) {
+	defer n.observe("mount", time.Now(), &err)
+	klog.FromContext(ctx).V(2).Info("Mounting", "device", source, "path", path, "filesystem", fsType, "options", options)
+	return n.mounter.Mount(source, path, fsType, options)
+}
+
+// CheckDevice waits for the volume's device and proves that it is the volume's. It is all there is to do to stage a
+// raw block volume.
+func (n *Node) CheckDevice(ctx context.Context, vol Volume) error {
+	_, err := n.Find(ctx, vol)
+	return err
+}
+
+// Unstage takes down everything that is mounted at path. Nothing there, or no such path, is fine. The folder stays:
+// it belongs to the caller.
+func (n *Node) Unstage(ctx context.Context, volumeID, path string) error {
+	type unstageKey struct{ path string }
+	return n.jobs.run(ctx, volumeID, unstageKey{path}, func(ctx context.Context) error {
+		return n.unmountAll(ctx, path)
+	})
+}

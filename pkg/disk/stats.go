@@ -1,0 +1,68 @@
+package disk
+
+import (
+	"errors"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stats is how full a volume is. A raw block volume has a size only.
+type Stats struct {
+	Block                                 bool
+	TotalBytes, UsedBytes, AvailableBytes int64
+	TotalInodes, UsedInodes, FreeInodes   int64
+}
+
+// Stats measures the volume that is mounted at path. It fails with ErrNotMounted when no volume is there: the numbers
+// of the node's own disk would be worse than none.
+func (n *Node) Stats(volumeID, path string) (Stats, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return Stats{}, fail(ErrNotMounted, "volume %s is not at %s: there is no such path", volumeID, path)
+		}
+		return Stats{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	mounts, err := mountsAt(path)
+	if err != nil {
+		return Stats{}, err
+	}
+	if len(mounts) == 0 {
+		return Stats{}, fail(ErrNotMounted, "volume %s is not at %s: nothing is mounted there", volumeID, path)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		return n.blockStats(volumeID, path, st)
+	}
+	if _, err := n.holds(&mounts[len(mounts)-1], volumeID); err != nil {
+		return Stats{}, fail(ErrNotMounted, "volume %s is not at %s: %v", volumeID, path, err)
+	}
+	return filesystemStats(path)
+}
+
+func (n *Node) blockStats(volumeID, path string, st unix.Stat_t) (Stats, error) {
+	dev, err := n.deviceByNumber(int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev)))
+	if err == nil {
+		err = n.verifyIdentity(dev, volumeID)
+	}
+	if err != nil {
+		return Stats{}, fail(ErrNotMounted, "volume %s is not at %s: %v", volumeID, path, err)
+	}
+	return Stats{Block: true, TotalBytes: dev.SizeBytes}, nil
+}
+
+func filesystemStats(path string) (Stats, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return Stats{}, &fs.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	unit := int64(st.Bsize)
+	return Stats{
+		TotalBytes:     int64(st.Blocks) * unit,
+		UsedBytes:      int64(st.Blocks-st.Bfree) * unit,
+		AvailableBytes: int64(st.Bavail) * unit,
+		TotalInodes:    int64(st.Files),
+		UsedInodes:     int64(st.Files - st.Ffree),
+		FreeInodes:     int64(st.Ffree),
+	}, nil
+}

@@ -1,0 +1,37 @@
+package disk
+
+import (
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// serialLength is what virtio leaves of the storage UUID: VIRTIO_BLK_ID_BYTES is 20.
+const serialLength = 20
+
+// Volume says which disk is meant.
+type Volume struct {
+	// ID is the UUID of the UpCloud storage.
+	ID string
+	// SizeBytes is the size that the disk had when it was attached, 0 if unknown. A device may be larger (it was
+	// grown since), never smaller: a smaller one is not ready, or not the volume.
+	SizeBytes int64
+}
+
+// Serial is the serial number that a server sees for the storage: the first 20 hexadecimal digits of its UUID.
+func Serial(volumeID string) (string, error) {
+	id, err := uuid.Parse(volumeID)
+	if err != nil || len(volumeID) != 36 {
+		return "", fail(ErrInvalid, "volume ID %q is not the UUID of an UpCloud storage", volumeID)
+	}
+	return strings.ReplaceAll(id.String(), "-", "")[:serialLength], nil
+}
+
+// LinkName is the name of the link that udev makes for the storage below /dev/disk/by-id.
+func LinkName(volumeID string) (string, error) {
+	serial, err := Serial(volumeID)
+	if err != nil {
+		return "", err
+	}
+	return "virtio-" + serial, nil
+}
