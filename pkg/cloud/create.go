@@ -1,0 +1,205 @@
+package cloud
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
+)
+
+const (
+	// maxTitle is how long the title of a storage may be, in characters.
+	maxTitle = 255
+	// maxCreations is how often a storage is asked for when answers get lost.
+	maxCreations = 4
+)
+
+// CreateVolume returns the volume of spec.Name, made if there is none, when it is online. It may be repeated: the
+// volume is found by its labels, whatever happened to earlier calls; calls for one name at one time are one. One that
+// exists and is not what spec asks for (size, tier, zone, encryption) is ErrAlreadyExists.
+func (c *Cloud) CreateVolume(ctx context.Context, spec VolumeSpec) (*Volume, error) {
+	doing := Error{Op: "create", Resource: "volume", ID: spec.Name}
+	spec.Tier = canonicalTier(spec.Tier)
+	if err := c.checkSpec(spec); err != nil {
+		return nil, explain(err, doing)
+	}
+	volume, err := c.creations.do(ctx, spec.Name, func(w *work) (*Volume, error) { return c.create(w, spec) })
+	if err == nil {
+		// The flight may have been another caller's, with another wish.
+		err = compatible(volume, spec)
+	}
+	if err != nil {
+		return nil, explain(err, doing)
+	}
+	own := *volume
+	own.Labels = maps.Clone(volume.Labels)
+	return &own, nil
+}
+
+// checkSpec tells what the API would refuse, by the name of the field, before anything is made.
+func (c *Cloud) checkSpec(spec VolumeSpec) error {
+	if spec.Name == "" {
+		return invalid("the volume has no name: give one, it is found again by it")
+	}
+	if n := utf8.RuneCountInString(spec.Name); n > maxTitle {
+		return invalid("the name has %d characters: give at most %d, it becomes the title of the storage", n, maxTitle)
+	}
+	if spec.Zone == "" {
+		return invalid("the volume has no zone: name the one that its servers are in")
+	}
+	tier, err := findTier(spec.Tier)
+	if err != nil {
+		return err
+	}
+	if spec.SizeGiB < tier.MinSizeGiB || spec.SizeGiB > tier.MaxSizeGiB {
+		return invalid("size %d GiB is outside what tier %s has: ask for %d to %d GiB",
+			spec.SizeGiB, tier.Name, tier.MinSizeGiB, tier.MaxSizeGiB)
+	}
+	for key, value := range c.volumeLabels(spec) {
+		if err := checkLabel(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// identity are the labels by which a volume is found again.
+func (c *Cloud) identity(name string) map[string]string {
+	labels := map[string]string{LabelName: name}
+	if c.config.ClusterID != "" {
+		labels[LabelCluster] = c.config.ClusterID
+	}
+	return labels
+}
+
+func (c *Cloud) volumeLabels(spec VolumeSpec) map[string]string {
+	labels := map[string]string{}
+	maps.Copy(labels, spec.Labels)
+	maps.Copy(labels, c.identity(spec.Name))
+	return labels
+}
+
+// create looks, then makes, and looks again before it makes another when it cannot know what came of the first.
+func (c *Cloud) create(w *work, spec VolumeSpec) (*Volume, error) {
+	pace := statePolls()
+	for n := 1; ; n++ {
+		volume, err := c.find(w.ctx, spec.Name)
+		if err != nil {
+			return nil, err
+		}
+		if volume != nil {
+			return c.adopt(w, volume, spec)
+		}
+		volume, err = c.makeVolume(w.ctx, spec)
+		if err == nil && n > 1 {
+			// An earlier request may have had its effect after the look: keep one of the two.
+			return c.settleOn(w, volume, spec)
+		}
+		if err == nil {
+			return c.awaitOnline(w, volume)
+		}
+		if !uncertain(err) || n == maxCreations {
+			return nil, err
+		}
+		if waitErr := pace.wait(w.ctx); waitErr != nil {
+			return nil, err
+		}
+	}
+}
+
+// adopt returns a volume that was there already, if it is the one that is wanted.
+func (c *Cloud) adopt(w *work, volume *Volume, spec VolumeSpec) (*Volume, error) {
+	if volume.encryptionUnknown {
+		details, err := c.volume(w.ctx, volume.ID)
+		if err != nil {
+			return nil, err
+		}
+		volume = details
+	}
+	if err := compatible(volume, spec); err != nil {
+		return nil, err
+	}
+	return c.awaitOnline(w, volume)
+}
+
+// settleOn is for a volume made after an earlier try of unknown outcome.
+func (c *Cloud) settleOn(w *work, made *Volume, spec VolumeSpec) (*Volume, error) {
+	volume, err := c.find(w.ctx, spec.Name)
+	if err != nil || volume == nil {
+		volume = made
+	}
+	return c.awaitOnline(w, volume)
+}
+
+func (c *Cloud) makeVolume(ctx context.Context, spec VolumeSpec) (*Volume, error) {
+	wanted := request.CreateStorageRequest{
+		Size: spec.SizeGiB, Tier: spec.Tier, Title: spec.Name, Zone: spec.Zone, Labels: labelList(c.volumeLabels(spec)),
+	}
+	if spec.Encrypted {
+		wanted.Encrypted = upcloud.True
+	}
+	var made upcloud.StorageDetails
+	if err := c.call(ctx, http.MethodPost, "/storage", wanted, &made); err != nil {
+		return nil, err
+	}
+	if !isUUID(made.UUID) {
+		return nil, &Error{Kind: ErrUnavailable, Message: "the API made a storage and did not say which", uncertain: true}
+	}
+	return volumeOfDetails(&made), nil
+}
+
+// compatible reports how a volume differs from what is asked for.
+func compatible(volume *Volume, spec VolumeSpec) error {
+	differs := func(what string, has, wants any) error {
+		return &Error{
+			Kind:    ErrAlreadyExists,
+			Message: fmt.Sprintf("storage %s has that name and its %s is %v, not %v", volume.ID, what, has, wants),
+			Remedy:  "ask for the volume as it is, or under another name",
+		}
+	}
+	switch {
+	case volume.Zone != spec.Zone:
+		return differs("zone", volume.Zone, spec.Zone)
+	case volume.SizeGiB != spec.SizeGiB:
+		return differs("size in GiB", volume.SizeGiB, spec.SizeGiB)
+	case volume.Tier != spec.Tier:
+		return differs("tier", volume.Tier, spec.Tier)
+	case volume.Encrypted != spec.Encrypted:
+		return differs("encryption at rest", volume.Encrypted, spec.Encrypted)
+	}
+	return nil
+}
+
+// find returns the volume of that name, or nil. Where there are several, it settles on one (see twins.go).
+func (c *Cloud) find(ctx context.Context, name string) (*Volume, error) {
+	identity := c.identity(name)
+	var answer upcloud.Storages
+	if err := c.call(ctx, http.MethodGet, "/storage?"+labelQuery(identity), nil, &answer); err != nil {
+		return nil, err
+	}
+	var found []*Volume
+	for i := range answer.Storages {
+		volume := volumeOf(&answer.Storages[i])
+		// The filter is not trusted: a storage that is not ours must not become somebody's volume.
+		if volume.kind == upcloud.StorageTypeNormal && hasLabels(volume.Labels, identity) {
+			found = append(found, volume)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, nil
+	case 1:
+		return found[0], nil
+	}
+	return c.keepOne(ctx, name, found)
+}
+
+// isNew reports whether a volume was made so short a time ago that nobody can have come to depend on it unseen.
+func isNew(volume *Volume) bool {
+	return !volume.Created.IsZero() && time.Since(volume.Created) < time.Hour
+}

@@ -1,0 +1,126 @@
+package cloud
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// linger is how long work goes on after the last caller has left it, for a retry to join.
+const linger = 2 * time.Minute
+
+// flights lets callers who ask for the same thing at the same time share one piece of work. Each waits within its own
+// context; the work goes on when they leave, and who comes back joins it. Unlike golang.org/x/sync/singleflight, the
+// work knows whether anybody still waits, and ends some time after nobody does.
+type flights[V any] struct {
+	life   context.Context // ends the work
+	group  *sync.WaitGroup // counts it
+	linger time.Duration
+
+	mu     sync.Mutex
+	flying map[string]*flight[V]
+}
+
+// flight is one piece of work and those who wait for it.
+type flight[V any] struct {
+	work    *work
+	done    chan struct{}
+	value   V
+	err     error
+	waiting int         // callers
+	lapsed  bool        // there was a time when nobody waited
+	landing *time.Timer // ends the work when nobody comes back
+	cancel  context.CancelFunc
+	lapse   context.CancelFunc
+}
+
+// work is what the function that does it gets to know about those who wait.
+type work struct {
+	// ctx is the work's own: it outlives the callers for a while.
+	ctx context.Context
+	// attended ends as soon as nobody waits: what has not begun then need not begin.
+	attended context.Context
+	progress atomic.Pointer[string]
+}
+
+// note says what the work is waiting for, for those who run out of time meanwhile.
+func (w *work) note(progress string) { w.progress.Store(&progress) }
+
+func newFlights[V any](life context.Context, group *sync.WaitGroup) *flights[V] {
+	return &flights[V]{life: life, group: group, linger: linger, flying: map[string]*flight[V]{}}
+}
+
+// do returns the outcome of fn for key, joining the one in the air if there is one. When ctx ends first, the error is
+// an *Error of the context's kind that says what the work was waiting for.
+func (f *flights[V]) do(ctx context.Context, key string, fn func(*work) (V, error)) (V, error) {
+	for {
+		joined := f.join(ctx, key, fn)
+		select {
+		case <-joined.done:
+			f.leave(joined)
+			// Work that had been left alone may have ended for that reason; this caller is here, and has time.
+			if joined.err != nil && joined.lapsed && ctx.Err() == nil && f.life.Err() == nil {
+				continue
+			}
+			return joined.value, joined.err
+		case <-ctx.Done():
+			f.leave(joined)
+			message := "the caller's time ended first, the work goes on and a retry joins it"
+			if progress := joined.work.progress.Load(); progress != nil {
+				message += "; waiting because " + *progress
+			}
+			var none V
+			return none, &Error{Kind: ctx.Err(), Message: message}
+		}
+	}
+}
+
+// join adds a caller to the flight of key, and starts one where there is none.
+func (f *flights[V]) join(ctx context.Context, key string, fn func(*work) (V, error)) *flight[V] {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if flying, found := f.flying[key]; found {
+		flying.waiting++
+		if flying.landing != nil {
+			flying.landing.Stop()
+		}
+		return flying
+	}
+
+	started := &flight[V]{work: &work{}, done: make(chan struct{}), waiting: 1}
+	started.work.ctx, started.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	started.work.attended, started.lapse = context.WithCancel(started.work.ctx)
+	stop := context.AfterFunc(f.life, started.cancel)
+	f.flying[key] = started
+	f.group.Add(1)
+	go func() {
+		defer f.group.Done()
+		defer stop()
+		defer started.cancel()
+		value, err := fn(started.work)
+		f.mu.Lock()
+		started.value, started.err = value, err
+		delete(f.flying, key)
+		f.mu.Unlock()
+		close(started.done)
+	}()
+	return started
+}
+
+// leave takes a caller off; the last one lets the work lapse.
+func (f *flights[V]) leave(left *flight[V]) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	left.waiting--
+	if left.waiting > 0 {
+		return
+	}
+	select {
+	case <-left.done:
+	default:
+		left.lapsed = true
+		left.lapse()
+		left.landing = time.AfterFunc(f.linger, left.cancel)
+	}
+}

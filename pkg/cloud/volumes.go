@@ -1,0 +1,156 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
+)
+
+// Volume is a storage of type normal: a disk that servers can have attached.
+type Volume struct {
+	ID       string // the storage's UUID
+	Title    string
+	Name     string // the name it was asked for under: its label csi-name, empty on storages made otherwise
+	Zone     string
+	Tier     string
+	State    string // online, maintenance, cloning, backuping, syncing, error
+	OriginID string // the storage that this is a copy of, where the API tells
+	SizeGiB  int
+	// Encrypted is encryption at rest.
+	Encrypted bool
+	Labels    map[string]string
+	// ServerIDs are the servers it is attached to, known after Volume only: lists do not tell.
+	ServerIDs []string
+	Created   time.Time
+
+	encryptionUnknown bool // lists of old recordings do not tell
+	kind              string
+	backups           int
+}
+
+// VolumeSpec is the volume that is wanted.
+type VolumeSpec struct {
+	// Name identifies the volume among all that this package made for the cluster. It becomes the storage's title too.
+	Name      string
+	SizeGiB   int
+	Tier      string // see Tiers
+	Zone      string
+	Encrypted bool
+	// Labels to put on it besides those it is found by.
+	Labels map[string]string
+}
+
+// Volume returns the volume of that ID with all its details. ErrNotFound when there is none.
+func (c *Cloud) Volume(ctx context.Context, id string) (*Volume, error) {
+	volume, err := c.volume(ctx, id)
+	return volume, explain(err, Error{Op: "read", Resource: "storage", ID: id})
+}
+
+func (c *Cloud) volume(ctx context.Context, id string) (*Volume, error) {
+	if !isUUID(id) {
+		return nil, notAnID(id)
+	}
+	var details upcloud.StorageDetails
+	if err := c.call(ctx, http.MethodGet, "/storage/"+id, nil, &details); err != nil {
+		return nil, err
+	}
+	return volumeOfDetails(&details), nil
+}
+
+// notAnID is the answer for what cannot name anything, and must not get into a path.
+func notAnID(id string) error {
+	return &Error{Kind: ErrNotFound, Message: "nothing can have this ID: it is not a UUID"}
+}
+
+// DeleteVolume deletes the volume and keeps its backups. One that is gone already is no error. ErrInUse names the
+// server that has it attached; ErrBusy the state in which it cannot be deleted.
+func (c *Cloud) DeleteVolume(ctx context.Context, id string) error {
+	return explain(c.deleteVolume(ctx, id), Error{Op: "delete", Resource: "storage", ID: id})
+}
+
+func (c *Cloud) deleteVolume(ctx context.Context, id string) error {
+	if !isUUID(id) {
+		return nil
+	}
+	err := c.call(ctx, http.MethodDelete, "/storage/"+id+"?backups=keep", nil, nil)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case !errors.Is(err, ErrInUse) && !errors.Is(err, ErrBusy):
+		return err
+	}
+
+	// What is in the way is worth one question: the code alone names neither the server nor the state.
+	volume, lookErr := c.volume(ctx, id)
+	switch {
+	case errors.Is(lookErr, ErrNotFound):
+		return nil
+	case lookErr != nil:
+		return err
+	case len(volume.ServerIDs) > 0:
+		return &Error{
+			Kind: ErrInUse, Code: codeOf(err),
+			Message: "it is attached to server " + strings.Join(volume.ServerIDs, ", "),
+			Remedy:  "detach it first",
+		}
+	case volume.State != upcloud.StorageStateOnline:
+		return &Error{Kind: ErrBusy, Code: codeOf(err), Message: "it is in state " + volume.State, Remedy: remedyWait}
+	}
+	// Whatever was in the way has just gone.
+	return &Error{Kind: ErrBusy, Code: codeOf(err), Message: "it was busy a moment ago", Remedy: remedyWait}
+}
+
+func codeOf(err error) string {
+	var failed *Error
+	if errors.As(err, &failed) {
+		return failed.Code
+	}
+	return ""
+}
+
+// awaitOnline waits until a volume is online, from the state in which it was last seen.
+func (c *Cloud) awaitOnline(w *work, volume *Volume) (*Volume, error) {
+	pace := statePolls()
+	for volume.State != upcloud.StorageStateOnline {
+		if volume.State == upcloud.StorageStateError {
+			return nil, &Error{
+				Kind:    ErrServerState,
+				Message: "storage " + volume.ID + " is in state error",
+				Remedy:  "delete that storage in the UpCloud control panel, or ask UpCloud's support about it",
+			}
+		}
+		w.note("storage " + volume.ID + " is in state " + volume.State)
+		if err := pace.wait(w.attended); err != nil {
+			return nil, err
+		}
+		next, err := c.volume(w.attended, volume.ID)
+		if err != nil {
+			return nil, err
+		}
+		volume = next
+	}
+	return volume, nil
+}
+
+func volumeOf(storage *upcloud.Storage) *Volume {
+	labels := labelMap(storage.Labels)
+	return &Volume{
+		ID: storage.UUID, Title: storage.Title, Name: labels[LabelName], Zone: storage.Zone,
+		Tier: canonicalTier(storage.Tier), State: storage.State, OriginID: storage.Origin, SizeGiB: storage.Size,
+		Encrypted: storage.Encrypted.Bool(), Labels: labels, Created: storage.Created,
+		encryptionUnknown: storage.Encrypted.Empty(), kind: storage.Type,
+	}
+}
+
+func volumeOfDetails(details *upcloud.StorageDetails) *Volume {
+	volume := volumeOf(&details.Storage)
+	volume.ServerIDs = slices.Clone(details.ServerUUIDs)
+	volume.encryptionUnknown = false
+	volume.backups = len(details.BackupUUIDs)
+	return volume
+}
