@@ -37,8 +37,6 @@ type Cloud struct {
 	work  sync.WaitGroup
 
 	shared sharedReads
-
-	shared sharedReads
 }
 
 // New makes a Cloud from a Config. It checks everything that can be checked without asking the API, and reads the
