@@ -1,0 +1,39 @@
+# `make help` lists the targets.
+
+SHELL := /bin/bash
+BUILD := build
+CLUSTER = $(BUILD)/cluster/cluster --project .
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build csi-driver, ccm and upcloud-sim into build/bin
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$$(hack/version)" -o $(BUILD)/bin/ ./cmd/...
+
+demo: cluster ## show the main job on a real local Kubernetes (as root); KEEP=1 leaves it up
+	$(CLUSTER) demo $(if $(KEEP),--keep)
+
+up: cluster ## bring up a local Kubernetes with the shipped manifests and leave it up (as root)
+	$(CLUSTER) up
+
+demo-down: ## take down the local Kubernetes that runs on this machine
+	@if [ -x $(BUILD)/cluster/cluster ]; then $(CLUSTER) down; else cd test/cluster && go run . down; fi
+
+test: ## set up, then run every test, with the race detector
+	@hack/install-packages test
+	hack/test
+
+lint: ## check formatting, vet, and the linters of .golangci.yaml
+	hack/lint
+
+clean: ## remove what was built here (the cache of the local Kubernetes stays in the user's cache folder)
+	rm -rf $(BUILD)
+
+cluster:
+	@if [ "$$(id -u)" != 0 ]; then echo "The local Kubernetes is made of namespaces, mounts and loop devices: run as root, for example sudo -E make $(firstword $(MAKECMDGOALS))." >&2; exit 1; fi
+	@hack/install-packages demo
+	@mkdir -p $(BUILD)/cluster
+	cd test/cluster && CGO_ENABLED=0 go build -o ../../$(BUILD)/cluster/cluster .
+
+.PHONY: help build demo up demo-down test lint clean cluster
+.DEFAULT_GOAL := help

@@ -1,0 +1,217 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/machine"
+)
+
+const requests = 50
+
+func (d *demo) loadBalancerSteps() []step {
+	return []step{
+		{name: "a Service of type LoadBalancer gets its address", limit: 4 * time.Minute,
+			do: func(ctx context.Context) error { return d.apply(ctx, "service.yaml") }, check: d.address},
+		{name: "it answers a host on the internet", limit: 2 * time.Minute, check: func(ctx context.Context) (string, error) { return d.ask(ctx, 1) }},
+		{name: fmt.Sprintf("%d of %d requests from there reach the Pod through it", requests, requests), limit: 2 * time.Minute,
+			do: d.askAll, check: func(context.Context) (string, error) { return d.answers, nil }},
+	}
+}
+
+func (d *demo) address(ctx context.Context) (string, error) {
+	ip, err := d.serviceIP(ctx)
+	if err != nil {
+		return "", err
+	}
+	service, err := d.client.CoreV1().Services(namespace).Get(ctx, "web", metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	balancers, err := d.account.GetLoadBalancers(ctx, &request.GetLoadBalancersRequest{})
+	if err != nil {
+		return "", err
+	}
+	if len(balancers) != 1 {
+		return "", fmt.Errorf("the account has %d load balancers, want 1", len(balancers))
+	}
+	return fmt.Sprintf("%s port %d  load balancer %s  %s  %s", ip, service.Spec.Ports[0].Port, balancers[0].UUID, balancers[0].Name,
+		balancers[0].OperationalState), nil
+}
+
+func (d *demo) serviceIP(ctx context.Context) (string, error) {
+	service, err := d.client.CoreV1().Services(namespace).Get(ctx, "web", metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	for _, ingress := range service.Status.LoadBalancer.Ingress {
+		if ingress.IP != "" {
+			return ingress.IP, nil
+		}
+	}
+	return "", fmt.Errorf("the Service has no address yet: %+v", service.Status.LoadBalancer.Ingress)
+}
+
+// askAll asks once: once the load balancer has answered at all, every request must succeed.
+func (d *demo) askAll(ctx context.Context) (err error) {
+	d.answers, err = d.ask(ctx, requests)
+	return err
+}
+
+// ask makes count requests from a host outside the cluster, each over a new connection.
+func (d *demo) ask(ctx context.Context, count int) (string, error) {
+	ip, err := d.serviceIP(ctx)
+	if err != nil {
+		return "", err
+	}
+	pods, err := d.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=web"})
+	if err != nil || len(pods.Items) != 1 {
+		return "", errors.Join(err, fmt.Errorf("there are %d web Pods, want 1", len(pods.Items)))
+	}
+	internet, err := machine.NamespaceOf(d.Status.InternetPID)
+	if err != nil {
+		return "", err
+	}
+	defer internet.Close()
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return internet.Dial(ctx, network, address)
+		}}}
+	begin := time.Now()
+	for n := range count {
+		answer, err := get(ctx, client, "http://"+ip+"/")
+		if err != nil {
+			return "", fmt.Errorf("request %d of %d: %w", n+1, count, err)
+		}
+		if answer != pods.Items[0].Name {
+			return "", fmt.Errorf("request %d of %d was answered by %q, not by %s", n+1, count, answer, pods.Items[0].Name)
+		}
+	}
+	return fmt.Sprintf("%d answers of %s in %.2f s", count, pods.Items[0].Name, time.Since(begin).Seconds()), nil
+}
+
+func get(ctx context.Context, client *http.Client, url string) (string, error) {
+	question, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	answer, err := client.Do(question)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %s", answer.Status)
+	}
+	return strings.TrimSpace(string(body)), err
+}
+
+// removal deletes everything and sees that the account is as empty as before.
+func (d *demo) removal() []step {
+	steps := []step{
+		{name: "deleting the Service deletes its load balancer", limit: 4 * time.Minute, do: d.deleteService, check: d.noLoadBalancers},
+		{name: "deleting the StatefulSet and its claim deletes the volume", limit: 2 * time.Minute, do: d.deleteWorkload, check: d.noVolume},
+	}
+	if !d.KeepServers {
+		steps = append(steps, step{name: "after the nodes' servers are deleted the account has no server, storage or load balancer", limit: 2 * time.Minute,
+			do: d.deleteServers, check: d.accountEmpty})
+	}
+	return steps
+}
+
+func (d *demo) deleteService(ctx context.Context) error {
+	if err := d.client.CoreV1().Services(namespace).Delete(ctx, "web", metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	return d.client.AppsV1().Deployments(namespace).Delete(ctx, "web", metav1.DeleteOptions{})
+}
+
+func (d *demo) noLoadBalancers(ctx context.Context) (string, error) {
+	_, err := d.client.CoreV1().Services(namespace).Get(ctx, "web", metav1.GetOptions{})
+	if err := gone("the Service", err); err != nil {
+		return "", err
+	}
+	balancers, err := d.account.GetLoadBalancers(ctx, &request.GetLoadBalancersRequest{})
+	if err != nil {
+		return "", err
+	}
+	if len(balancers) > 0 {
+		return "", fmt.Errorf("the account still has load balancer %s in state %s", balancers[0].Name, balancers[0].OperationalState)
+	}
+	return "", nil
+}
+
+func (d *demo) deleteWorkload(ctx context.Context) error {
+	if err := d.client.AppsV1().StatefulSets(namespace).Delete(ctx, "keeper", metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	return d.client.CoreV1().PersistentVolumeClaims(namespace).Delete(ctx, claim, metav1.DeleteOptions{})
+}
+
+func (d *demo) noVolume(ctx context.Context) (string, error) {
+	volumes, err := d.client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return "", err
+	}
+	if len(volumes.Items) > 0 {
+		return "", fmt.Errorf("PersistentVolume %s is still there, %s", volumes.Items[0].Name, volumes.Items[0].Status.Phase)
+	}
+	_, err = d.account.GetStorageDetails(ctx, &request.GetStorageDetailsRequest{UUID: d.storage})
+	var problem *upcloud.Problem
+	if errors.As(err, &problem) && problem.Status == http.StatusNotFound {
+		return "", nil
+	}
+	return "", errors.Join(err, fmt.Errorf("storage %s is still there", d.storage))
+}
+
+// deleteServers deletes the nodes' servers with their boot disks.
+func (d *demo) deleteServers(ctx context.Context) error {
+	servers, err := d.account.GetServers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, server := range servers.Servers {
+		if _, err := d.account.StopServer(ctx, &request.StopServerRequest{UUID: server.UUID, StopType: request.ServerStopTypeHard}); err != nil {
+			return err
+		}
+	}
+	for _, server := range servers.Servers {
+		deleted := step{limit: time.Minute, check: func(ctx context.Context) (string, error) {
+			return "", d.account.DeleteServerAndStorages(ctx, &request.DeleteServerAndStoragesRequest{UUID: server.UUID})
+		}}
+		if _, err := deleted.run(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) accountEmpty(ctx context.Context) (string, error) {
+	servers, err := d.account.GetServers(ctx)
+	if err != nil {
+		return "", err
+	}
+	storages, err := d.account.GetStorages(ctx, &request.GetStoragesRequest{Access: upcloud.StorageAccessPrivate})
+	if err != nil {
+		return "", err
+	}
+	balancers, err := d.account.GetLoadBalancers(ctx, &request.GetLoadBalancersRequest{})
+	if err != nil {
+		return "", err
+	}
+	if len(servers.Servers)+len(storages.Storages)+len(balancers) > 0 {
+		return "", fmt.Errorf("the account still has %d servers, %d storages, %d load balancers", len(servers.Servers), len(storages.Storages), len(balancers))
+	}
+	return "", nil
+}

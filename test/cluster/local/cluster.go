@@ -1,0 +1,211 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/service"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/machine"
+)
+
+// Config says what to run. The folders hold programs that package toolchain has built.
+type Config struct {
+	Kubernetes string   // folder of etcd, kube-apiserver, …, kubectl
+	Containerd string   // folder of containerd, its shim and ctr
+	Programs   string   // folder of the project's own programs
+	Images     []string // archives that every node imports
+	PauseImage string   // one of the images
+	Nodes      int
+	Profile    string // the simulator's time profile
+	OutputDir  string // kubeconfig and logs
+}
+
+// Cluster is a running local Kubernetes.
+type Cluster struct {
+	config  Config
+	self    string // this program, which is also the first process of a node
+	logDir  string
+	spawner *machine.Spawner
+	report  func(step string, took time.Duration)
+
+	lock       net.Listener
+	fabric     *machine.Namespace
+	forwarders []*forwarder
+	processes  []*machine.Process // in the order of their start
+	ended      chan error         // the first process that ended by itself
+
+	pki      string
+	caBundle []byte
+	tokens   map[string]string
+	client   kubernetes.Interface
+	account  *service.Service
+	zone     string
+	status   Status
+	mu       sync.Mutex // guards processes while nodes start in parallel
+}
+
+// Start brings the cluster up, telling report each step and how long it took. On error everything is taken down again.
+func Start(ctx context.Context, config Config, report func(step string, took time.Duration)) (*Cluster, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{config: config, self: self, report: report, spawner: machine.NewSpawner(), zone: "fi-hel1",
+		logDir: filepath.Join(config.OutputDir, "logs"), ended: make(chan error, 1)}
+	if c.lock, err = lock(); err != nil {
+		return nil, err
+	}
+	if err := c.up(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Cluster) up(ctx context.Context) error {
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	steps := []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"networks of the simulated world", func(context.Context) (err error) {
+			c.fabric, err = makeFabric()
+			return err
+		}},
+		{"simulated UpCloud", c.startSimulator},
+		{"control plane", c.startControlPlane},
+		{fmt.Sprintf("%d nodes: servers, containerd, images, kubelet, kube-proxy", c.config.Nodes), c.startNodes},
+		{"a host on the internet", c.startInternetHost},
+	}
+	for _, step := range steps {
+		begin := time.Now()
+		if err := step.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+		c.report(step.name, time.Since(begin))
+	}
+	c.status.PID = os.Getpid()
+	c.status.LogDir = c.logDir
+	c.status.Kubectl = filepath.Join(c.config.Kubernetes, "kubectl")
+	return c.status.write()
+}
+
+// prepare removes what a killed cluster left and makes the folders.
+func (c *Cluster) prepare() error {
+	if err := sweep(); err != nil {
+		return fmt.Errorf("clean up after an earlier cluster: %w", err)
+	}
+	if err := os.RemoveAll(c.logDir); err != nil {
+		return err
+	}
+	for _, dir := range []string{c.logDir, stateDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return makeByIDDir()
+}
+
+// Close ends every process of the cluster and removes every trace of it but the logs.
+func (c *Cluster) Close() error {
+	for _, forward := range c.forwarders {
+		forward.Close()
+	}
+	c.mu.Lock()
+	processes := c.processes
+	c.processes = nil
+	c.mu.Unlock()
+	for i := len(processes) - 1; i >= 0; i-- {
+		processes[i].Stop(context.Background(), 20*time.Second)
+	}
+	if c.fabric != nil {
+		_ = c.fabric.Close()
+	}
+	_ = os.Remove(filepath.Join(c.config.OutputDir, "kubeconfig"))
+	return errors.Join(sweep(), c.lock.Close())
+}
+
+// Ended tells of the first process that ended without being asked to: the cluster is broken then.
+func (c *Cluster) Ended() <-chan error { return c.ended }
+
+func (c *Cluster) start(program machine.Program) error {
+	_, err := c.startProcess(program)
+	return err
+}
+
+func (c *Cluster) startProcess(program machine.Program) (*machine.Process, error) {
+	program.LogDir = c.logDir
+	process, err := c.spawner.Start(program)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.processes = append(c.processes, process)
+	c.mu.Unlock()
+	go func() { // ends with the process, which Close ends
+		<-process.Done()
+		select {
+		case c.ended <- process.Err():
+		default:
+		}
+	}()
+	return process, nil
+}
+
+// until calls check until it succeeds; when the limit has passed or a process of the cluster has ended the error says
+// what was waited for and the last answer.
+func (c *Cluster) until(ctx context.Context, limit time.Duration, what string, check func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case ended := <-c.ended:
+			return fmt.Errorf("waiting until %s: %w", what, ended)
+		case <-ctx.Done():
+			return fmt.Errorf("waited %s until %s: %w", limit, what, err)
+		}
+	}
+}
+
+func (c *Cluster) nodeNames() []string {
+	names := make([]string, c.config.Nodes)
+	for i := range names {
+		names[i] = fmt.Sprintf("node-%d", i+1)
+	}
+	return names
+}
+
+// startInternetHost keeps a namespace that lies outside the cluster and reaches its public addresses only. A process
+// holds it, so that others can enter it by the process's ID.
+func (c *Cluster) startInternetHost(context.Context) error {
+	internet, err := machine.NewNamespace()
+	if err != nil {
+		return err
+	}
+	defer internet.Close()
+	if err := c.fabric.Connect(publicBridge, internet, "eth0", "internet", internetHost); err != nil {
+		return err
+	}
+	holder, err := c.startProcess(machine.Program{Name: "internet", Args: []string{"sleep", "infinity"}, Namespace: internet})
+	if err != nil {
+		return err
+	}
+	c.status.InternetPID = holder.PID()
+	return nil
+}

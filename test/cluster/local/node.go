@@ -1,0 +1,197 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/machine"
+)
+
+// node is one machine with a kubelet, and the server that the simulated account has for it.
+type node struct {
+	index   int
+	name    string
+	server  string
+	address netip.Addr
+	dir     string // its disk, on the host
+	config  string // folder of its configuration files
+}
+
+func (c *Cluster) startNodes(ctx context.Context) error {
+	network, err := c.makePrivateNetwork(ctx)
+	if err != nil {
+		return err
+	}
+	starting, ctx := errgroup.WithContext(ctx)
+	for i := range c.config.Nodes {
+		starting.Go(func() error { return c.startNode(ctx, i, network) })
+	}
+	if err := starting.Wait(); err != nil {
+		return err
+	}
+	return c.waitForNodes(ctx)
+}
+
+func (c *Cluster) startNode(ctx context.Context, i int, network string) error {
+	n := node{index: i, name: c.nodeNames()[i], address: nodeAddress(i).Addr()}
+	n.dir = filepath.Join(stateDir, "nodes", n.name)
+	n.config = filepath.Join(n.dir, "config")
+	server, public, err := c.makeServer(ctx, i, network)
+	if err != nil {
+		return err
+	}
+	n.server = server
+	if err := machine.MakeCgroups(cgroupPrefix + n.name); err != nil {
+		return err
+	}
+	initPath, err := c.writeNodeFiles(n)
+	if err != nil {
+		return err
+	}
+	ready, signal, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ready.Close()
+	defer signal.Close()
+	process, err := c.startProcess(machine.Program{
+		Name: n.name, Args: []string{c.self, "machine", initPath}, Clone: machine.InitClone, Stdin: ready,
+		Env: []string{"PATH=" + c.config.Containerd + ":" + c.config.Kubernetes + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+	})
+	if err != nil {
+		return err
+	}
+	namespace, err := machine.NamespaceOf(process.PID())
+	if err != nil {
+		return err
+	}
+	defer namespace.Close()
+	if err := namespace.UpLoopback(); err != nil {
+		return err
+	}
+	if err := plugIn(c.fabric, namespace, i, c.config.Nodes, public); err != nil {
+		return err
+	}
+	_, err = signal.WriteString("\n")
+	return err
+}
+
+// writeNodeFiles writes the node's configuration files; the answer is that of its first process.
+func (c *Cluster) writeNodeFiles(n node) (initPath string, err error) {
+	logDir := filepath.Join(c.logDir, n.name)
+	for _, dir := range []string{filepath.Join(n.config, "cni"), logDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return "", err
+		}
+	}
+	if err := c.kubeconfig(filepath.Join(n.config, "kubelet.kubeconfig"), "system:node:"+n.name, apiServerURL()); err != nil {
+		return "", err
+	}
+	if err := c.kubeconfig(filepath.Join(n.config, "kube-proxy.kubeconfig"), "system:kube-proxy", apiServerURL()); err != nil {
+		return "", err
+	}
+	init, err := json.MarshalIndent(c.nodeInit(n, logDir), "", "  ")
+	if err != nil {
+		return "", err
+	}
+	files := map[string]string{
+		"containerd.toml": c.containerdConfig(n),
+		"kubelet.yaml":    kubeletConfig(n),
+		"cni/10-pods.conflist": fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+   "ipam": {"type": "host-local", "ranges": [[{"subnet": %q}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+`, nodePods(n.index)),
+		"init.json": string(init),
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(n.config, name), []byte(content), 0o600); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Join(n.config, "init.json"), nil
+}
+
+// nodeInit is what the node's first process does. The paths are those that the shipped manifests and Kubernetes' own
+// programs expect; behind them lie folders of this node alone.
+func (c *Cluster) nodeInit(n node, logDir string) machine.InitConfig {
+	const containerdSocket = "/run/containerd/containerd.sock"
+	config := func(name string) string { return filepath.Join(n.config, name) }
+	init := machine.InitConfig{
+		Hostname: n.name,
+		LogDir:   logDir,
+		Mounts: []machine.Mount{
+			{Source: filepath.Join(disksDir, "servers", n.server, "by-id"), Target: byIDDir},
+			{Target: "/run"},
+			{Target: "/var/lib"},
+			{Target: "/var/log"},
+			{Source: filepath.Join(n.dir, "kubelet"), Target: "/var/lib/kubelet"},
+			{Source: filepath.Join(n.dir, "containerd"), Target: "/var/lib/containerd"},
+			{Source: logDir + "/pods", Target: "/var/log/pods"},
+		},
+		Services: []machine.Service{
+			{Name: "containerd", Args: []string{"containerd", "--config", config("containerd.toml")}, Wait: containerdSocket},
+		},
+	}
+	for i, archive := range c.config.Images {
+		init.Services = append(init.Services, machine.Service{Name: fmt.Sprintf("import-images-%d", i+1), Once: true,
+			Args: []string{"ctr", "--address", containerdSocket, "--namespace", "k8s.io", "images", "import", "--local", archive}})
+	}
+	init.Services = append(init.Services,
+		machine.Service{Name: "kubelet", Args: []string{"kubelet", "--config", config("kubelet.yaml"),
+			"--kubeconfig", config("kubelet.kubeconfig"), "--hostname-override", n.name, "--node-ip", n.address.String(),
+			"--cloud-provider", "external", "--v", "2"}},
+		machine.Service{Name: "kube-proxy", Args: []string{"kube-proxy", "--kubeconfig", config("kube-proxy.kubeconfig"),
+			"--proxy-mode", "nftables", "--hostname-override", n.name, "--cluster-cidr", podNetwork.String(),
+			"--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0", "--conntrack-tcp-timeout-close-wait", "0"}})
+	return init
+}
+
+func (c *Cluster) containerdConfig(n node) string {
+	return fmt.Sprintf(`version = 3
+root = "/var/lib/containerd"
+state = "/run/containerd"
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = %q
+[plugins.'io.containerd.cri.v1.runtime']
+  # A supervisor without CAP_SYS_RESOURCE cannot lower a process's OOM score, and runc fails where it may not.
+  restrict_oom_score_adj = true
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ["/usr/lib/cni", "/opt/cni/bin"]
+  conf_dir = %q
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+  SystemdCgroup = false
+`, c.config.PauseImage, filepath.Join(n.config, "cni"))
+}
+
+func kubeletConfig(n node) string {
+	return strings.TrimLeft(fmt.Sprintf(`
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+failCgroupV1: false
+cgroupDriver: cgroupfs
+cgroupRoot: /%s
+enforceNodeAllocatable: []
+containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
+# The only way to this port leads through the cluster's own namespaces.
+authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
+authorization: {mode: AlwaysAllow}
+failSwapOn: false
+evictionHard: {nodefs.available: "1%%", imagefs.available: "1%%"}
+imageGCHighThresholdPercent: 100
+imageGCLowThresholdPercent: 99
+serializeImagePulls: false
+syncFrequency: 2s
+`, cgroupPrefix+n.name), "\n")
+}

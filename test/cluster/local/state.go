@@ -1,0 +1,126 @@
+// Package local runs a real Kubernetes on this machine: a control plane, nodes that are namespaces with a kubelet and
+// containerd each, and a simulated UpCloud in which every node has its server. One process, the supervisor, owns all of
+// it and takes all of it with it, however it ends; what a killed supervisor leaves (loop devices, cgroups, files) the
+// next one removes.
+package local
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/machine"
+)
+
+const (
+	// stateDir is one place for the whole machine, so that a cluster that another checkout left is found.
+	stateDir     = "/var/tmp/cloud-provider-upcloud-cluster"
+	cgroupPrefix = "upcloud-node-"
+	byIDDir      = "/dev/disk/by-id"
+)
+
+// Status is what a running cluster tells those who use it.
+type Status struct {
+	PID          int    // of the supervisor
+	Kubeconfig   string // path
+	Kubectl      string // path of a kubectl of the cluster's version
+	SimulatorURL string // on loopback
+	LogDir       string
+	InternetPID  int    // a process in a network namespace outside the cluster that reaches its public addresses
+	Username     string // of the simulated account
+	Password     string
+}
+
+// ReadStatus returns the status of the cluster that is running on this machine, or an error that says how to start one.
+func ReadStatus() (Status, error) {
+	var status Status
+	text, err := os.ReadFile(filepath.Join(stateDir, "status.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return status, errors.New("no local cluster is running; start one with `make up` or `KEEP=1 make demo`")
+	}
+	if err != nil {
+		return status, err
+	}
+	return status, json.Unmarshal(text, &status)
+}
+
+func (s Status) write() error {
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(stateDir, "status.json")
+	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// lock makes this process the only supervisor of the machine for as long as the listener is open. It is an abstract
+// socket: the kernel gives the name back when the process ends, and no file is left.
+func lock() (net.Listener, error) {
+	listener, err := net.Listen("unix", "@cloud-provider-upcloud-cluster")
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, errors.New("a local cluster is already running on this machine; end it with `make demo-down`")
+	}
+	return listener, err
+}
+
+// sweep removes everything of a cluster whose processes have ended. It is called under the lock.
+func sweep() error {
+	err := errors.Join(detachLoopDevices(), machine.RemoveCgroups(cgroupPrefix))
+	if _, statErr := os.Stat(filepath.Join(stateDir, "made-by-id")); statErr == nil {
+		// Removed only if empty and only as far as a cluster has made them.
+		_ = os.Remove(byIDDir)
+		_ = os.Remove(filepath.Dir(byIDDir))
+	}
+	return errors.Join(err, os.RemoveAll(stateDir))
+}
+
+// detachLoopDevices frees the loop devices whose files lie in the state folder.
+func detachLoopDevices() error {
+	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, path := range backing {
+		file, err := os.ReadFile(path)
+		if err != nil || !strings.HasPrefix(string(file), stateDir+"/") {
+			continue
+		}
+		name := filepath.Base(filepath.Dir(filepath.Dir(path)))
+		failed = errors.Join(failed, detachLoop("/dev/"+name))
+	}
+	return failed
+}
+
+func detachLoop(device string) error {
+	file, err := os.Open(device)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := unix.IoctlSetInt(int(file.Fd()), unix.LOOP_CLR_FD, 0); err != nil && !errors.Is(err, unix.ENXIO) {
+		return fmt.Errorf("detach %s: %w", device, err)
+	}
+	return nil
+}
+
+// makeByIDDir makes the folder that each node mounts its own disk links over, and remembers whether it made it.
+func makeByIDDir() error {
+	if _, err := os.Stat(byIDDir); err == nil {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(stateDir, "made-by-id"), nil, 0o600); err != nil {
+		return err
+	}
+	return os.MkdirAll(byIDDir, 0o755)
+}

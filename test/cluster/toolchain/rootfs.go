@@ -1,0 +1,43 @@
+package toolchain
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// packagesArg is the line of the Dockerfile that lists the driver image's Debian packages.
+var packagesArg = regexp.MustCompile(`(?m)^ARG DRIVER_PACKAGES="([^"]+)"$`)
+
+// DriverBase makes the root file system that the driver's image is built on: Debian with the packages that the
+// project's Dockerfile names. The answer is a tar.
+func (c *Cache) DriverBase(ctx context.Context, paths Paths) (string, error) {
+	dockerfile, err := os.ReadFile(filepath.Join(paths.Project, "Dockerfile"))
+	if err != nil {
+		return "", err
+	}
+	match := packagesArg.FindSubmatch(dockerfile)
+	if match == nil {
+		return "", fmt.Errorf("the Dockerfile has no line ARG DRIVER_PACKAGES=\"...\"")
+	}
+	packages := strings.Fields(string(match[1]))
+	const suite = "bookworm"
+	key, err := key(append(packages, suite), nil)
+	if err != nil {
+		return "", err
+	}
+	return c.get("driver-base", key, func(path string) error {
+		tar := path + ".tar" // mmdebstrap chooses the format by the name's ending
+		defer os.Remove(tar)
+		if err := run(exec.CommandContext(ctx, "mmdebstrap", "--variant=minbase", "--include="+strings.Join(packages, ","),
+			"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
+			"--dpkgopt=path-exclude=/usr/share/locale/*", suite, tar)); err != nil {
+			return err
+		}
+		return os.Rename(tar, path)
+	})
+}
