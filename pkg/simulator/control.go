@@ -1,0 +1,65 @@
+package simulator
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+)
+
+const controlPrefix = "/_simulator"
+
+// controlHandler serves what steers the simulator itself. It asks for no credentials: whoever reaches the simulator may
+// steer it.
+func (s *Simulator) controlHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+controlPrefix+"/healthz", func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "ok\n")
+	})
+	mux.HandleFunc("GET "+controlPrefix+"/requests", func(w http.ResponseWriter, _ *http.Request) {
+		writeControl(w, http.StatusOK, s.Requests())
+	})
+	mux.HandleFunc("DELETE "+controlPrefix+"/requests", func(w http.ResponseWriter, _ *http.Request) {
+		s.ResetRequests()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("GET "+controlPrefix+"/faults", func(w http.ResponseWriter, _ *http.Request) {
+		writeControl(w, http.StatusOK, s.faults.all())
+	})
+	mux.HandleFunc("POST "+controlPrefix+"/faults", s.postFault)
+	mux.HandleFunc("DELETE "+controlPrefix+"/faults", func(w http.ResponseWriter, _ *http.Request) {
+		s.faults.clear()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("DELETE "+controlPrefix+"/faults/{id}", func(w http.ResponseWriter, r *http.Request) {
+		id, err := strconv.Atoi(r.PathValue("id"))
+		if err != nil || !s.faults.remove(id) {
+			http.Error(w, "no fault "+r.PathValue("id"), http.StatusNotFound)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	return mux
+}
+
+func (s *Simulator) postFault(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodySize))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+		return
+	}
+	fault, err := parseFault(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	writeControl(w, http.StatusCreated, fault.json(s.faults.add(fault)))
+}
+
+func writeControl(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	encoder.Encode(v)
+}

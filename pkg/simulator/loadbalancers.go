@@ -1,0 +1,7 @@
+package simulator
+
+type loadBalancer struct{ LoadBalancer }
+
+type certificateBundle struct{ uuid string }
+
+func (s *Simulator) loadBalancerRoutes() []route { return nil }

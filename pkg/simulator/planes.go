@@ -1,0 +1,46 @@
+package simulator
+
+import (
+	"context"
+	"net/netip"
+)
+
+// DiskPlane gives storages bytes. Storages are named by UUID, sizes are in GiB. The simulator calls Create, Resize,
+// Detach and Delete with its lock held, so they must be quick; Copy and Attach may take their time.
+type DiskPlane interface {
+	// Create makes an empty disk: every byte reads as zero.
+	Create(storage string, size int) error
+	// Copy makes to a copy of from as it is now, size GiB large, and replaces what to held.
+	Copy(ctx context.Context, from, to string, size int) error
+	// Resize makes the disk larger, attached or not.
+	Resize(storage string, size int) error
+	// Attach makes the disk appear in the server, at a device address such as virtio:1.
+	Attach(ctx context.Context, server, storage, address string) error
+	// Detach makes the disk disappear from the server. A disk that is not there is no error.
+	Detach(server, storage string) error
+	// Delete removes the disk and its bytes. A disk that is not there is no error.
+	Delete(storage string) error
+	// Close removes everything the plane made.
+	Close() error
+}
+
+// LoadBalancerPlane makes load balancers carry traffic.
+type LoadBalancerPlane interface {
+	// Listen makes an address for the load balancer's traffic usable and returns the one to show in the API: the
+	// proposed one, or another where the plane cannot have that.
+	Listen(proposed netip.Addr) (netip.Addr, error)
+	// Apply makes the load balancer carry traffic as it is now described. The first call starts it.
+	Apply(ctx context.Context, spec LoadBalancerSpec) error
+	// Remove stops the load balancer and gives up its addresses. One that is not there is no error.
+	Remove(uuid string) error
+	// Close removes everything the plane made.
+	Close() error
+}
+
+// LoadBalancerSpec is what a data plane needs to know of a load balancer. The simulator does not change it afterwards.
+type LoadBalancerSpec struct {
+	LoadBalancer LoadBalancer
+	Addresses    map[string][]netip.Addr // listening addresses by the name of the load balancer's network
+	MaxSessions  int                     // sessions at one time, by plan
+	Certificates map[string][]byte       // PEM, certificate chain and key, by UUID of the certificate bundle
+}

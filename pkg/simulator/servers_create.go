@@ -1,0 +1,365 @@
+package simulator
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"slices"
+)
+
+type serverRequest struct {
+	Server struct {
+		BootOrder      string             `json:"boot_order"`
+		CoreNumber     number             `json:"core_number"`
+		Firewall       string             `json:"firewall"`
+		Hostname       string             `json:"hostname"`
+		Labels         *labelList         `json:"labels"`
+		LoginUser      *loginUser         `json:"login_user"`
+		MemoryAmount   number             `json:"memory_amount"`
+		Metadata       *yesNo             `json:"metadata"`
+		NICModel       string             `json:"nic_model"`
+		Networking     *networkingRequest `json:"networking"`
+		Plan           string             `json:"plan"`
+		ServerGroup    string             `json:"server_group"`
+		SimpleBackup   string             `json:"simple_backup"`
+		StorageDevices serverDiskRequest  `json:"storage_devices"`
+		Timezone       string             `json:"timezone"`
+		Title          string             `json:"title"`
+		UserData       string             `json:"user_data"`
+		VideoModel     string             `json:"video_model"`
+		RemoteAccess   *yesNo             `json:"remote_access_enabled"`
+		RemoteType     string             `json:"remote_access_type"`
+		RemotePassword string             `json:"remote_access_password"`
+		Zone           string             `json:"zone"`
+	} `json:"server"`
+}
+
+type loginUser struct {
+	Username string `json:"username"`
+	SSHKeys  struct {
+		SSHKey []string `json:"ssh_key"`
+	} `json:"ssh_keys"`
+}
+
+type serverDiskRequest struct {
+	StorageDevice []serverDisk `json:"storage_device"`
+}
+
+type serverDisk struct {
+	Action     string             `json:"action"`
+	Address    string             `json:"address"`
+	Encrypted  yesNo              `json:"encrypted"`
+	Storage    string             `json:"storage"`
+	Title      string             `json:"title"`
+	Size       number             `json:"size"`
+	Tier       string             `json:"tier"`
+	Type       string             `json:"type"`
+	BackupRule *backupRuleRequest `json:"backup_rule"`
+	Labels     *[]Label           `json:"labels"`
+}
+
+var hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,62})?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62})?)*\.?$`)
+
+const maxHostname = 128
+
+func checkHostname(h string) error {
+	if h == "" {
+		return badRequest("HOSTNAME_MISSING", "The required attribute 'hostname' is missing from the request.")
+	}
+	if len(h) > maxHostname || !hostnamePattern.MatchString(h) {
+		return badRequest("HOSTNAME_INVALID", "The hostname '%s' is not valid.", h)
+	}
+	return nil
+}
+
+// createServer checks the whole request before anything is made.
+func (s *Simulator) createServer(c *call) (any, error) {
+	var req serverRequest
+	if err := c.decode(&req); err != nil {
+		return nil, err
+	}
+	v, err := s.newServer(&req)
+	if err != nil {
+		return nil, err
+	}
+	disks, err := s.planDisks(v, req.Server.StorageDevices.StorageDevice)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.addNICs(v, req.Server.Networking); err != nil {
+		return nil, err
+	}
+	if len(v.nics)+len(disks) > maxDevicesAndNICs {
+		s.dropNICs(v)
+		return nil, conflict("STORAGE_DEVICE_LIMIT_REACHED", "A server has at most %d storage devices and network interfaces.", maxDevicesAndNICs)
+	}
+	if err := s.makeDisks(v, disks); err != nil {
+		s.dropNICs(v)
+		return nil, err
+	}
+	s.servers.put(v.uuid, v)
+	v.started, v.due = s.now(), s.now().Add(s.durationOf(realistic.serverCreate))
+	s.after(s.durationOf(realistic.serverCreate), func() { s.serverCreated(v) })
+	answer := s.serverDetails(v)
+	answer.Server.Username, answer.Server.Password = "root", randomHex(8)
+	answer.Server.Progress = "0"
+	return answer, nil
+}
+
+// serverCreated starts the server as soon as none of its disks is still being filled.
+func (s *Simulator) serverCreated(v *server) {
+	for _, dev := range v.devices {
+		st, ok := s.storages.get(dev.storage)
+		if ok && st.state == storageMaintenance {
+			return // startCopy calls again
+		}
+		if ok && st.state == storageError {
+			v.state = serverError
+			return
+		}
+	}
+	if v.state == serverMaintenance && !v.due.After(s.now()) {
+		v.state = serverStarted
+	}
+}
+
+func (s *Simulator) newServer(req *serverRequest) (*server, error) {
+	r := &req.Server
+	if err := checkHostname(r.Hostname); err != nil {
+		return nil, err
+	}
+	if r.Title == "" {
+		return nil, badRequest("SERVER_TITLE_MISSING", "The required attribute 'title' is missing from the request.")
+	}
+	if len(r.Title) > maxTitle {
+		return nil, badRequest("SERVER_TITLE_INVALID", "The attribute 'title' has more than %d characters.", maxTitle)
+	}
+	if err := s.checkZone(r.Zone); err != nil {
+		return nil, err
+	}
+	v := &server{
+		uuid: newUUID(serverKind), hostname: r.Hostname, title: r.Title, zone: r.Zone, state: serverMaintenance,
+		host: 4714676867 + int64(s.servers.len()%64)*4096, created: s.now(), group: r.ServerGroup, userData: r.UserData,
+		bootOrder: or(r.BootOrder, "disk"), firewall: or(r.Firewall, "off"), nicModel: or(r.NICModel, "virtio"),
+		videoModel: or(r.VideoModel, "cirrus"), timezone: or(r.Timezone, "UTC"), simpleBackup: or(r.SimpleBackup, "no"),
+		remoteAccessType: or(r.RemoteType, "vnc"), remoteAccessPassword: or(r.RemotePassword, randomHex(4)),
+		metadata: r.Metadata != nil && bool(*r.Metadata), remoteAccess: r.RemoteAccess != nil && bool(*r.RemoteAccess),
+	}
+	if r.LoginUser != nil {
+		v.sshKeys = r.LoginUser.SSHKeys.SSHKey
+	}
+	if r.Labels != nil {
+		if err := checkLabels(r.Labels.Label); err != nil {
+			return nil, err
+		}
+		v.labels = r.Labels.Label
+	}
+	return v, v.setPlan(r.Plan, int(r.CoreNumber), int(r.MemoryAmount))
+}
+
+func or(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
+
+// setPlan sets plan, cores and memory as asked for: what is not asked for is one core and 1 GiB of plan custom.
+func (v *server) setPlan(name string, cores, memory int) error {
+	if name == "" {
+		name = customPlan
+	}
+	if name == customPlan {
+		if cores == 0 {
+			cores = 1
+		}
+		if memory == 0 {
+			memory = 1024
+		}
+		v.plan, v.cores, v.memory = name, cores, memory
+		return nil
+	}
+	p, ok := planByName(name)
+	if !ok {
+		return notFound("PLAN_NOT_FOUND", "The plan %s does not exist.", name)
+	}
+	if cores != 0 && cores != p.CoreNumber {
+		return badRequest("PLAN_CORE_NUMBER_ILLEGAL", "The plan %s has %d cores.", name, p.CoreNumber)
+	}
+	if memory != 0 && memory != p.MemoryAmount {
+		return badRequest("PLAN_MEMORY_AMOUNT_ILLEGAL", "The plan %s has %d MiB of memory.", name, p.MemoryAmount)
+	}
+	v.plan, v.cores, v.memory = p.Name, p.CoreNumber, p.MemoryAmount
+	return nil
+}
+
+// plannedDisk is a disk of a server that is being created.
+type plannedDisk struct {
+	storage *storage
+	from    *storage // to be cloned; nil: none
+	create  bool     // storage is to be made empty
+	device  *device
+}
+
+// planDisks checks the disks asked for, and makes nothing.
+func (s *Simulator) planDisks(v *server, asked []serverDisk) ([]plannedDisk, error) {
+	if len(asked) > maxStorageDevices {
+		return nil, conflict("STORAGE_DEVICE_LIMIT_REACHED", "A server has at most %d storage devices.", maxStorageDevices)
+	}
+	var out []plannedDisk
+	taken := func(a string) bool {
+		return slices.ContainsFunc(out, func(p plannedDisk) bool { return p.device.address == a })
+	}
+	for _, r := range asked {
+		p, err := s.planDisk(v, r)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(out, func(o plannedDisk) bool { return o.storage == p.storage }) {
+			return nil, badRequest("STORAGE_DEVICES_INVALID", "The storage %s is given twice.", r.Storage)
+		}
+		address, err := freeAddress(r.Address, or(r.Type, deviceDisk), taken)
+		if err != nil {
+			return nil, err
+		}
+		p.device = &device{address: address, kind: or(r.Type, deviceDisk), storage: p.storage.uuid}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func (s *Simulator) planDisk(v *server, r serverDisk) (plannedDisk, error) {
+	rule, err := r.BackupRule.rule()
+	if err != nil {
+		return plannedDisk{}, err
+	}
+	spec := diskSpec{title: r.Title, zone: v.zone, tier: r.Tier, size: int(r.Size), encrypted: bool(r.Encrypted)}
+	var p plannedDisk
+	switch r.Action {
+	case "attach":
+		p.storage, err = s.attachable(v, r.Storage, or(r.Type, deviceDisk))
+		return p, err
+	case "create":
+		if err := checkTitle(r.Title); err != nil {
+			return p, err
+		}
+		p.create = true
+		p.storage, err = s.newDisk(spec)
+	case "clone":
+		if err := checkTitle(r.Title); err != nil {
+			return p, err
+		}
+		if p.from, err = s.storage(r.Storage); err != nil {
+			return p, err
+		}
+		if err := requireOnline(p.from); err != nil {
+			return p, err
+		}
+		p.storage, err = s.newClone(p.from, spec)
+	case "":
+		return p, badRequest("ACTION_MISSING", "The required attribute 'action' is missing from the request.")
+	default:
+		return p, badRequest("ACTION_INVALID", "The action '%s' is not valid.", r.Action)
+	}
+	if err != nil {
+		return p, err
+	}
+	p.storage.rule = rule
+	if r.Labels != nil {
+		if err := checkLabels(*r.Labels); err != nil {
+			return p, err
+		}
+		p.storage.labels = append(p.storage.labels, *r.Labels...)
+	}
+	return p, nil
+}
+
+// makeDisks makes the disks that planDisks let pass, and puts them into the server.
+func (s *Simulator) makeDisks(v *server, disks []plannedDisk) error {
+	for _, p := range disks {
+		if p.create {
+			if err := s.createDisk(p.storage); err != nil {
+				return err
+			}
+		}
+	}
+	for _, p := range disks {
+		s.storages.put(p.storage.uuid, p.storage)
+		p.storage.servers = append(p.storage.servers, v.uuid)
+		v.devices = append(v.devices, p.device)
+		if p.from != nil {
+			s.startCopy(p.from, p.storage, storageCloning, func() { s.insertDisk(v, p); s.serverCreated(v) })
+			continue
+		}
+		s.insertDisk(v, p)
+	}
+	return nil
+}
+
+// insertDisk makes a disk that was there from the server's creation appear in it.
+func (s *Simulator) insertDisk(v *server, p plannedDisk) {
+	if s.cfg.Disks == nil || p.storage.public() || p.storage.state != storageOnline {
+		return
+	}
+	if v.deviceOf(p.storage.uuid) != p.device {
+		return // taken out meanwhile
+	}
+	uuid, address := p.storage.uuid, p.device.address
+	s.operate(0, func(ctx context.Context) error { return s.cfg.Disks.Attach(ctx, v.uuid, uuid, address) }, func(err error) {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			s.reportPlane("attach disk", uuid, err)
+			v.state = serverError
+		}
+	})
+}
+
+func (s *Simulator) modifyServer(c *call) (any, error) {
+	v, err := s.server(c.path("uuid"))
+	if err != nil {
+		return nil, err
+	}
+	var req serverRequest
+	if err := c.decode(&req); err != nil {
+		return nil, err
+	}
+	r := &req.Server
+	if r.Hostname != "" {
+		if err := checkHostname(r.Hostname); err != nil {
+			return nil, err
+		}
+	}
+	if len(r.Title) > maxTitle {
+		return nil, badRequest("SERVER_TITLE_INVALID", "The attribute 'title' has more than %d characters.", maxTitle)
+	}
+	if r.Labels != nil {
+		if err := checkLabels(r.Labels.Label); err != nil {
+			return nil, err
+		}
+	}
+	if err := v.requireSettled(); err != nil {
+		return nil, err
+	}
+	if r.Plan != "" || r.CoreNumber != 0 || r.MemoryAmount != 0 {
+		if err := v.requireState(serverStopped); err != nil {
+			return nil, err
+		}
+		if err := v.setPlan(or(r.Plan, v.plan), int(r.CoreNumber), int(r.MemoryAmount)); err != nil {
+			return nil, err
+		}
+	}
+	v.hostname, v.title = or(r.Hostname, v.hostname), or(r.Title, v.title)
+	v.bootOrder, v.firewall = or(r.BootOrder, v.bootOrder), or(r.Firewall, v.firewall)
+	v.nicModel, v.videoModel = or(r.NICModel, v.nicModel), or(r.VideoModel, v.videoModel)
+	v.timezone, v.simpleBackup = or(r.Timezone, v.timezone), or(r.SimpleBackup, v.simpleBackup)
+	v.remoteAccessType, v.remoteAccessPassword = or(r.RemoteType, v.remoteAccessType), or(r.RemotePassword, v.remoteAccessPassword)
+	if r.Metadata != nil {
+		v.metadata = bool(*r.Metadata)
+	}
+	if r.RemoteAccess != nil {
+		v.remoteAccess = bool(*r.RemoteAccess)
+	}
+	if r.Labels != nil {
+		v.labels = r.Labels.Label
+	}
+	return s.serverDetails(v), nil
+}

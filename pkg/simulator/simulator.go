@@ -1,0 +1,137 @@
+package simulator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Config says how a simulator is to behave. The zero value is good for tests.
+type Config struct {
+	// Profile says how long transitions take; the zero value is Instant.
+	Profile Profile
+	// Clock is where time comes from; nil is the machine's clock.
+	Clock Clock
+
+	// Username and Password, and Token, are the accepted credentials. All empty: "simulator" and "simulator", and the
+	// token "ucat_simulator".
+	Username, Password, Token string
+
+	// Disks gives storages bytes; nil: storages have none.
+	Disks DiskPlane
+	// LoadBalancers makes load balancers carry traffic; nil: they are API only.
+	LoadBalancers LoadBalancerPlane
+
+	// PublicNetwork is where simulated public IPv4 addresses come from, /24 or larger: one sixteenth for each zone. The
+	// zero value is 198.18.0.0/15, set aside for tests by RFC 2544.
+	PublicNetwork netip.Prefix
+
+	// RequestLog is called once a request, when its answer stands; nil: not at all.
+	RequestLog func(Request)
+
+	// ErrorLog is told what goes wrong in the data planes while no request waits for it; nil: standard error.
+	ErrorLog func(error)
+}
+
+// Credentials accepted when the configuration names none.
+const (
+	DefaultUsername = "simulator"
+	DefaultPassword = "simulator"
+	DefaultToken    = "ucat_simulator"
+)
+
+// Simulator is one UpCloud account and the cloud around it.
+type Simulator struct {
+	cfg     Config
+	clock   Clock
+	handler http.Handler
+
+	recorder recorder
+	faults   faults
+
+	ctx        context.Context // ends with Close
+	cancel     context.CancelFunc
+	operations sync.WaitGroup
+
+	mu        sync.Mutex // guards what follows
+	closed    bool
+	events    eventQueue
+	seq       uint64
+	eventTime time.Time
+	timer     Timer
+	timerAt   time.Time
+
+	state
+}
+
+// state is everything the API shows.
+type state struct {
+	zones         []zone
+	storages      table[storage]
+	servers       table[server]
+	networks      table[network]
+	routers       table[router]
+	addresses     map[netip.Addr]*ipAddress // public and utility addresses; private ones are their network's own
+	interfaces    map[string]*nic           // by MAC
+	loadBalancers table[loadBalancer]
+	bundles       table[certificateBundle]
+	nextMAC       uint32
+}
+
+// New returns a simulator with the zones, plans, public networks, templates and nothing else. Close it when done.
+func New(cfg Config) (*Simulator, error) {
+	if cfg.Clock == nil {
+		cfg.Clock = systemClock{}
+	}
+	if cfg.Username == "" && cfg.Password == "" && cfg.Token == "" {
+		cfg.Username, cfg.Password, cfg.Token = DefaultUsername, DefaultPassword, DefaultToken
+	}
+	if (cfg.Username == "") != (cfg.Password == "") {
+		return nil, errors.New("simulator: Username and Password go together: set both or none")
+	}
+	if !cfg.PublicNetwork.IsValid() {
+		cfg.PublicNetwork = netip.MustParsePrefix("198.18.0.0/15")
+	}
+	if n := cfg.PublicNetwork; !n.Addr().Is4() || n.Bits() > 24 {
+		return nil, fmt.Errorf("simulator: PublicNetwork %s: choose an IPv4 network of /24 or larger", n)
+	}
+	if cfg.Profile < Instant || cfg.Profile > Realistic {
+		return nil, fmt.Errorf("simulator: unknown profile %d", cfg.Profile)
+	}
+	s := &Simulator{cfg: cfg, clock: cfg.Clock}
+	s.recorder.counts = Counts{}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.state.init(cfg.PublicNetwork.Masked())
+	s.handler = s.newHandler()
+	return s, nil
+}
+
+// Close ends what is going on, waits for it, and removes what the data planes made. Requests that are waiting get no
+// answer.
+func (s *Simulator) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.stopTimer()
+	s.mu.Unlock()
+
+	s.cancel()
+	s.operations.Wait()
+	var errs []error
+	if s.cfg.LoadBalancers != nil {
+		errs = append(errs, s.cfg.LoadBalancers.Close())
+	}
+	if s.cfg.Disks != nil {
+		errs = append(errs, s.cfg.Disks.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Simulator) durationOf(d time.Duration) time.Duration { return s.cfg.Profile.of(d) }
