@@ -1,0 +1,198 @@
+package loadbalancer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/cloud-provider/api"
+	"k8s.io/klog/v2"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+)
+
+// refusedRetry is when a Service that cannot have a load balancer is looked at again. A change of the Service comes before
+// that by itself; this is only so that its event does not fade away.
+const refusedRetry = 15 * time.Minute
+
+// ensure makes the Service's load balancer be as desired, one step nearer each time it is called.
+func (l *LoadBalancers) ensure(
+	ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node,
+) (*v1.LoadBalancerStatus, error) {
+	if err := l.refuse(service); err != nil {
+		return nil, err
+	}
+	lb, err := l.find(ctx, service, identity)
+	if err != nil {
+		return nil, err
+	}
+	if lb != nil && lb.State.Deleting() {
+		return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) is being deleted: a new one is made when it is gone",
+			lb.ID, lb.Name), retryWhile(lb))
+	}
+	nodes = l.withAddresses(ctx, nodes)
+	if lb == nil {
+		if lb, err = l.create(ctx, identity, service, nodes); err != nil {
+			return nil, err
+		}
+	} else if err := l.change(ctx, identity, service, lb, nodes); err != nil {
+		return nil, err
+	}
+	l.annotate(ctx, service, map[string]any{AnnotationID: lb.ID, AnnotationName: lb.Name})
+	return l.published(service, lb)
+}
+
+// refuse returns an error, and puts an event on the Service, if it cannot have a load balancer.
+func (l *LoadBalancers) refuse(service *v1.Service) error {
+	problems := Problems(service)
+	if len(problems) == 0 {
+		return nil
+	}
+	var messages []string
+	for _, problem := range problems {
+		l.warn(service, problem.Reason, "No load balancer: %s", problem.Message)
+		messages = append(messages, problem.Message)
+	}
+	return api.NewRetryError("no load balancer: "+strings.Join(messages, "; "), refusedRetry)
+}
+
+// create makes the load balancer. A name that is taken may be by one of our own, whose making was never answered.
+func (l *LoadBalancers) create(
+	ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node,
+) (*cloud.LoadBalancer, error) {
+	place, err := l.place(ctx, nodes)
+	if err != nil {
+		return nil, err
+	}
+	if len(place.Outside) > 0 {
+		l.warn(service, "NodesOutsideNetwork", "Nodes %s have no internal address in network %s, to which the load balancer is "+
+			"attached: it cannot reach them", strings.Join(place.Outside, ", "), place.NetworkID)
+	}
+	plan, err := l.plan(ctx, l.config.Plan)
+	if err != nil {
+		return nil, err
+	}
+	targets, _ := Targets(nodes)
+	desired := DesiredState(identity, service, targets, l.config.MaxMembers)
+	lb, err := l.config.Cloud.CreateLoadBalancer(ctx, desired.Create(place, plan.Name, plan.SessionsPerServer))
+	if errors.Is(err, cloud.ErrAlreadyExists) || errors.Is(err, cloud.ErrBusy) {
+		return l.takenName(ctx, identity, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	klog.FromContext(ctx).Info("Made a load balancer", "service", klog.KObj(service), "loadBalancer", lb.ID, "name", lb.Name)
+	if l.events != nil {
+		l.events.Eventf(service, v1.EventTypeNormal, "NewLoadBalancer", "Made load balancer %s (%s) in %s", lb.ID, lb.Name, lb.Zone)
+	}
+	return lb, nil
+}
+
+func (l *LoadBalancers) takenName(ctx context.Context, identity Identity, conflict error) (*cloud.LoadBalancer, error) {
+	all, err := l.findByLabels(ctx, identity)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) > 0 {
+		return &all[0], nil
+	}
+	return nil, fmt.Errorf("a load balancer named %s exists, and its labels do not say that it is this Service's: delete or "+
+		"rename it, or, if it is another cluster's, give each cluster its own clusterID: %w", identity.Name, conflict)
+}
+
+// change brings an existing load balancer up to date.
+func (l *LoadBalancers) change(
+	ctx context.Context, identity Identity, service *v1.Service, lb *cloud.LoadBalancer, nodes []*v1.Node,
+) error {
+	targets, _ := Targets(nodes)
+	desired := DesiredState(identity, service, targets, l.config.MaxMembers)
+	sessions, err := l.sessions(ctx, desired, lb)
+	if err != nil {
+		return err
+	}
+	return l.apply(ctx, service, lb, Diff(desired, lb, sessions))
+}
+
+// sessions returns how many sessions new members may have, asking for the plans only if there are any.
+func (l *LoadBalancers) sessions(ctx context.Context, desired Desired, lb *cloud.LoadBalancer) (int, error) {
+	if !NewMembers(desired, lb) {
+		return 0, nil
+	}
+	for _, backend := range lb.Backends { // a plan that is no longer offered is not in the list of plans
+		for _, member := range backend.Members {
+			return member.MaxSessions, nil
+		}
+	}
+	plan, err := l.plan(ctx, lb.Plan)
+	return plan.SessionsPerServer, err
+}
+
+// plan returns a plan by name.
+func (l *LoadBalancers) plan(ctx context.Context, name string) (cloud.LoadBalancerPlan, error) {
+	plans, err := l.config.Cloud.LoadBalancerPlans(ctx)
+	if err != nil {
+		return cloud.LoadBalancerPlan{}, err
+	}
+	var known []string
+	for _, plan := range plans {
+		if plan.Name == name {
+			return plan, nil
+		}
+		known = append(known, plan.Name)
+	}
+	return cloud.LoadBalancerPlan{}, fmt.Errorf("load balancer plan %q does not exist: set loadBalancerPlan to one of %s",
+		name, strings.Join(known, ", "))
+}
+
+// published returns the status of a load balancer that serves. One that only has changes under way goes on serving,
+// so that what was published once stays so.
+func (l *LoadBalancers) published(service *v1.Service, lb *cloud.LoadBalancer) (*v1.LoadBalancerStatus, error) {
+	status := statusOf(lb, l.config.Status)
+	switch {
+	case lb.State.Running() && len(status.Ingress) > 0:
+		return status, nil
+	case len(service.Status.LoadBalancer.Ingress) > 0 && l.known(service, lb):
+		if len(status.Ingress) == 0 {
+			status = service.Status.LoadBalancer.DeepCopy()
+		}
+		return status, nil
+	}
+	// The text is the same each time, so that Kubernetes counts one event instead of listing many.
+	return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) is being set up, which takes UpCloud some minutes",
+		lb.ID, lb.Name), retryWhile(lb))
+}
+
+// known says whether the Service's status is about this load balancer, and not about one that it had before.
+func (l *LoadBalancers) known(service *v1.Service, lb *cloud.LoadBalancer) bool {
+	return service.Annotations[AnnotationID] == lb.ID
+}
+
+// retryWhile is when to look again at a load balancer that is on its way: soon if it is young, and the longer it takes
+// the more seldom.
+func retryWhile(lb *cloud.LoadBalancer) time.Duration {
+	if lb.Created.IsZero() {
+		return 5 * time.Second
+	}
+	return min(max(time.Since(lb.Created)/4, time.Second), 10*time.Second)
+}
+
+// withAddresses completes nodes whose status has no internal address yet. The service controller tells of a node when it
+// gets its provider ID, a moment before it gets its addresses, and then no more.
+func (l *LoadBalancers) withAddresses(ctx context.Context, nodes []*v1.Node) []*v1.Node {
+	completed := make([]*v1.Node, 0, len(nodes))
+	for _, node := range nodes {
+		if _, ok := internalIPv4(node); !ok && node.Spec.ProviderID != "" && l.config.NodeAddresses != nil {
+			addresses, err := l.config.NodeAddresses(ctx, node)
+			if err != nil {
+				klog.FromContext(ctx).Error(err, "A node's addresses are not known, it is no member yet", "node", node.Name)
+			}
+			node = node.DeepCopy()
+			node.Status.Addresses = append(node.Status.Addresses, addresses...)
+		}
+		completed = append(completed, node)
+	}
+	return completed
+}

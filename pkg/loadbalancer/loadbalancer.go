@@ -1,0 +1,163 @@
+// Package loadbalancer keeps one UpCloud Managed Load Balancer for each Service of type LoadBalancer. It implements
+// cloudprovider.LoadBalancer.
+//
+// It thinks in four steps, the first three of them without any I/O: a Service and the cluster's nodes become a Desired
+// state; that and the load balancer as it is become a list of Changes, each one call on one component; a load balancer
+// becomes a Service's status. The fourth carries out the changes.
+//
+// What it must not do: replace a load balancer as a whole, or touch a frontend, backend or label that it did not make.
+// Its only memory is the API: which load balancer belongs to a Service is told by the label LabelServiceUID.
+package loadbalancer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	cloudprovider "k8s.io/cloud-provider"
+	"k8s.io/klog/v2"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+)
+
+// Config says how load balancers are made.
+type Config struct {
+	Cloud *cloud.Cloud
+
+	// ClusterID and ClusterName mark the load balancers and begin their names. ClusterName, if empty, is what the
+	// controller manager's --cluster-name says.
+	ClusterID, ClusterName string
+	// Plan of new load balancers; empty: DefaultPlan.
+	Plan string
+	// MaxMembers bounds the members of one backend; zero: DefaultMaxMembers.
+	MaxMembers int
+	// Status says what is published of a load balancer; empty: StatusHostname.
+	Status StatusMode
+	// NodeAddresses finds the addresses of a node whose status has none yet. Nil: such nodes are no members yet.
+	NodeAddresses func(ctx context.Context, node *v1.Node) ([]v1.NodeAddress, error)
+}
+
+const (
+	// DefaultPlan is UpCloud's smallest plan, and the default of UpCloud's own CCM.
+	DefaultPlan = "development"
+	// DefaultMaxMembers is the default of UpCloud's own CCM.
+	DefaultMaxMembers = 100
+)
+
+// LoadBalancers implements cloudprovider.LoadBalancer.
+type LoadBalancers struct {
+	config Config
+	client kubernetes.Interface
+	events record.EventRecorder
+	locks  keyedLocks
+}
+
+var _ cloudprovider.LoadBalancer = (*LoadBalancers)(nil)
+
+// New returns the LoadBalancers of a cluster. Start must be called before any other method.
+func New(config Config) *LoadBalancers {
+	if config.Plan == "" {
+		config.Plan = DefaultPlan
+	}
+	if config.MaxMembers <= 0 {
+		config.MaxMembers = DefaultMaxMembers
+	}
+	if config.Status == "" {
+		config.Status = StatusHostname
+	}
+	return &LoadBalancers{config: config}
+}
+
+// Start gives what exists only once the controller manager runs: the client that writes annotations, and the recorder of
+// events on Services.
+func (l *LoadBalancers) Start(client kubernetes.Interface, events record.EventRecorder) {
+	l.client, l.events = client, events
+}
+
+// GetLoadBalancerName returns the name that a Service's load balancer gets.
+func (l *LoadBalancers) GetLoadBalancerName(_ context.Context, clusterName string, service *v1.Service) string {
+	return l.identity(clusterName, service).Name
+}
+
+// GetLoadBalancer returns a Service's status, and whether anything of the Service's is left in the account: as long as that
+// is so, the controller does not let the Service go.
+func (l *LoadBalancers) GetLoadBalancer(
+	ctx context.Context, clusterName string, service *v1.Service,
+) (status *v1.LoadBalancerStatus, exists bool, err error) {
+	defer recoverTo(&err, service)
+	lb, err := l.find(ctx, service, l.identity(clusterName, service))
+	if err != nil || lb == nil {
+		return nil, false, err
+	}
+	return statusOf(lb, l.config.Status), true, nil
+}
+
+// EnsureLoadBalancer makes the Service's load balancer be as desired, and returns its status once it serves. Until then it
+// returns an api.RetryError, so that no worker waits.
+func (l *LoadBalancers) EnsureLoadBalancer(
+	ctx context.Context, clusterName string, service *v1.Service, nodes []*v1.Node,
+) (status *v1.LoadBalancerStatus, err error) {
+	defer recoverTo(&err, service)
+	unlock, err := l.locks.lock(ctx, string(service.UID))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return l.ensure(ctx, l.identity(clusterName, service), service, nodes)
+}
+
+// UpdateLoadBalancer changes the members of the Service's backends, and nothing else.
+func (l *LoadBalancers) UpdateLoadBalancer(
+	ctx context.Context, clusterName string, service *v1.Service, nodes []*v1.Node,
+) (err error) {
+	defer recoverTo(&err, service)
+	unlock, err := l.locks.lock(ctx, string(service.UID))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return l.update(ctx, l.identity(clusterName, service), service, nodes)
+}
+
+// EnsureLoadBalancerDeleted deletes the Service's load balancer, and returns nil once it is gone, which takes UpCloud up to
+// three minutes. Until then it returns an error that says so; each call waits a little itself.
+func (l *LoadBalancers) EnsureLoadBalancerDeleted(
+	ctx context.Context, clusterName string, service *v1.Service,
+) (err error) {
+	defer recoverTo(&err, service)
+	unlock, err := l.locks.lock(ctx, string(service.UID))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return l.delete(ctx, l.identity(clusterName, service), service)
+}
+
+// identity is what makes a load balancer this Service's.
+func (l *LoadBalancers) identity(clusterName string, service *v1.Service) Identity {
+	if l.config.ClusterName != "" {
+		clusterName = l.config.ClusterName
+	}
+	return NewIdentity(l.config.ClusterID, clusterName, service)
+}
+
+// warn puts a Warning on the Service.
+func (l *LoadBalancers) warn(service runtime.Object, reason, format string, args ...any) {
+	if l.events != nil {
+		l.events.Eventf(service, v1.EventTypeWarning, reason, format, args...)
+	}
+}
+
+// recoverTo turns a panic into an error on this one Service. Without it, one Service that some user made could take the
+// controllers of the whole cluster down, again and again.
+func recoverTo(err *error, service *v1.Service) {
+	if panicked := recover(); panicked != nil {
+		klog.ErrorS(nil, "Panic", "service", klog.KObj(service), "panic", panicked, "stack", string(debug.Stack()))
+		*err = errors.Join(*err, fmt.Errorf("internal error (this is a bug): %v", panicked))
+	}
+}

@@ -1,0 +1,116 @@
+package loadbalancer
+
+import (
+	"cmp"
+	"hash/fnv"
+	"net/netip"
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+)
+
+// Target is a node as a load balancer sees it.
+type Target struct {
+	Name string // of the members that lead to it
+	IP   netip.Addr
+}
+
+// Targets returns the nodes that have an address to be reached at, ordered by name, and the names of those that have none.
+// One address for each node: the name of a member is its node's, and names are unique within a backend.
+func Targets(nodes []*v1.Node) (targets []Target, unreachable []string) {
+	for _, node := range nodes {
+		if ip, ok := internalIPv4(node); ok {
+			targets = append(targets, Target{Name: memberName(node.Name), IP: ip})
+		} else {
+			unreachable = append(unreachable, node.Name)
+		}
+	}
+	slices.SortFunc(targets, func(a, b Target) int { return strings.Compare(a.Name, b.Name) })
+	slices.Sort(unreachable)
+	return targets, unreachable
+}
+
+func internalIPv4(node *v1.Node) (netip.Addr, bool) {
+	for _, address := range node.Status.Addresses {
+		if address.Type != v1.NodeInternalIP {
+			continue
+		}
+		if ip, err := netip.ParseAddr(address.Address); err == nil && ip.Unmap().Is4() {
+			return ip.Unmap(), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// memberName is the node's name where the API takes that, as with UpCloud's own CCM. Dots and long names it does not take;
+// a digest then keeps apart what would become the same.
+func memberName(node string) string {
+	if validName(node) {
+		return node
+	}
+	return cut(sanitizeName(node), maxName-9) + "-" + shortDigest(node)
+}
+
+// Limit returns at most most of the targets. The choice follows from the Service and each node's own name, so that a node
+// that comes or goes changes one member, and not the whole set.
+func Limit(targets []Target, most int, serviceUID string) []Target {
+	if len(targets) <= most {
+		return targets
+	}
+	type ranked struct {
+		Target
+		rank uint64
+	}
+	var all []ranked
+	for _, target := range targets {
+		hash := fnv.New64a()
+		hash.Write([]byte(serviceUID + "/" + target.Name))
+		all = append(all, ranked{Target: target, rank: hash.Sum64()})
+	}
+	slices.SortFunc(all, func(a, b ranked) int {
+		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.Name, b.Name))
+	})
+	var chosen []Target
+	for _, one := range all[:most] {
+		chosen = append(chosen, one.Target)
+	}
+	slices.SortFunc(chosen, func(a, b Target) int { return strings.Compare(a.Name, b.Name) })
+	return chosen
+}
+
+// members returns what a backend's members shall be, and whether that is a change. A member that stays keeps its weight,
+// limits, switched-off state and whatever else it has; dynamic members are a resolver's, not ours. If no target is left,
+// the members stay as they are: all nodes at once do not go, but a selector or a label is easily got wrong, and
+// members that are down cost nothing.
+func members(have []cloud.Member, targets []Target, port, sessions int) ([]cloud.Member, bool) {
+	if len(targets) == 0 {
+		return have, false
+	}
+	byName := map[string]cloud.Member{}
+	var want []cloud.Member
+	for _, member := range have {
+		if member.Type == "dynamic" {
+			want = append(want, member)
+		} else {
+			byName[member.Name] = member
+		}
+	}
+	kept := 0
+	for _, target := range targets {
+		member := cloud.Member{
+			Name: target.Name, IP: target.IP.String(), Port: port, Weight: 100, MaxSessions: sessions, Type: "static", Enabled: true,
+		}
+		if old, ok := byName[target.Name]; ok {
+			member.Weight, member.MaxSessions, member.Enabled = old.Weight, old.MaxSessions, old.Enabled
+			member = member.WithExtra(old)
+			if member.SameTarget(old) {
+				kept++
+			}
+		}
+		want = append(want, member)
+	}
+	return want, kept != len(targets) || kept != len(byName)
+}

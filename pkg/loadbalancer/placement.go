@@ -1,0 +1,130 @@
+package loadbalancer
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
+)
+
+// Placement is where a new load balancer goes. Neither can be changed later.
+type Placement struct {
+	Zone      string
+	NetworkID string // private network through which it reaches the nodes
+	// Outside names the nodes that are not in that network.
+	Outside []string
+}
+
+// place finds the zone and the private network of the nodes: the network in which most of them have the address that
+// becomes their member's.
+func (l *LoadBalancers) place(ctx context.Context, nodes []*v1.Node) (Placement, error) {
+	set, err := l.config.Cloud.Servers(ctx)
+	if err != nil {
+		return Placement{}, err
+	}
+	var located []locatedNode
+	zones := map[string]int{}
+	for _, node := range nodes {
+		id, err := providerid.Parse(node.Spec.ProviderID)
+		if err != nil {
+			continue // not initialized yet, or of another cloud
+		}
+		if server, ok := set.Server(id); ok {
+			ip, _ := internalIPv4(node)
+			located = append(located, locatedNode{name: node.Name, serverID: id, zone: server.Zone, ip: ip})
+			zones[server.Zone]++
+		}
+	}
+	if len(located) == 0 {
+		return Placement{}, fmt.Errorf("none of the %d nodes is known to be an UpCloud server yet, so there is no zone and no "+
+			"network to make a load balancer in", len(nodes))
+	}
+	zone := mostOf(zones)
+	networks, err := l.config.Cloud.PrivateNetworks(ctx, zone)
+	if err != nil {
+		return Placement{}, err
+	}
+	place, err := choosePlacement(zone, located, networks)
+	if err != nil {
+		return Placement{}, err
+	}
+	place.Zone, err = l.loadBalancerZone(ctx, zone)
+	return place, err
+}
+
+// loadBalancerZone is the zone itself, or the parent of a private cloud's zone, as load balancers are offered in public
+// zones only.
+func (l *LoadBalancers) loadBalancerZone(ctx context.Context, id string) (string, error) {
+	zones, err := l.config.Cloud.Zones(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, zone := range zones {
+		if zone.ID == id && !zone.Public && zone.ParentID != "" {
+			return zone.ParentID, nil
+		}
+	}
+	return id, nil
+}
+
+// locatedNode is a node whose server is known.
+type locatedNode struct {
+	name, serverID, zone string
+	ip                   netip.Addr // of its members
+}
+
+func (n locatedNode) within(network cloud.PrivateNetwork) bool {
+	return slices.Contains(network.ServerIDs, n.serverID) &&
+		slices.ContainsFunc(network.Prefixes, func(prefix netip.Prefix) bool { return prefix.Contains(n.ip) })
+}
+
+// choosePlacement is the thinking part of place.
+func choosePlacement(zone string, nodes []locatedNode, networks []cloud.PrivateNetwork) (Placement, error) {
+	type score struct{ attached, reachable int }
+	best, bestScore := -1, score{}
+	for i, network := range networks {
+		var s score
+		for _, node := range nodes {
+			if slices.Contains(network.ServerIDs, node.serverID) {
+				s.attached++
+			}
+			if node.within(network) {
+				s.reachable++
+			}
+		}
+		order := cmp.Or(cmp.Compare(s.reachable, bestScore.reachable), cmp.Compare(s.attached, bestScore.attached))
+		if s.attached > 0 && (order > 0 || order == 0 && best >= 0 && network.ID < networks[best].ID) {
+			best, bestScore = i, s
+		}
+	}
+	if best < 0 {
+		return Placement{}, fmt.Errorf("none of the nodes in zone %s is in a private (SDN) network, through which load balancers "+
+			"reach them: attach their servers to one private network", zone)
+	}
+	place := Placement{Zone: zone, NetworkID: networks[best].ID}
+	for _, node := range nodes {
+		if !node.within(networks[best]) {
+			place.Outside = append(place.Outside, node.name)
+		}
+	}
+	slices.Sort(place.Outside)
+	return place, nil
+}
+
+// mostOf returns the key with the highest count, the first in the alphabet of several.
+func mostOf(counts map[string]int) string {
+	var best string
+	for key, count := range counts {
+		if best == "" || cmp.Or(cmp.Compare(count, counts[best]), strings.Compare(best, key)) > 0 {
+			best = key
+		}
+	}
+	return best
+}
