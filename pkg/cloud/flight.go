@@ -58,9 +58,9 @@ func (f *flights[V]) do(ctx context.Context, key string, fn func(*work) (V, erro
 		joined := f.join(ctx, key, fn)
 		select {
 		case <-joined.done:
-			f.leave(joined)
+			lapsed := f.leave(joined)
 			// Work that had been left alone may have ended for that reason; this caller is here, and has time.
-			if joined.err != nil && joined.lapsed && ctx.Err() == nil && f.life.Err() == nil {
+			if joined.err != nil && lapsed && ctx.Err() == nil && f.life.Err() == nil {
 				continue
 			}
 			return joined.value, joined.err
@@ -102,19 +102,22 @@ func (f *flights[V]) join(ctx context.Context, key string, fn func(*work) (V, er
 		f.mu.Lock()
 		started.value, started.err = value, err
 		delete(f.flying, key)
-		f.mu.Unlock()
+		if started.landing != nil {
+			started.landing.Stop()
+		}
 		close(started.done)
+		f.mu.Unlock()
 	}()
 	return started
 }
 
-// leave takes a caller off; the last one lets the work lapse.
-func (f *flights[V]) leave(left *flight[V]) {
+// leave takes a caller off, and reports whether the work had been left alone before; the last one lets it lapse.
+func (f *flights[V]) leave(left *flight[V]) (lapsed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	left.waiting--
 	if left.waiting > 0 {
-		return
+		return left.lapsed
 	}
 	select {
 	case <-left.done:
@@ -123,4 +126,5 @@ func (f *flights[V]) leave(left *flight[V]) {
 		left.lapse()
 		left.landing = time.AfterFunc(f.linger, left.cancel)
 	}
+	return left.lapsed
 }

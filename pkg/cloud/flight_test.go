@@ -103,10 +103,12 @@ func TestFlightOutlivesItsCallerAndIsJoinedByTheRetry(t *testing.T) {
 func TestFlightEndsSomeTimeAfterNobodyWaits(t *testing.T) {
 	inFlights(t, func(t *testing.T, f *flights[string]) {
 		var attendedUntil, workedUntil time.Duration
+		ended := make(chan struct{})
 		began := time.Now()
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := f.do(short, "key", func(w *work) (string, error) {
+			defer close(ended)
 			<-w.attended.Done()
 			attendedUntil = time.Since(began)
 			<-w.ctx.Done()
@@ -116,7 +118,7 @@ func TestFlightEndsSomeTimeAfterNobodyWaits(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want the caller's deadline", err)
 		}
-		time.Sleep(2 * f.linger)
+		<-ended
 		if attendedUntil != time.Second {
 			t.Errorf("what had not begun could have begun until %s, want %s", attendedUntil, time.Second)
 		}

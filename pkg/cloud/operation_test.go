@@ -5,17 +5,17 @@ import "testing"
 func TestOperationNamesTheKindOfARequest(t *testing.T) {
 	const id = "01a5568f-4766-4ce7-abf5-7d257892a5c5"
 	for path, want := range map[string]string{
-		"/account":                               "GET /account",
-		"/storage?label=csi-name%3Dpvc":          "GET /storage",
-		"/storage/" + id:                         "GET /storage/{uuid}",
-		"/storage/" + id + "?backups=keep":       "GET /storage/{uuid}",
-		"/server/" + id + "/storage/attach":      "GET /server/{uuid}/storage/attach",
-		"/ip_address/94.237.9.172":               "GET /ip_address/{address}",
-		"/ip_address/2a04:3545::1":               "GET /ip_address/{address}",
-		"/server/" + id + "/firewall_rule/1":     "GET /server/{uuid}/firewall_rule/{index}",
-		"/load-balancer/plans":                   "GET /load-balancer/plans",
-		"/load-balancer/" + id + "/frontends":    "GET /load-balancer/{uuid}/frontends",
-		"/load-balancer/" + id + "/labels/color": "GET /load-balancer/{uuid}/labels/{name}",
+		"/account":                                              "GET /account",
+		"/storage?label=csi-name%3Dpvc":                         "GET /storage",
+		"/storage/" + id:                                        "GET /storage/{uuid}",
+		"/storage/" + id + "?backups=keep":                      "GET /storage/{uuid}",
+		"/server/" + id + "/storage/attach":                     "GET /server/{uuid}/storage/attach",
+		"/ip_address/94.237.9.172":                              "GET /ip_address/{address}",
+		"/ip_address/2a04:3545::1":                              "GET /ip_address/{address}",
+		"/server/" + id + "/firewall_rule/1":                    "GET /server/{uuid}/firewall_rule/{index}",
+		"/load-balancer/plans":                                  "GET /load-balancer/plans",
+		"/load-balancer/" + id + "/frontends":                   "GET /load-balancer/{uuid}/frontends",
+		"/load-balancer/" + id + "/labels/color":                "GET /load-balancer/{uuid}/labels/{name}",
 		"/load-balancer/" + id + "/backends/web/members/node-1": "GET /load-balancer/{uuid}/backends/{name}/members/{name}",
 	} {
 		if got := operation("GET", path); got != want {

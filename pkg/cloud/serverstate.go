@@ -45,4 +45,3 @@ func (c *Cloud) awaitServer(w *work, serverID string, pace *backoff) error {
 		}
 	}
 }
-
