@@ -1,0 +1,83 @@
+package machine
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+)
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("not root: namespaces cannot be made")
+	}
+}
+
+func newNamespace(t *testing.T) *Namespace {
+	t.Helper()
+	needRoot(t)
+	namespace, err := NewNamespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = namespace.Close() })
+	return namespace
+}
+
+func TestNamespacesReachEachOtherOverABridgeAndNothingElseDoes(t *testing.T) {
+	fabric, node := newNamespace(t), newNamespace(t)
+	if err := fabric.AddBridge("lan", netip.MustParsePrefix("198.51.100.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	if err := fabric.Connect("lan", node, "eth0", "port-1", netip.MustParsePrefix("198.51.100.2/24")); err != nil {
+		t.Fatal(err)
+	}
+	var listener net.Listener
+	if err := node.Do(func() (err error) {
+		listener, err = net.Listen("tcp", "198.51.100.2:80")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+
+	conn, err := fabric.Dial(context.Background(), "tcp", "198.51.100.2:80")
+	if err != nil {
+		t.Fatalf("from the other namespace: %v", err)
+	}
+	_ = conn.Close()
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range addresses {
+		if netip.MustParsePrefix(address.String()).Masked() == netip.MustParsePrefix("198.51.100.0/24") {
+			t.Errorf("the host has the address %s of a namespace", address)
+		}
+	}
+}
+
+func TestDoLeavesOtherThreadsAlone(t *testing.T) {
+	namespace := newNamespace(t)
+	before, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inside string
+	if err := namespace.Do(func() (err error) {
+		inside, err = os.Readlink("/proc/thread-self/ns/net")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if inside == before {
+		t.Error("Do ran outside the namespace")
+	}
+	for range 100 { // whatever thread this goroutine is on
+		if now, err := os.Readlink("/proc/thread-self/ns/net"); err != nil || now != before {
+			t.Fatalf("a thread is in %s, want %s (%v)", now, before, err)
+		}
+	}
+}
