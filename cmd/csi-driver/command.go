@@ -1,0 +1,161 @@
+package main
+
+import (
+	goflag "flag"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/klog/v2"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/driver"
+)
+
+// version is set when the program is built: -ldflags "-X main.version=v1.2.3".
+var version string
+
+// options are the flags as they were given.
+type options struct {
+	endpoint       string
+	mode           string
+	metadataURL    string
+	nodeID         string
+	zone           string
+	clusterID      string
+	credentialsDir string
+	metricsAddress string
+	deviceDir      string
+	maxVolumes     int
+}
+
+const longHelp = `csi-driver is the CSI driver for UpCloud block storage (` + driver.Name + `).
+
+The controller makes, deletes, attaches and detaches volumes through the UpCloud API.
+The node service formats and mounts them on the server it runs on; it needs root, and
+no credentials.
+
+The controller takes its credentials from --credentials-dir, or from the environment:
+  UPCLOUD_TOKEN                          an API token, or
+  UPCLOUD_USERNAME and UPCLOUD_PASSWORD  an API user
+  UPCLOUD_DEBUG_API_BASE_URL             another API than https://api.upcloud.com`
+
+const examples = `  # The controller, beside the sidecars of Kubernetes
+  UPCLOUD_TOKEN=ucat_... csi-driver --mode controller --zone fi-hel1 --cluster-id production
+
+  # The node service, on a server with metadata enabled
+  csi-driver --mode node --endpoint unix:///csi/csi.sock
+
+  # Both in one process, against a simulated UpCloud
+  UPCLOUD_USERNAME=simulator UPCLOUD_PASSWORD=simulator UPCLOUD_DEBUG_API_BASE_URL=http://127.0.0.1:8100 \
+    csi-driver --mode all --endpoint unix:///tmp/csi.sock --zone fi-hel1 --node-id 00f7d68b-...`
+
+func newCommand() *cobra.Command {
+	var opts options
+	var showVersion bool
+	command := &cobra.Command{
+		Use:           "csi-driver",
+		Short:         "CSI driver for UpCloud block storage",
+		Long:          longHelp,
+		Example:       examples,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(command *cobra.Command, _ []string) error {
+			if showVersion {
+				fmt.Fprintln(command.OutOrStdout(), "csi-driver", programVersion())
+				return nil
+			}
+			return run(command.Context(), opts)
+		},
+	}
+	command.CompletionOptions.DisableDefaultCmd = true
+	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see csi-driver --help", err)
+	})
+	sections := opts.flags()
+	general := sections.FlagSet("General")
+	general.BoolVar(&showVersion, "version", false, "print the version and exit")
+	general.BoolP("help", "h", false, "print this help and exit")
+	for _, set := range sections.FlagSets {
+		command.Flags().AddFlagSet(set)
+	}
+	cliflag.SetUsageAndHelpFunc(command, *sections, 100)
+	withExamples(command)
+	return command
+}
+
+// withExamples adds the examples to the help, which the grouped help leaves out.
+func withExamples(command *cobra.Command) {
+	grouped := command.HelpFunc()
+	command.SetHelpFunc(func(c *cobra.Command, args []string) {
+		grouped(c, args)
+		fmt.Fprintf(c.OutOrStdout(), "\nExamples:\n\n%s\n", c.Example)
+	})
+}
+
+func (o *options) flags() *cliflag.NamedFlagSets {
+	sections := &cliflag.NamedFlagSets{}
+	serving := sections.FlagSet("Serving")
+	serving.StringVar(&o.endpoint, "endpoint", "unix:///csi/csi.sock", "unix `socket` to serve CSI on")
+	serving.StringVar(&o.mode, "mode", string(driver.ModeAll), "services to offer: controller, node or all")
+	serving.StringVar(&o.metricsAddress, "metrics-address", "",
+		"`host:port` to serve /metrics and /healthz on over HTTP, such as :9808; empty for none")
+
+	controller := sections.FlagSet("Controller")
+	controller.StringVar(&o.credentialsDir, "credentials-dir", "",
+		"`folder` with the file token, or with the files username and password, such as a mounted Secret; "+
+			"read again when they change, and used instead of the environment")
+	controller.StringVar(&o.clusterID, "cluster-id", "",
+		"`name` of the cluster, unique in the account; becomes the label csi-cluster of volumes, and keeps clusters "+
+			"from taking each other's volumes for their own")
+
+	where := sections.FlagSet("Where it runs")
+	where.StringVar(&o.metadataURL, "metadata-url", "http://169.254.169.254",
+		"`URL` of the metadata service, which tells the server and the zone")
+	where.StringVar(&o.nodeID, "node-id", "",
+		"`UUID` of the server, for where there is no metadata service")
+	where.StringVar(&o.zone, "zone", "",
+		"`zone` such as fi-hel1; for the controller the one that volumes are in by default, for the node the server's, "+
+			"for where there is no metadata service")
+
+	node := sections.FlagSet("Node")
+	node.StringVar(&o.deviceDir, "device-dir", "/dev/disk/by-id", "`folder` with the links to disks by serial number")
+	node.IntVar(&o.maxVolumes, "max-volumes", 0,
+		"how many volumes the server can have at once; 0 for UpCloud's limits (16 disks, or 24 disks and network "+
+			"interfaces) less 2 disks that are not the driver's")
+
+	logging(sections.FlagSet("General"))
+	return sections
+}
+
+// logging takes from klog's many flags the ones that are of use here.
+func logging(flags *pflag.FlagSet) {
+	all := goflag.NewFlagSet("klog", goflag.ContinueOnError)
+	klog.InitFlags(all)
+	level := pflag.PFlagFromGoFlag(all.Lookup("v"))
+	level.Usage = "log `level`: 0 errors and start-up, 2 changes, 5 every call and its request"
+	level.DefValue = "2"
+	if err := level.Value.Set(level.DefValue); err != nil {
+		panic(err) // 2 is a level
+	}
+	flags.AddFlag(level)
+	flags.AddGoFlag(all.Lookup("vmodule"))
+}
+
+func programVersion() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" && len(setting.Value) >= 12 {
+			return "devel-" + setting.Value[:12]
+		}
+	}
+	return "devel"
+}

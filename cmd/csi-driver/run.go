@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"k8s.io/klog/v2"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/driver"
+)
+
+// run builds the driver from the options and serves until ctx is done. Its errors are what the user reads: one line
+// that names the setting and the remedy.
+func run(ctx context.Context, opts options) error {
+	mode, err := driver.ParseMode(opts.mode)
+	if err != nil {
+		return fmt.Errorf("--mode: %w", err)
+	}
+	if opts.maxVolumes < 0 {
+		return fmt.Errorf("--max-volumes: %d is negative; give the number of volumes, or 0 for UpCloud's limits", opts.maxVolumes)
+	}
+	ctx = klog.NewContext(ctx, klog.Background())
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	account, err := connect(mode, opts, registry)
+	if err != nil {
+		return err
+	}
+	if account != nil {
+		defer account.Close()
+	}
+	config, err := configure(ctx, mode, opts, account, registry)
+	if err != nil {
+		return err
+	}
+	program, err := driver.New(config)
+	if err != nil {
+		return err
+	}
+	listener, err := program.Listen(ctx)
+	if err != nil {
+		return err
+	}
+	status, err := startStatus(opts, registry)
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	defer status.stop()
+	return program.Serve(ctx, listener)
+}
+
+// connect makes the UpCloud account; nil in the mode node, which has nothing to ask it.
+func connect(mode driver.Mode, opts options, registry prometheus.Registerer) (*cloud.Cloud, error) {
+	if !mode.Controller() {
+		return nil, nil
+	}
+	config, err := cloud.ConfigFromEnv()
+	if err != nil {
+		return nil, err
+	}
+	config.CredentialsDir = opts.credentialsDir
+	config.ClusterID = opts.clusterID
+	config.UserAgent = "upcloud-csi-driver/" + programVersion()
+	config.Registerer = registry
+	return cloud.New(config)
+}
+
+// configure asks who and where we are, and checks that the account can be used.
+func configure(ctx context.Context, mode driver.Mode, opts options, account *cloud.Cloud, registry prometheus.Registerer) (driver.Config, error) {
+	self, err := driver.Identify(ctx, mode, opts.metadataURL, opts.nodeID, opts.zone)
+	if err != nil {
+		return driver.Config{}, err
+	}
+	config := driver.Config{
+		Endpoint: opts.endpoint, Mode: mode, Version: programVersion(),
+		Zone: self.Zone, NodeID: self.NodeID, Cloud: account, MaxVolumes: opts.maxVolumes, Registerer: registry,
+	}
+	if account != nil {
+		if err := account.Check(ctx); err != nil {
+			return driver.Config{}, err
+		}
+		if err := account.CheckZone(ctx, self.Zone); err != nil {
+			return driver.Config{}, fmt.Errorf("--zone: %w", err)
+		}
+	}
+	if !mode.Node() {
+		return config, nil
+	}
+	if config.MaxVolumes == 0 {
+		config.MaxVolumes = driver.MaxVolumes(self.Interfaces)
+	}
+	config.Disk, err = disk.New(disk.Config{DeviceDir: opts.deviceDir, Registerer: registry})
+	return config, err
+}

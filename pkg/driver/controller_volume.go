@@ -1,0 +1,126 @@
+package driver
+
+import (
+	"context"
+	"errors"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"k8s.io/klog/v2"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+)
+
+func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
+	if req.GetName() == "" {
+		return nil, missing("name")
+	}
+	if err := checkCapabilities("volume_capabilities", req.GetVolumeCapabilities()); err != nil {
+		return nil, err
+	}
+	if req.GetVolumeContentSource() != nil {
+		return nil, invalid("volume_content_source", "volumes cannot be made from snapshots or other volumes: leave it out")
+	}
+	if len(req.GetMutableParameters()) > 0 {
+		return nil, invalid("mutable_parameters", "volumes cannot be modified: leave them out")
+	}
+	params, err := parseParameters(req.GetParameters())
+	if err != nil {
+		return nil, err
+	}
+	size, err := chooseSize(req.GetCapacityRange(), params.tier)
+	if err != nil {
+		return nil, err
+	}
+	zones, err := c.chooseZones(ctx, req.GetAccessibilityRequirements())
+	if err != nil {
+		return nil, err
+	}
+	volume, err := c.create(ctx, cloud.VolumeSpec{
+		Name: req.GetName(), SizeGiB: size, Tier: params.tier.Name, Encrypted: params.encrypted, Labels: params.labels,
+	}, zones)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
+		VolumeId:           volume.ID,
+		CapacityBytes:      int64(volume.SizeGiB) * gib,
+		AccessibleTopology: []*csi.Topology{topologyOf(volume.Zone)},
+	}}, nil
+}
+
+// create makes the volume in the first of the zones. A volume of that name that is there already may be in any of
+// them: an earlier try of the same request may have had another zone in front.
+func (c *controller) create(ctx context.Context, spec cloud.VolumeSpec, zones []string) (*cloud.Volume, error) {
+	var first error
+	for _, zone := range zones {
+		spec.Zone = zone
+		volume, err := c.cloud.CreateVolume(ctx, spec)
+		if !errors.Is(err, cloud.ErrAlreadyExists) {
+			return volume, err
+		}
+		if first == nil {
+			first = err
+		}
+		klog.FromContext(ctx).V(levelQueries).Info("The name is taken by a volume unlike this", "zone", zone, "reason", err.Error())
+	}
+	return nil, first
+}
+
+// DeleteVolume is fine with volumes that are gone, and with IDs that cannot name any.
+func (c *controller) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, missing("volume_id")
+	}
+	if err := c.cloud.DeleteVolume(ctx, req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	return &csi.DeleteVolumeResponse{}, nil
+}
+
+func (c *controller) ValidateVolumeCapabilities(ctx context.Context, req *csi.ValidateVolumeCapabilitiesRequest) (*csi.ValidateVolumeCapabilitiesResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, missing("volume_id")
+	}
+	if len(req.GetVolumeCapabilities()) == 0 {
+		return nil, missing("volume_capabilities")
+	}
+	volume, err := c.cloud.Volume(ctx, req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	if why := unconfirmed(volume, req); why != nil {
+		return &csi.ValidateVolumeCapabilitiesResponse{Message: statusMessage(why)}, nil
+	}
+	return &csi.ValidateVolumeCapabilitiesResponse{
+		Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
+			VolumeContext:      req.GetVolumeContext(),
+			VolumeCapabilities: req.GetVolumeCapabilities(),
+			Parameters:         req.GetParameters(),
+			MutableParameters:  req.GetMutableParameters(),
+		},
+	}, nil
+}
+
+// unconfirmed tells what of the request the volume does not have, nil if it has it all.
+func unconfirmed(volume *cloud.Volume, req *csi.ValidateVolumeCapabilitiesRequest) error {
+	if err := checkCapabilities("volume_capabilities", req.GetVolumeCapabilities()); err != nil {
+		return err
+	}
+	if len(req.GetMutableParameters()) > 0 {
+		return invalid("mutable_parameters", "volumes cannot be modified")
+	}
+	if len(req.GetParameters()) == 0 {
+		return nil
+	}
+	params, err := parseParameters(req.GetParameters())
+	if err != nil {
+		return err
+	}
+	if _, asked := req.GetParameters()[parameterTier]; asked && params.tier.Name != volume.Tier {
+		return invalid("parameters", "%s is %s, and the volume's is %s", parameterTier, params.tier.Name, volume.Tier)
+	}
+	if params.encrypted && !volume.Encrypted {
+		return invalid("parameters", "%s is asked for, and the volume has none", parameterEncryption)
+	}
+	return nil
+}

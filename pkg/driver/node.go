@@ -1,0 +1,79 @@
+package driver
+
+import (
+	"context"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
+)
+
+// node is the CSI Node service. It never asks the API.
+type node struct {
+	csi.UnimplementedNodeServer
+	disk       *disk.Node
+	id         string // the server's UUID
+	zone       string
+	maxVolumes int64
+}
+
+// What UpCloud lets a server have: 16 storage devices, and 24 storage devices and network interfaces together.
+const (
+	deviceLimit             = 16
+	deviceAndInterfaceLimit = 24
+	// reservedDevices are left to what is not ours: the disk that the server boots from, and one more (a disk added by
+	// hand, a CD-ROM). UpCloud's own driver leaves as many.
+	reservedDevices = 2
+)
+
+// MaxVolumes is how many volumes a server with that many network interfaces is said to have room for. It is never 0,
+// which to Kubernetes would mean that there is no limit.
+func MaxVolumes(interfaces int) int {
+	return max(1, min(deviceLimit, deviceAndInterfaceLimit-interfaces)-reservedDevices)
+}
+
+func (n *node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+	return &csi.NodeGetInfoResponse{
+		NodeId:             n.id,
+		MaxVolumesPerNode:  n.maxVolumes,
+		AccessibleTopology: topologyOf(n.zone),
+	}, nil
+}
+
+// nodeCapabilities lists what really works.
+var nodeCapabilities = []csi.NodeServiceCapability_RPC_Type{
+	csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+	csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+	csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+}
+
+func (n *node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+	response := &csi.NodeGetCapabilitiesResponse{}
+	for _, capability := range nodeCapabilities {
+		response.Capabilities = append(response.Capabilities, &csi.NodeServiceCapability{
+			Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: capability}},
+		})
+	}
+	return response, nil
+}
+
+func (n *node) NodeGetVolumeStats(_ context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
+	switch {
+	case req.GetVolumeId() == "":
+		return nil, missing("volume_id")
+	case req.GetVolumePath() == "":
+		return nil, missing("volume_path")
+	}
+	stats, err := n.disk.Stats(req.GetVolumeId(), req.GetVolumePath())
+	if err != nil {
+		return nil, err
+	}
+	bytes := &csi.VolumeUsage{Unit: csi.VolumeUsage_BYTES, Total: stats.TotalBytes}
+	if stats.Block {
+		return &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{bytes}}, nil
+	}
+	bytes.Used, bytes.Available = stats.UsedBytes, stats.AvailableBytes
+	return &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{bytes, {
+		Unit: csi.VolumeUsage_INODES, Total: stats.TotalInodes, Used: stats.UsedInodes, Available: stats.FreeInodes,
+	}}}, nil
+}

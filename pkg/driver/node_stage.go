@@ -1,0 +1,71 @@
+package driver
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
+)
+
+// NodeStageVolume mounts the volume's filesystem at the staging path, after making it on a volume that is provably
+// blank. For a raw block volume it waits for the device and proves that it is the volume's.
+func (n *node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
+	switch {
+	case req.GetVolumeId() == "":
+		return nil, missing("volume_id")
+	case req.GetStagingTargetPath() == "":
+		return nil, missing("staging_target_path")
+	}
+	if err := checkCapability("volume_capability", req.GetVolumeCapability()); err != nil {
+		return nil, err
+	}
+	volume, err := volumeFor(req.GetVolumeId(), req.GetPublishContext())
+	if err != nil {
+		return nil, err
+	}
+	if req.GetVolumeCapability().GetBlock() != nil {
+		err = n.disk.CheckDevice(ctx, volume)
+	} else {
+		err = n.disk.Stage(ctx, disk.StageRequest{
+			Volume:     volume,
+			Path:       req.GetStagingTargetPath(),
+			Filesystem: req.GetVolumeCapability().GetMount().GetFsType(),
+			Options:    req.GetVolumeCapability().GetMount().GetMountFlags(),
+			ReadOnly:   readerOnly(req.GetVolumeCapability()) || req.GetPublishContext()[contextReadOnly] == "true",
+			Origin:     req.GetPublishContext()[contextOrigin],
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &csi.NodeStageVolumeResponse{}, nil
+}
+
+// volumeFor reads the publish context. It is empty where the orchestrator attached the volume by other means: then the
+// size is not known.
+func volumeFor(id string, published map[string]string) (disk.Volume, error) {
+	volume := disk.Volume{ID: id}
+	if text := published[contextSize]; text != "" {
+		size, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || size < 0 {
+			return disk.Volume{}, invalid("publish_context", "%s is %q, not a number of bytes: publish the volume again", contextSize, text)
+		}
+		volume.SizeBytes = size
+	}
+	return volume, nil
+}
+
+func (n *node) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+	switch {
+	case req.GetVolumeId() == "":
+		return nil, missing("volume_id")
+	case req.GetStagingTargetPath() == "":
+		return nil, missing("staging_target_path")
+	}
+	if err := n.disk.Unstage(ctx, req.GetVolumeId(), req.GetStagingTargetPath()); err != nil {
+		return nil, err
+	}
+	return &csi.NodeUnstageVolumeResponse{}, nil
+}

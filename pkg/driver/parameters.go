@@ -1,0 +1,87 @@
+package driver
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+)
+
+// Parameters of a StorageClass.
+const (
+	// parameterTier is the tier of the storage: maxiops (the default), standard or hdd (also called archive).
+	parameterTier = "tier"
+	// parameterEncryption asks for encryption by UpCloud when set to data-at-rest. The default is none.
+	parameterEncryption = "encryption"
+)
+
+const (
+	encryptionAtRest = "data-at-rest"
+	defaultTier      = "maxiops" // as UpCloud's own driver has it
+)
+
+// sidecarPrefix marks parameters that Kubernetes' sidecars add.
+const sidecarPrefix = "csi.storage.k8s.io/"
+
+// metadataLabels are the labels that volumes get from what external-provisioner tells with --extra-create-metadata, so
+// that people find in UpCloud's control panel whose disk it is.
+var metadataLabels = map[string]string{
+	sidecarPrefix + "pvc/namespace": "csi-pvc-namespace",
+	sidecarPrefix + "pvc/name":      "csi-pvc-name",
+	sidecarPrefix + "pv/name":       "csi-pv-name",
+}
+
+// parameters is what a StorageClass can say of a volume.
+type parameters struct {
+	tier      cloud.Tier
+	encrypted bool
+	labels    map[string]string
+}
+
+// parseParameters reads the parameters of a CreateVolume. A parameter that nobody knows is refused, as a typing error
+// would otherwise make another volume than was wanted.
+func parseParameters(given map[string]string) (parameters, error) {
+	params := parameters{labels: make(map[string]string)}
+	tier := defaultTier
+	for _, key := range slices.Sorted(maps.Keys(given)) {
+		value := given[key]
+		switch label := metadataLabels[key]; {
+		case key == parameterTier:
+			tier = value
+		case key == parameterEncryption:
+			if value != encryptionAtRest && value != "" {
+				return parameters{}, invalid("parameters", "%s is %q: use %s, or leave it out", key, value, encryptionAtRest)
+			}
+			params.encrypted = value == encryptionAtRest
+		case label != "":
+			if value != "" {
+				params.labels[label] = value
+			}
+		case strings.HasPrefix(key, sidecarPrefix):
+		default:
+			return parameters{}, invalid("parameters", "%q is unknown: use %s and %s only", key, parameterTier, parameterEncryption)
+		}
+	}
+	var err error
+	params.tier, err = findTier(tier)
+	return params, err
+}
+
+// tierArchive is what UpCloud's control panel calls the tier hdd.
+const tierArchive, tierHDD = "archive", "hdd"
+
+func findTier(name string) (cloud.Tier, error) {
+	if err := cloud.ValidateTier(name); err != nil {
+		return cloud.Tier{}, invalid("parameters", "%s: %v", parameterTier, err)
+	}
+	if name == tierArchive {
+		name = tierHDD
+	}
+	for _, tier := range cloud.Tiers() {
+		if tier.Name == name {
+			return tier, nil
+		}
+	}
+	return cloud.Tier{}, invalid("parameters", "%s: the sizes of tier %q are not known", parameterTier, name)
+}
