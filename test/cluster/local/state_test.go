@@ -1,0 +1,75 @@
+package local
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestSweepFreesOnlyItsOwnLoopDevices plays what a killed supervisor leaves.
+func TestSweepFreesOnlyItsOwnLoopDevices(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("not root: loop devices cannot be made")
+	}
+	own, err := lock()
+	if err != nil {
+		t.Skip("a local cluster is running on this machine")
+	}
+	defer own.Close()
+	mine, other := attach(t, filepath.Join(stateDir, "disks")), attach(t, t.TempDir())
+	if err := sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if backing(mine) != "" {
+		t.Errorf("%s is still attached to %s", mine, backing(mine))
+	}
+	if backing(other) == "" {
+		t.Errorf("%s, which is not a cluster's, was detached", other)
+	}
+	if _, err := os.Stat(stateDir); err == nil {
+		t.Errorf("%s is still there", stateDir)
+	}
+}
+
+func attach(t *testing.T, dir string) (device string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "disk.img")
+	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	output, err := exec.Command("losetup", "--find", "--show", file).CombinedOutput()
+	if err != nil {
+		t.Skipf("no loop devices here: %s", output)
+	}
+	device = strings.TrimSpace(string(output))
+	t.Cleanup(func() {
+		if backing(device) != "" {
+			_ = detachLoop(device)
+		}
+	})
+	return device
+}
+
+func backing(device string) string {
+	file, _ := os.ReadFile("/sys/block/" + filepath.Base(device) + "/loop/backing_file")
+	return string(file)
+}
+
+func TestNodeAddressesLieInTheirNetworks(t *testing.T) {
+	seen := map[string]bool{}
+	for i := range 5 {
+		address, pods := nodeAddress(i), nodePods(i)
+		if !privateNetwork.Contains(address.Addr()) || address.Addr() == privateGateway.Addr() || !podNetwork.Contains(pods.Addr()) {
+			t.Errorf("node %d: address %s, Pods %s", i, address, pods)
+		}
+		if seen[address.String()] || seen[pods.String()] {
+			t.Errorf("node %d shares an address", i)
+		}
+		seen[address.String()], seen[pods.String()] = true, true
+	}
+}
