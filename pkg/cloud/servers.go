@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
 )
 
 // Server is a cloud server.
@@ -21,7 +24,9 @@ type Server struct {
 	Host                            string // the physical host's number, empty when stopped
 	ServerGroup                     string
 	Labels                          map[string]string
-	Addresses                       []Address // from a ServerSet: without network IDs, and see Cloud.ServerAddresses
+	Addresses                       []Address // from a ServerSet: public and utility ones; see Cloud.ServerAddresses
+
+	attached []string // private networks, in a ServerSet
 }
 
 // Address is an IP address of a server.
@@ -38,13 +43,29 @@ func (c *Cloud) Server(ctx context.Context, id string) (*Server, error) {
 	var answer struct {
 		Server wireServer `json:"server"`
 	}
-	if err := c.call(ctx, http.MethodGet, "/server/"+url.PathEscape(id), nil, &answer); err != nil {
+	err := c.call(ctx, http.MethodGet, "/server/"+url.PathEscape(id), nil, &answer)
+	if !hasCode(err, upcloud.ErrCodeServerNotFound) {
+		err = notMissing(err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if answer.Server.UUID != id {
 		return nil, fmt.Errorf("server %s: the API answered with server %q", id, answer.Server.UUID)
 	}
 	return answer.Server.server()
+}
+
+// notMissing turns a "not found" that is not about a resource, but comes from a proxy, a wrong base URL or a list, into what
+// it is: an API that cannot be asked. Nodes are deleted on the word of this package.
+func notMissing(err error) error {
+	var failed *Error
+	if !errors.As(err, &failed) || failed.Kind != ErrNotFound {
+		return err
+	}
+	unavailable := *failed
+	unavailable.Kind = ErrUnavailable
+	return &unavailable
 }
 
 // serverSnapshotAge is for how long one reading of all servers serves every reader. Ten seconds is two passes of the node
@@ -81,7 +102,7 @@ type sharedReads struct {
 	loadBalancerPlans loadBalancerPlans
 }
 
-// serverSnapshot remembers the last ServerSet, and lets all who want a newer one wait for the same two calls.
+// serverSnapshot remembers the last ServerSet, and lets all who want a newer one wait for the same reading.
 type serverSnapshot struct {
 	once    sync.Once
 	reading *flights[*ServerSet]
@@ -99,7 +120,7 @@ func (s *serverSnapshot) since(moment time.Time) *ServerSet {
 	return s.last
 }
 
-// Servers returns all servers as they were some seconds ago at most: two calls for any number of servers and readers.
+// Servers returns all servers as they were some seconds ago at most: three calls for any number of servers and readers.
 func (c *Cloud) Servers(ctx context.Context) (*ServerSet, error) {
 	return c.ServersSince(ctx, time.Now().Add(-serverSnapshotAge))
 }
@@ -115,7 +136,7 @@ func (c *Cloud) ServersSince(ctx context.Context, moment time.Time) (*ServerSet,
 		}
 		_, err := snapshot.reading.do(ctx, "servers", func(w *work) (*ServerSet, error) { return c.readServers(w.ctx) })
 		if err != nil {
-			return nil, explain(err, Error{Op: "list", Resource: "servers"})
+			return nil, explain(notMissing(err), Error{Op: "list", Resource: "servers"})
 		}
 	}
 }
@@ -159,6 +180,17 @@ func (c *Cloud) readServers(ctx context.Context) (*ServerSet, error) {
 		}
 		server.Addresses = append(server.Addresses, address)
 	}
+	networks, err := c.privateNetworks(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, network := range networks {
+		for _, id := range network.ServerIDs {
+			if server, ok := set.byID[id]; ok {
+				server.attached = append(server.attached, network.ID)
+			}
+		}
+	}
 	set.index()
 	c.shared.servers.mu.Lock()
 	defer c.shared.servers.mu.Unlock()
@@ -169,6 +201,7 @@ func (c *Cloud) readServers(ctx context.Context) (*ServerSet, error) {
 // index orders what the API lists in any order, and makes servers findable by name.
 func (s *ServerSet) index() {
 	for _, server := range s.byID {
+		slices.Sort(server.attached)
 		slices.SortFunc(server.Addresses, func(a, b Address) int {
 			return cmp.Or(cmp.Compare(a.Interface, b.Interface), cmp.Compare(a.Access, b.Access), a.IP.Compare(b.IP))
 		})

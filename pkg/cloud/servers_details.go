@@ -2,14 +2,16 @@ package cloud
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 )
 
-// serverDetailsAge is for how long a server's own answer about its addresses serves. A server's interfaces change by hand,
-// rarely, and a change of an address that the list shows is noticed at once.
-const serverDetailsAge = 10 * time.Minute
+// serverDetailsAge is for how long a server's own answer about its addresses serves, give or take a half. When an
+// interface comes or goes, the lists show it at once; what they do not show is only that somebody gave an interface
+// another private address by hand.
+const serverDetailsAge = 4 * time.Hour
 
 // serverDetails remembers, by UUID, addresses that took a call of their own.
 type serverDetails struct {
@@ -18,24 +20,18 @@ type serverDetails struct {
 }
 
 type serverDetail struct {
-	listed    []Address // what the list said when the details were read
+	listed    []Address // what the lists said when the details were read
+	attached  []string
 	addresses []Address
-	read      time.Time
+	expires   time.Time
 }
 
-// ServerAddresses returns the addresses of a server out of a ServerSet, in the order of its interfaces.
+// ServerAddresses returns all addresses of a server out of a ServerSet, in the order of its interfaces.
 //
-// The list of all addresses is enough for a server of which it shows one private IPv4 address. It was never seen to show
-// those of SDN networks (the recordings have only public and utility ones), and it does not tell the order of interfaces:
-// without a private address, or with several, the server itself is asked, once in ten minutes.
+// The API's list of addresses leaves out those on private (SDN) networks: of a server that is in one the details are asked
+// for, once for as long as the lists show no change. A server without private networks costs nothing.
 func (c *Cloud) ServerAddresses(ctx context.Context, server *Server) ([]Address, error) {
-	private := 0
-	for _, address := range server.Addresses {
-		if address.Access == "private" && address.IP.Is4() && !address.Floating {
-			private++
-		}
-	}
-	if private == 1 {
+	if len(server.attached) == 0 {
 		return server.Addresses, nil
 	}
 	if addresses, ok := c.shared.serverDetails.get(server); ok {
@@ -53,22 +49,27 @@ func (d *serverDetails) get(server *Server) ([]Address, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	entry, ok := d.entries[server.ID]
-	if !ok || time.Since(entry.read) > serverDetailsAge || !slices.Equal(entry.listed, server.Addresses) {
+	if !ok || time.Now().After(entry.expires) ||
+		!slices.Equal(entry.listed, server.Addresses) || !slices.Equal(entry.attached, server.attached) {
 		return nil, false
 	}
 	return entry.addresses, true
 }
 
 func (d *serverDetails) put(server *Server, addresses []Address) {
+	now := time.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.entries == nil {
 		d.entries = map[string]serverDetail{}
 	}
 	for id, entry := range d.entries {
-		if time.Since(entry.read) > serverDetailsAge {
+		if now.After(entry.expires) {
 			delete(d.entries, id)
 		}
 	}
-	d.entries[server.ID] = serverDetail{listed: server.Addresses, addresses: addresses, read: time.Now()}
+	d.entries[server.ID] = serverDetail{
+		listed: server.Addresses, attached: server.attached, addresses: addresses,
+		expires: now.Add(serverDetailsAge/2 + rand.N(serverDetailsAge)),
+	}
 }

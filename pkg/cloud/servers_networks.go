@@ -16,13 +16,16 @@ type PrivateNetwork struct {
 
 // PrivateNetworks lists a zone's SDN networks with the servers attached to them: one call, however many servers.
 func (c *Cloud) PrivateNetworks(ctx context.Context, zone string) ([]PrivateNetwork, error) {
+	return c.privateNetworks(ctx, "?"+url.Values{"zone": {zone}}.Encode())
+}
+
+func (c *Cloud) privateNetworks(ctx context.Context, query string) ([]PrivateNetwork, error) {
 	var answer struct {
 		Networks struct {
 			Network []wireNetwork `json:"network"`
 		} `json:"networks"`
 	}
-	path := "/network/?" + url.Values{"zone": {zone}}.Encode()
-	if err := c.call(ctx, http.MethodGet, path, nil, &answer); err != nil {
+	if err := c.call(ctx, http.MethodGet, "/network/"+query, nil, &answer); err != nil {
 		return nil, err
 	}
 	var networks []PrivateNetwork
