@@ -56,6 +56,9 @@ func (d *demo) uninitialized(ctx context.Context) (string, error) {
 		if !tainted(node) {
 			return "", fmt.Errorf("Node %s has no taint %s", node.Name, uninitialized)
 		}
+		if len(node.Status.Addresses) > 0 {
+			return "", fmt.Errorf("Node %s has addresses before the CCM runs: %v", node.Name, node.Status.Addresses)
+		}
 	}
 	return "", nil
 }

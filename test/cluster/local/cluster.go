@@ -164,6 +164,7 @@ func (c *Cluster) startProcess(program machine.Program) (*machine.Process, error
 // until calls check until it succeeds; when the limit has passed or a process of the cluster has ended the error says
 // what was waited for and the last answer.
 func (c *Cluster) until(ctx context.Context, limit time.Duration, what string, check func(context.Context) error) error {
+	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -178,7 +179,7 @@ func (c *Cluster) until(ctx context.Context, limit time.Duration, what string, c
 		case ended := <-c.ended:
 			return fmt.Errorf("waiting until %s: %w", what, ended)
 		case <-ctx.Done():
-			return fmt.Errorf("waited %s until %s: %w", limit, what, err)
+			return fmt.Errorf("waited %.0f s until %s: %w", time.Since(begin).Seconds(), what, err)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,12 +15,11 @@ import (
 
 // node is one machine with a kubelet, and the server that the simulated account has for it.
 type node struct {
-	index   int
-	name    string
-	server  string
-	address netip.Addr
-	dir     string // its disk, on the host
-	config  string // folder of its configuration files
+	index  int
+	name   string
+	server string
+	dir    string // its disk, on the host
+	config string // folder of its configuration files
 }
 
 func (c *Cluster) startNodes(ctx context.Context) error {
@@ -29,9 +27,9 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	starting, ctx := errgroup.WithContext(ctx)
+	starting, startContext := errgroup.WithContext(ctx)
 	for i := range c.config.Nodes {
-		starting.Go(func() error { return c.startNode(ctx, i, network) })
+		starting.Go(func() error { return c.startNode(startContext, i, network) })
 	}
 	if err := starting.Wait(); err != nil {
 		return err
@@ -40,7 +38,7 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 }
 
 func (c *Cluster) startNode(ctx context.Context, i int, network string) error {
-	n := node{index: i, name: c.nodeNames()[i], address: nodeAddress(i).Addr()}
+	n := node{index: i, name: c.nodeNames()[i]}
 	n.dir = filepath.Join(stateDir, "nodes", n.name)
 	n.config = filepath.Join(n.dir, "config")
 	server, public, err := c.makeServer(ctx, i, network)
@@ -146,8 +144,8 @@ func (c *Cluster) nodeInit(n node, logDir string) machine.InitConfig {
 	}
 	init.Services = append(init.Services,
 		machine.Service{Name: "kubelet", Args: []string{"kubelet", "--config", config("kubelet.yaml"),
-			"--kubeconfig", config("kubelet.kubeconfig"), "--hostname-override", n.name, "--node-ip", n.address.String(),
-			"--cloud-provider", "external", "--v", "2"}},
+			"--kubeconfig", config("kubelet.kubeconfig"), "--hostname-override", n.name,
+			"--cloud-provider", "external", "--v", "2"}}, // no --node-ip: the addresses are the cloud controller manager's to find
 		machine.Service{Name: "kube-proxy", Args: []string{"kube-proxy", "--kubeconfig", config("kube-proxy.kubeconfig"),
 			"--proxy-mode", "nftables", "--hostname-override", n.name, "--cluster-cidr", podNetwork.String(),
 			"--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0", "--conntrack-tcp-timeout-close-wait", "0"}})
