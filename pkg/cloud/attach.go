@@ -11,8 +11,8 @@ import (
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
 )
 
-// maxLostAnswers is how often an attachment or detachment is begun anew after an answer that never came.
-const maxLostAnswers = 4
+// maxFailures is how often an attachment or detachment is tried whose answer never comes, or tells of a failed plug.
+const maxFailures = 4
 
 // virtioBus lets the API choose the slot. The guest sees the storage's UUID as the disk's serial on this bus only.
 const virtioBus = "virtio"
@@ -79,20 +79,20 @@ func (c *Cloud) awaitStorage(w *work, volumeID string, pace *backoff) error {
 // attach asks first and looks after: in the happy path one call, its answer the proof.
 func (c *Cloud) attach(w *work, volumeID, serverID string) error {
 	pace := statePolls()
-	for lost := 0; ; {
+	for failed := 0; ; {
 		err := c.postAttach(w.ctx, volumeID, serverID)
 		switch {
 		case err == nil:
 			return nil
-		case uncertain(err):
-			if lost++; lost == maxLostAnswers {
+		case uncertain(err), hasCode(err, upcloud.ErrCodeHotplugFailed, upcloud.ErrCodeDeviceAddressInUse):
+			if failed++; failed == maxFailures {
 				return err
 			}
-		case errors.Is(err, ErrInUse), hasCode(err, upcloud.ErrCodeServerStateIllegal,
-			upcloud.ErrCodeDeviceAddressInUse, upcloud.ErrCodeHotplugFailed):
+		case errors.Is(err, ErrInUse), hasCode(err, upcloud.ErrCodeServerStateIllegal):
 		default:
 			return namedGone(err, volumeID, serverID)
 		}
+		w.note("the API answered: " + err.Error())
 
 		if waitErr := pace.wait(w.ctx); waitErr != nil {
 			return err

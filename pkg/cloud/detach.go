@@ -89,7 +89,7 @@ func (c *Cloud) detachFrom(ctx context.Context, volumeID, serverID string) error
 // whatever sits there. Each try begins with the look, so that a lost answer costs nothing but another look.
 func (c *Cloud) detach(w *work, volumeID, serverID string) error {
 	pace := statePolls()
-	for lost := 0; ; {
+	for failed := 0; ; {
 		server, err := c.serverDetails(w.ctx, serverID)
 		if errors.Is(err, ErrNotFound) {
 			return c.confirmDetached(w.ctx, volumeID, serverID)
@@ -106,15 +106,15 @@ func (c *Cloud) detach(w *work, volumeID, serverID string) error {
 		switch {
 		case err == nil:
 			return nil
-		case uncertain(err):
-			if lost++; lost == maxLostAnswers {
+		case uncertain(err), hasCode(err, upcloud.ErrCodeHotplugFailed, upcloud.ErrCodeDeviceAddressNotInUse):
+			if failed++; failed == maxFailures {
 				return err
 			}
-		case errors.Is(err, ErrNotFound), hasCode(err, upcloud.ErrCodeServerStateIllegal,
-			upcloud.ErrCodeDeviceAddressNotInUse, upcloud.ErrCodeHotplugFailed):
+		case errors.Is(err, ErrNotFound), hasCode(err, upcloud.ErrCodeServerStateIllegal):
 		default:
 			return err
 		}
+		w.note("the API answered: " + err.Error())
 		if waitErr := pace.wait(w.ctx); waitErr != nil {
 			return err
 		}
@@ -131,6 +131,16 @@ func (c *Cloud) postDetach(ctx context.Context, before *upcloud.ServerDetails, d
 	if err := c.call(ctx, http.MethodPost, "/server/"+before.UUID+"/storage/detach", wanted, &after); err != nil {
 		return err
 	}
+	err := checkDetached(before, &after, device)
+	if errors.Is(err, ErrServerState) {
+		klog.FromContext(ctx).Error(err, "Another disk left the server during a detachment", "server", before.UUID,
+			"address", device.Address, "wanted", device.UUID)
+	}
+	return err
+}
+
+// checkDetached compares a server before and after a detachment: this disk must have gone, and no other.
+func checkDetached(before, after *upcloud.ServerDetails, device *upcloud.ServerStorageDevice) error {
 	if after.UUID != before.UUID {
 		return &Error{Kind: ErrUnavailable, uncertain: true, Message: "the API's answer is not about this server"}
 	}
@@ -139,9 +149,6 @@ func (c *Cloud) postDetach(ctx context.Context, before *upcloud.ServerDetails, d
 	}
 	for _, other := range before.StorageDevices {
 		if after.StorageDevice(other.UUID) == nil {
-			klog.FromContext(ctx).Error(nil, "Another disk left the server during a detachment: "+
-				"something else changes this server at the same time", "server", before.UUID, "address", device.Address,
-				"wanted", device.UUID, "gone", other.UUID)
 			return &Error{
 				Kind: ErrServerState,
 				Message: "storage " + other.UUID + " left the server instead, " +
