@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/driver"
@@ -74,36 +73,50 @@ func newCommand() *cobra.Command {
 	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see csi-driver --help", err)
 	})
-	sections := opts.flags()
-	general := sections.FlagSet("General")
+	general := newFlagSet()
+	logging(general)
 	general.BoolVar(&showVersion, "version", false, "print the version and exit")
 	general.BoolP("help", "h", false, "print this help and exit")
-	for _, set := range sections.FlagSets {
-		command.Flags().AddFlagSet(set)
+	sections := append(opts.flags(), section{"General", general})
+	for _, s := range sections {
+		command.Flags().AddFlagSet(s.flags)
 	}
-	cliflag.SetUsageAndHelpFunc(command, *sections, 100)
-	withExamples(command)
+	command.SetHelpFunc(func(command *cobra.Command, _ []string) { printHelp(command, sections) })
 	return command
 }
 
-// withExamples adds the examples to the help, which the grouped help leaves out.
-func withExamples(command *cobra.Command) {
-	grouped := command.HelpFunc()
-	command.SetHelpFunc(func(c *cobra.Command, args []string) {
-		grouped(c, args)
-		fmt.Fprintf(c.OutOrStdout(), "\nExamples:\n\n%s\n", c.Example)
-	})
+// section is a group of flags under a heading of the help.
+type section struct {
+	title string
+	flags *pflag.FlagSet
 }
 
-func (o *options) flags() *cliflag.NamedFlagSets {
-	sections := &cliflag.NamedFlagSets{}
-	serving := sections.FlagSet("Serving")
+// helpWidth is where the help breaks its lines.
+const helpWidth = 100
+
+func printHelp(command *cobra.Command, sections []section) {
+	out := command.OutOrStdout()
+	fmt.Fprintf(out, "%s\n\nUsage:\n  %s\n", command.Long, command.UseLine())
+	for _, s := range sections {
+		fmt.Fprintf(out, "\n%s:\n%s", s.title, s.flags.FlagUsagesWrapped(helpWidth))
+	}
+	fmt.Fprintf(out, "\nExamples:\n%s\n", command.Example)
+}
+
+func newFlagSet() *pflag.FlagSet {
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	flags.SortFlags = false
+	return flags
+}
+
+func (o *options) flags() []section {
+	serving := newFlagSet()
 	serving.StringVar(&o.endpoint, "endpoint", "unix:///csi/csi.sock", "unix `socket` to serve CSI on")
 	serving.StringVar(&o.mode, "mode", string(driver.ModeAll), "services to offer: controller, node or all")
 	serving.StringVar(&o.metricsAddress, "metrics-address", "",
 		"`host:port` to serve /metrics and /healthz on over HTTP, such as :9808; empty for none")
 
-	controller := sections.FlagSet("Controller")
+	controller := newFlagSet()
 	controller.StringVar(&o.credentialsDir, "credentials-dir", "",
 		"`folder` with the file token, or with the files username and password, such as a mounted Secret; "+
 			"read again when they change, and used instead of the environment")
@@ -111,7 +124,7 @@ func (o *options) flags() *cliflag.NamedFlagSets {
 		"`name` of the cluster, unique in the account; becomes the label csi-cluster of volumes, and keeps clusters "+
 			"from taking each other's volumes for their own")
 
-	where := sections.FlagSet("Where it runs")
+	where := newFlagSet()
 	where.StringVar(&o.metadataURL, "metadata-url", "http://169.254.169.254",
 		"`URL` of the metadata service, which tells the server and the zone")
 	where.StringVar(&o.nodeID, "node-id", "",
@@ -120,14 +133,13 @@ func (o *options) flags() *cliflag.NamedFlagSets {
 		"`zone` such as fi-hel1; for the controller the one that volumes are in by default, for the node the server's, "+
 			"for where there is no metadata service")
 
-	node := sections.FlagSet("Node")
+	node := newFlagSet()
 	node.StringVar(&o.deviceDir, "device-dir", "/dev/disk/by-id", "`folder` with the links to disks by serial number")
 	node.IntVar(&o.maxVolumes, "max-volumes", 0,
 		"how many volumes the server can have at once; 0 for UpCloud's limits (16 disks, or 24 disks and network "+
 			"interfaces) less 2 disks that are not the driver's")
 
-	logging(sections.FlagSet("General"))
-	return sections
+	return []section{{"Serving", serving}, {"Where it runs", where}, {"Controller", controller}, {"Node", node}}
 }
 
 // logging takes from klog's many flags the ones that are of use here.
