@@ -9,10 +9,12 @@ package cloud
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
@@ -137,9 +139,17 @@ func (c *Cloud) callError(ctx context.Context, method, path string, err error) e
 		failed.Message = "the caller's time ended before the API answered"
 		return failed
 	}
+	failed.Err = nil // its text is in the message, without the URL that the library repeats
 	failed.Message = "the UpCloud API at " + c.config.BaseURL + " did not answer: " + rootCause(err)
 	failed.Remedy = "check the network from here to the API"
-	failed.Err = nil
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, errThrottled):
+		failed.Message, failed.Remedy = errThrottled.Error(), remedyWait
+	case errors.As(err, &certificate):
+		failed.Remedy = "check " + client.EnvDebugAPIBaseURL + " and the certificate authorities that this machine trusts; " +
+			"for a test endpoint set " + client.EnvDebugSkipCertificateVerify + "=1"
+	}
 	return failed
 }
 
@@ -169,8 +179,10 @@ func (c *Cloud) Check(ctx context.Context) error {
 	case errors.Is(err, ErrForbidden):
 		problem.Message = "the API does not let the user of " + c.credentials.setting + " in from this address"
 		problem.Remedy = "allow API access and this machine's address for that user in the UpCloud control panel"
-	case errors.Is(err, ErrUnavailable) && failed.Status == 0 && failed.Message != "":
-		problem.Remedy = "check the network from here, and " + baseURL + " if it is set"
+	case errors.Is(err, ErrUnavailable) && failed.Status == 0:
+		if !strings.Contains(failed.Remedy, baseURL) {
+			problem.Remedy = "check the network from here, and " + baseURL + " if it is set"
+		}
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrUnavailable) && failed.Status < http.StatusInternalServerError:
 		problem.Message = "what answers at " + c.config.BaseURL + " is not the UpCloud API"
 		problem.Remedy = "unset " + baseURL + ", or set it to the API's address without /1.3"

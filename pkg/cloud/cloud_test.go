@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -206,14 +208,45 @@ func TestMetricsTellOperationsAndQueues(t *testing.T) {
 
 func TestCloseEndsWorkThatOutlivedItsCallers(t *testing.T) {
 	clock := simulator.NewManualClock()
-	c, sim := startCloud(t, simulator.Config{Profile: simulator.Realistic, Clock: clock})
+	c, sim, server := realisticServer(t, clock)
 	volume := mustCreate(t, c, "pvc-1")
-	// The storage is cloning until the clock moves, which it does not: the attachment waits for it.
-	sim.Do(t, "POST", "/storage/"+volume.ID+"/backup", `{"storage":{"title":"b"}}`, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	outcome := make(chan error)
-	go func() { outcome <- c.Attach(ctx, volume.ID, "00a5568f-4766-4ce7-abf5-7d257892a5c5") }()
+	go func() { outcome <- c.Attach(ctx, volume.ID, server) }()
+	eventually(t, "the attachment is being done", func() bool { return stateOf(t, sim, server) == "maintenance" })
 	cancel()
-	<-outcome
+	wantKind(t, <-outcome, context.Canceled)
+
+	// Simulated time stands still: the API does not answer, and Close must not wait for it.
 	c.Close()
+	if c.attachments.flying["attach "+volume.ID+" "+server] != nil {
+		t.Error("the attachment goes on after Close")
+	}
+	wantKind(t, c.Attach(t.Context(), volume.ID, server), context.Canceled)
+}
+
+func TestCertificatesAreVerifiedUnlessToldOtherwise(t *testing.T) {
+	sim := simulatortest.Start(t, simulator.Config{})
+	secure := httptest.NewUnstartedServer(sim.Handler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // it complains about the refused handshake
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+
+	c := newCloud(t, Config{BaseURL: secure.URL, Token: sim.Token})
+	wantKind(t, c.Check(t.Context()), ErrUnavailable, "certificate",
+		"UPCLOUD_DEBUG_API_BASE_URL", "UPCLOUD_DEBUG_SKIP_CERTIFICATE_VERIFY=1")
+	c = newCloud(t, Config{BaseURL: secure.URL, Token: sim.Token, SkipCertificateVerify: true})
+	if err := c.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBaseURLMayHaveAPath(t *testing.T) {
+	sim := simulatortest.Start(t, simulator.Config{})
+	proxy := httptest.NewServer(http.StripPrefix("/upcloud", sim.Handler()))
+	t.Cleanup(proxy.Close)
+	c := newCloud(t, Config{BaseURL: proxy.URL + "/upcloud/", Token: sim.Token})
+	if err := c.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

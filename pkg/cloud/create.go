@@ -201,5 +201,5 @@ func (c *Cloud) find(ctx context.Context, name string) (*Volume, error) {
 
 // isNew reports whether a volume was made so short a time ago that nobody can have come to depend on it unseen.
 func isNew(volume *Volume) bool {
-	return !volume.Created.IsZero() && time.Since(volume.Created) < time.Hour
+	return time.Since(volume.Created).Abs() < time.Hour
 }

@@ -262,6 +262,23 @@ func TestAVolumeThatMayHoldDataIsNeverDeletedAsExtra(t *testing.T) {
 	}
 }
 
+func TestAnOldVolumeIsNeverDeletedAsExtra(t *testing.T) {
+	clock := simulator.NewManualClock() // its years are long past
+	c, sim := startCloud(t, simulator.Config{Clock: clock})
+	first := makeTwin(t, sim, "pvc-1")
+	clock.Advance(time.Minute)
+	makeTwin(t, sim, "pvc-1")
+	if time.Since(clock.Now()) < 2*time.Hour {
+		t.Fatal("the simulated storages are new: the test needs old ones")
+	}
+	if volume := mustCreate(t, c, "pvc-1"); volume.ID != first {
+		t.Errorf("kept %s, want the one made first, %s", volume.ID, first)
+	}
+	if got := storagesNamed(t, sim, "pvc-1"); len(got) != 2 {
+		t.Errorf("left are %v, want both", got)
+	}
+}
+
 func TestClustersDoNotFindEachOthersVolumes(t *testing.T) {
 	sim := simulatortest.Start(t, simulator.Config{})
 	a := newCloud(t, Config{BaseURL: sim.URL, Token: sim.Token, ClusterID: "a"})
