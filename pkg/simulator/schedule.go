@@ -108,7 +108,7 @@ func (s *Simulator) operate(d time.Duration, work func(context.Context) error, f
 		if s.closed {
 			return
 		}
-		s.after(due.Sub(s.now()), func() { finish(err) })
+		s.after(max(0, due.Sub(s.now())), func() { finish(err) })
 		s.runDue()
 	}()
 }

@@ -36,6 +36,7 @@ type server struct {
 	nics                        []*nic
 
 	started, due time.Time // of its creation, for the progress shown
+	pending      int       // disks that have not appeared in it yet, of those it is created with
 }
 
 // device is a storage in a server, or an empty CD-ROM drive.

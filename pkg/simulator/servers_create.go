@@ -2,7 +2,6 @@ package simulator
 
 import (
 	"context"
-	"errors"
 	"regexp"
 	"slices"
 )
@@ -106,21 +105,12 @@ func (s *Simulator) createServer(c *call) (any, error) {
 	return answer, nil
 }
 
-// serverCreated starts the server as soon as none of its disks is still being filled.
+// serverCreated starts the server once its time has come and every disk of it is filled and has appeared in it.
 func (s *Simulator) serverCreated(v *server) {
-	for _, dev := range v.devices {
-		st, ok := s.storages.get(dev.storage)
-		if ok && st.state == storageMaintenance {
-			return // startCopy calls again
-		}
-		if ok && st.state == storageError {
-			v.state = serverError
-			return
-		}
+	if v.pending > 0 || v.due.After(s.now()) || v.state != serverMaintenance {
+		return
 	}
-	if v.state == serverMaintenance && !v.due.After(s.now()) {
-		v.state = serverStarted
-	}
+	v.state = serverStarted
 }
 
 func (s *Simulator) newServer(req *serverRequest) (*server, error) {
@@ -287,8 +277,9 @@ func (s *Simulator) makeDisks(v *server, disks []plannedDisk) error {
 		s.storages.put(p.storage.uuid, p.storage)
 		p.storage.servers = append(p.storage.servers, v.uuid)
 		v.devices = append(v.devices, p.device)
+		v.pending++
 		if p.from != nil {
-			s.startCopy(p.from, p.storage, storageCloning, func() { s.insertDisk(v, p); s.serverCreated(v) })
+			s.startCopy(p.from, p.storage, storageCloning, func() { s.insertDisk(v, p) })
 			continue
 		}
 		s.insertDisk(v, p)
@@ -296,21 +287,22 @@ func (s *Simulator) makeDisks(v *server, disks []plannedDisk) error {
 	return nil
 }
 
-// insertDisk makes a disk that was there from the server's creation appear in it.
+// insertDisk makes a disk appear in the server that is created with it.
 func (s *Simulator) insertDisk(v *server, p plannedDisk) {
-	if s.cfg.Disks == nil || p.storage.public() || p.storage.state != storageOnline {
-		return
-	}
-	if v.deviceOf(p.storage.uuid) != p.device {
-		return // taken out meanwhile
-	}
-	uuid, address := p.storage.uuid, p.device.address
-	s.operate(0, func(ctx context.Context) error { return s.cfg.Disks.Attach(ctx, v.uuid, uuid, address) }, func(err error) {
-		if err != nil && !errors.Is(err, context.Canceled) {
-			s.reportPlane("attach disk", uuid, err)
+	inserted := func(err error) {
+		v.pending--
+		if err != nil || p.storage.state == storageError {
+			s.reportPlane("attach disk", p.storage.uuid, err)
 			v.state = serverError
 		}
-	})
+		s.serverCreated(v)
+	}
+	var work func(context.Context) error
+	if s.cfg.Disks != nil && !p.storage.public() && p.storage.state == storageOnline {
+		server, disk, address := v.uuid, p.storage.uuid, p.device.address
+		work = func(ctx context.Context) error { return s.cfg.Disks.Attach(ctx, server, disk, address) }
+	}
+	s.operate(0, work, inserted)
 }
 
 func (s *Simulator) modifyServer(c *call) (any, error) {

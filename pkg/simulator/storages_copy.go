@@ -64,6 +64,9 @@ func (s *Simulator) cloneStorage(c *call) (any, error) {
 	if err := requireOnline(from); err != nil {
 		return nil, err
 	}
+	if err := s.requireServersStopped(from); err != nil {
+		return nil, err
+	}
 	to, err := s.newClone(from, diskSpec{title: r.Title, zone: r.Zone, tier: r.Tier, encrypted: bool(r.Encrypted)})
 	if err != nil {
 		return nil, err

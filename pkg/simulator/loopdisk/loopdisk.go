@@ -1,0 +1,259 @@
+//go:build linux
+
+// Package loopdisk gives a simulator's storages real bytes: each is a sparse file, and while it is attached to a
+// server a loop device, found through a link of the name that udev makes for the real disk.
+//
+// Below its folder:
+//
+//	disks/<storage UUID>.img                         the bytes
+//	servers/<server UUID>/by-id/virtio-<20 hex>      link to /dev/loopN, of disks on the virtio bus
+//
+// Whoever runs a machine for the server mounts its by-id folder over the machine's /dev/disk/by-id. The package knows
+// Linux and nothing of the API; it touches no loop device but those it made.
+package loopdisk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+)
+
+const gib = 1 << 30
+
+// Plane is a simulator.DiskPlane on loop devices.
+type Plane struct {
+	dir string
+
+	mu       sync.Mutex
+	disks    map[string]bool        // made by this plane, by storage UUID
+	attached map[string]*attachment // by storage UUID
+	servers  map[string]bool        // whose folders this plane made
+}
+
+type attachment struct {
+	server string
+	loop   *loop
+	link   string // empty: none
+}
+
+var _ simulator.DiskPlane = (*Plane)(nil)
+
+// New returns a plane that keeps its files below dir, which is made if it is not there. It needs root and
+// /dev/loop-control. Links and loop devices of a plane that was killed, and whose files are below the same folder, are
+// removed first.
+func New(dir string) (simulator.DiskPlane, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("loop devices need root: run as root, or without disks")
+	}
+	control, err := os.OpenFile(loopControl, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("loop devices are not available: %w: load the kernel module loop, or run without disks", err)
+	}
+	control.Close()
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	p := &Plane{dir: dir, disks: map[string]bool{}, attached: map[string]*attachment{}, servers: map[string]bool{}}
+	if err := p.removeLeftovers(); err != nil {
+		return nil, err
+	}
+	for _, d := range []string{p.disksDir(), p.serversDir()} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *Plane) disksDir() string   { return filepath.Join(p.dir, "disks") }
+func (p *Plane) serversDir() string { return filepath.Join(p.dir, "servers") }
+
+func (p *Plane) image(storage string) string { return filepath.Join(p.disksDir(), storage+".img") }
+
+func (p *Plane) byID(server string) string { return filepath.Join(p.serversDir(), server, "by-id") }
+
+// removeLeftovers frees what a killed plane left below the folder: loop devices whose file lies there, links, files.
+func (p *Plane) removeLeftovers() error {
+	if err := detachAllBelow(p.disksDir()); err != nil {
+		return err
+	}
+	return p.removeFiles()
+}
+
+func (p *Plane) removeFiles() error {
+	images, err := filepath.Glob(filepath.Join(p.disksDir(), "*.img"))
+	if err != nil {
+		return err
+	}
+	links, err := filepath.Glob(filepath.Join(p.serversDir(), "*", "by-id", "virtio-*"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range append(images, links...) {
+		errs = append(errs, ignoreMissing(os.Remove(path)))
+	}
+	return errors.Join(errs...)
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Create implements simulator.DiskPlane.
+func (p *Plane) Create(storage string, size int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, err := os.OpenFile(p.image(storage), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	p.disks[storage] = true
+	return errors.Join(f.Truncate(int64(size)*gib), f.Close())
+}
+
+// Copy implements simulator.DiskPlane. The file is filled in place, so that a disk that is restored while it is
+// attached to a stopped server stays the same device.
+func (p *Plane) Copy(ctx context.Context, from, to string, size int) error {
+	p.mu.Lock()
+	p.disks[to] = true
+	source, target := p.attached[from], p.attached[to]
+	p.mu.Unlock()
+	if source != nil {
+		if err := source.loop.sync(); err != nil {
+			return err
+		}
+	}
+	if err := copyImage(ctx, p.image(from), p.image(to), int64(size)*gib); err != nil {
+		return err
+	}
+	if target != nil {
+		return target.loop.forget()
+	}
+	return nil
+}
+
+// Resize implements simulator.DiskPlane.
+func (p *Plane) Resize(storage string, size int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := os.Truncate(p.image(storage), int64(size)*gib); err != nil {
+		return err
+	}
+	if a := p.attached[storage]; a != nil {
+		return a.loop.updateCapacity()
+	}
+	return nil
+}
+
+// Attach implements simulator.DiskPlane.
+func (p *Plane) Attach(ctx context.Context, server, storage, address string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a := p.attached[storage]; a != nil {
+		return fmt.Errorf("disk %s is attached to server %s", storage, a.server)
+	}
+	if err := os.MkdirAll(p.byID(server), 0o755); err != nil {
+		return err
+	}
+	p.servers[server] = true
+	l, err := attachLoop(p.image(storage))
+	if err != nil {
+		return err
+	}
+	a := &attachment{server: server, loop: l}
+	if strings.HasPrefix(address, "virtio:") {
+		a.link = filepath.Join(p.byID(server), LinkName(storage))
+		if err := link(l.path, a.link); err != nil {
+			return errors.Join(err, l.detach())
+		}
+	}
+	p.attached[storage] = a
+	return nil
+}
+
+// LinkName is the name of the link that leads to a disk on the virtio bus: the disk's serial is the first 20
+// hexadecimal digits of the storage's UUID.
+func LinkName(storage string) string {
+	return "virtio-" + strings.ReplaceAll(storage, "-", "")[:20]
+}
+
+// link makes a link appear at once: whoever watches the folder never sees one that leads elsewhere.
+func link(target, path string) error {
+	temporary := path + ".new"
+	if err := ignoreMissing(os.Remove(temporary)); err != nil {
+		return err
+	}
+	if err := os.Symlink(target, temporary); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+// Detach implements simulator.DiskPlane. Like a pulled disk, the device goes whether or not it is in use; the kernel
+// keeps a device that still is mounted until it no longer is.
+func (p *Plane) Detach(server, storage string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.attached[storage]
+	if a == nil || a.server != server {
+		return nil
+	}
+	return p.detach(storage, a)
+}
+
+func (p *Plane) detach(storage string, a *attachment) error {
+	delete(p.attached, storage)
+	var err error
+	if a.link != "" {
+		err = ignoreMissing(os.Remove(a.link))
+	}
+	return errors.Join(err, a.loop.detach())
+}
+
+// Delete implements simulator.DiskPlane.
+func (p *Plane) Delete(storage string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var err error
+	if a := p.attached[storage]; a != nil {
+		err = p.detach(storage, a)
+	}
+	delete(p.disks, storage)
+	return errors.Join(err, ignoreMissing(os.Remove(p.image(storage))))
+}
+
+// Close implements simulator.DiskPlane. Folders that others put something into stay.
+func (p *Plane) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for storage, a := range p.attached {
+		errs = append(errs, p.detach(storage, a))
+	}
+	for storage := range p.disks {
+		errs = append(errs, ignoreMissing(os.Remove(p.image(storage))))
+	}
+	for server := range p.servers {
+		os.Remove(p.byID(server))
+		os.Remove(filepath.Dir(p.byID(server)))
+	}
+	for _, d := range []string{p.disksDir(), p.serversDir(), p.dir} {
+		os.Remove(d) // fails when it is not empty, and then it is not ours alone
+	}
+	p.disks, p.servers = map[string]bool{}, map[string]bool{}
+	return errors.Join(errs...)
+}
