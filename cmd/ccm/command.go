@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+	cloudprovider "k8s.io/cloud-provider"
+	"k8s.io/cloud-provider/app"
+	appconfig "k8s.io/cloud-provider/app/config"
+	"k8s.io/cloud-provider/names"
+	"k8s.io/cloud-provider/options"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/metrics/legacyregistry"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
+)
+
+// version is set when the program is built: -ldflags "-X main.version=v1.2.3".
+var version string
+
+const longHelp = `ccm is the cloud controller manager for UpCloud.
+
+It initializes the Nodes of a cluster whose kubelets run with --cloud-provider=external: provider ID, addresses, zone,
+instance type. It deletes the Nodes of servers that are gone, and taints those of stopped ones. Each Service of type
+LoadBalancer gets an UpCloud Managed Load Balancer.
+
+Credentials come from --credentials-dir, or from --cloud-config, or from the environment:
+  UPCLOUD_TOKEN                          an API token (or UPCLOUD_API_TOKEN), or
+  UPCLOUD_USERNAME and UPCLOUD_PASSWORD  an API user (or UPCLOUD_API_USER and UPCLOUD_API_PASSWORD)
+  UPCLOUD_DEBUG_API_BASE_URL             another API than https://api.upcloud.com
+
+Examples:
+  # In a Pod of the cluster, with a mounted secret that has the keys username and password, or token
+  ccm --credentials-dir=/etc/upcloud
+
+  # With the configuration file of UpCloud's own cloud controller manager
+  ccm --cloud-config=/config/config.yaml
+
+  # From outside the cluster, against a simulated UpCloud
+  UPCLOUD_USERNAME=simulator UPCLOUD_PASSWORD=simulator UPCLOUD_DEBUG_API_BASE_URL=http://127.0.0.1:8100 \
+    ccm --kubeconfig=$HOME/.kube/config --leader-elect=false`
+
+// checkTimeout bounds the first question to the UpCloud API.
+const checkTimeout = 20 * time.Second
+
+// newCommand returns the controller manager of k8s.io/cloud-provider with UpCloud in it.
+//
+// The provider is made before the controller manager starts anything: that one would end with a dump of all goroutines
+// where a sentence is wanted.
+func newCommand(stop <-chan struct{}) *cobra.Command {
+	var ours flags
+	var showVersion bool
+	var provider *provider
+	sections := cliflag.NamedFlagSets{}
+	ours.add(sections.FlagSet("UpCloud"))
+
+	managerOptions, err := options.NewCloudControllerManagerOptions()
+	if err != nil {
+		panic(err) // only if the defaults of k8s.io/cloud-provider do not convert to its own types
+	}
+	setDefaults(managerOptions)
+	manager := func(*appconfig.CompletedConfig) cloudprovider.Interface { return provider }
+	command := app.NewCloudControllerManagerCommand(managerOptions, manager, app.DefaultInitFuncConstructors,
+		names.CCMControllerAliases(), sections, stop)
+
+	command.Use, command.Short, command.Long = "ccm", "Cloud controller manager for UpCloud", longHelp
+	command.SilenceUsage, command.SilenceErrors = true, true
+	command.CompletionOptions.DisableDefaultCmd = true
+	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see ccm --help", err)
+	})
+	replaceVersionFlag(command, &showVersion)
+	// Routes are not offered yet; asked for by default, as the library has it, they would be warned about.
+	setDefault(command, "configure-cloud-routes", "false")
+	setHelp(command)
+
+	run := command.RunE
+	command.RunE = func(command *cobra.Command, args []string) error {
+		if showVersion {
+			fmt.Fprintln(command.OutOrStdout(), "ccm", programVersion())
+			return nil
+		}
+		var err error
+		if provider, err = newCheckedProvider(command.Context(), ours, managerOptions); err != nil {
+			return err
+		}
+		defer provider.Close()
+		if err := run(command, args); err != nil {
+			return &shownError{err}
+		}
+		return nil
+	}
+	return command
+}
+
+// setDefaults makes the defaults of the controller manager fit UpCloud.
+func setDefaults(o *options.CloudControllerManagerOptions) {
+	o.KubeCloudShared.CloudProvider.Name = providerid.Scheme
+	// A load balancer is made and deleted in minutes. One worker would make Services wait for each other.
+	o.ServiceController.ConcurrentServiceSyncs = 10
+	o.NodeController.ConcurrentNodeSyncs = 5
+	// Without it, a cluster that has no role binding for it would get no controllers for want of metrics' access control.
+	o.Authentication.TolerateInClusterLookupFailure = true
+	// Webhooks are not offered.
+	o.Webhook, o.WebhookServing = nil, nil
+}
+
+// newCheckedProvider makes the provider, and finds what is wrong with the settings while it can still be said in one
+// sentence.
+func newCheckedProvider(ctx context.Context, ours flags, manager *options.CloudControllerManagerOptions) (*provider, error) {
+	if name := manager.KubeCloudShared.CloudProvider.Name; name != providerid.Scheme {
+		return nil, fmt.Errorf("--cloud-provider=%s: this program serves %s: leave the flag out", name, providerid.Scheme)
+	}
+	config, err := loadConfig(ours, manager.KubeCloudShared.CloudProvider.CloudConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkKubernetes(manager.Master, manager.Generic.ClientConnection.Kubeconfig); err != nil {
+		return nil, err
+	}
+	config.cloud.UserAgent = "upcloud-ccm/" + programVersion()
+	config.cloud.Registerer = legacyregistry.Registerer()
+	client, err := cloud.New(config.cloud)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	if err := client.Check(ctx); err != nil {
+		client.Close()
+		return nil, err
+	}
+	return newProvider(client, config), nil
+}
+
+// checkKubernetes finds out whether the API server's address is given at all.
+func checkKubernetes(master, kubeconfig string) error {
+	switch {
+	case kubeconfig != "":
+		if _, err := os.Stat(kubeconfig); err != nil {
+			return fmt.Errorf("--kubeconfig: %w", err)
+		}
+	case master == "":
+		_, err := rest.InClusterConfig()
+		if errors.Is(err, rest.ErrNotInCluster) {
+			return errors.New("no Kubernetes API server is given: set --kubeconfig, or run in a Pod of the cluster")
+		}
+		if err != nil {
+			return fmt.Errorf("the Pod's service account: %w; set automountServiceAccountToken to true, or --kubeconfig", err)
+		}
+	}
+	return nil
+}
+
+// replaceVersionFlag puts our version in the place of that of the Kubernetes libraries.
+func replaceVersionFlag(command *cobra.Command, show *bool) {
+	flag := command.Flags().Lookup("version")
+	if flag == nil {
+		command.Flags().BoolVar(show, "version", false, "print the version and exit")
+		return
+	}
+	flag.Usage, flag.NoOptDefVal, flag.DefValue = "print the version and exit", "true", "false"
+	flag.Value = (*boolValue)(show)
+}
+
+func setDefault(command *cobra.Command, name, value string) {
+	if flag := command.Flags().Lookup(name); flag != nil && flag.Value.Set(value) == nil {
+		flag.DefValue = value
+	}
+}
+
+// programVersion is the version set at build time, or what the Go tool noted.
+func programVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "dev"
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedv1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+	cloudprovider "k8s.io/cloud-provider"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
+)
+
+// provider is UpCloud as k8s.io/cloud-provider wants it.
+type provider struct {
+	cloud         *cloud.Cloud
+	instances     *instances.Instances
+	loadBalancers *loadbalancer.LoadBalancers
+	close         sync.Once
+}
+
+var _ cloudprovider.Interface = (*provider)(nil)
+
+func newProvider(client *cloud.Cloud, config config) *provider {
+	p := &provider{cloud: client, instances: instances.New(client, config.scope)}
+	balancers := config.loadBalancer
+	balancers.Cloud, balancers.NodeAddresses = client, p.instances.NodeAddresses
+	p.loadBalancers = loadbalancer.New(balancers)
+	return p
+}
+
+// Initialize gives the load balancers what they need to write to Services.
+func (p *provider) Initialize(builder cloudprovider.ControllerClientBuilder, stop <-chan struct{}) {
+	client := builder.ClientOrDie("service-controller")
+	broadcaster := record.NewBroadcaster()
+	broadcaster.StartRecordingToSink(&typedv1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	go func() {
+		<-stop
+		broadcaster.Shutdown()
+	}()
+	p.loadBalancers.Start(client, broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "upcloud-ccm"}))
+}
+
+// Close ends what the provider does by itself.
+func (p *provider) Close() { p.close.Do(p.cloud.Close) }
+
+func (p *provider) ProviderName() string { return providerid.Scheme }
+
+// HasClusterID answers the question whether two clusters of one account can be told apart. They always can: load balancers
+// are recognized by the UID of their Service, which no two clusters share.
+func (p *provider) HasClusterID() bool { return true }
+
+func (p *provider) InstancesV2() (cloudprovider.InstancesV2, bool)   { return p.instances, true }
+func (p *provider) LoadBalancer() (cloudprovider.LoadBalancer, bool) { return p.loadBalancers, true }
+
+func (p *provider) Instances() (cloudprovider.Instances, bool) { return nil, false }
+func (p *provider) Zones() (cloudprovider.Zones, bool)         { return nil, false }
+func (p *provider) Clusters() (cloudprovider.Clusters, bool)   { return nil, false }
+func (p *provider) Routes() (cloudprovider.Routes, bool)       { return nil, false }
