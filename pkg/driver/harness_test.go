@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
-	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/driver"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/simulatortest"
@@ -219,13 +218,4 @@ func (r *rig) storagesNamed(t *testing.T, title string) (found []storage) {
 		}
 	}
 	return found
-}
-
-func newDisks(t *testing.T, deviceDir string) *disk.Node {
-	t.Helper()
-	disks, err := disk.New(disk.Config{DeviceDir: deviceDir, DeviceTimeout: 10 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return disks
 }
