@@ -1,0 +1,139 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+)
+
+type options struct {
+	listen, metadataListen    []string
+	profile                   string
+	disks, disksDir           string
+	loadBalancers             string
+	loadBalancerInterface     string
+	loadBalancersDir          string
+	publicNetwork             string
+	username, password, token string
+	logRequests               bool
+	version                   bool
+}
+
+const synopsis = `upcloud-sim is a local UpCloud: its API, its instance metadata service and, on request, real disks and
+real load balancers. Any UpCloud client works against it; no account is needed and nothing leaves this machine.
+
+Usage:
+  upcloud-sim [flags]
+
+Examples:
+  # The API alone, answering at once
+  upcloud-sim
+
+  # As slow as the real cloud
+  upcloud-sim --profile realistic --log-requests
+
+  # With real disks (root) and real load balancers (package haproxy)
+  upcloud-sim --disks loop --disks-dir /var/lib/upcloud-sim --load-balancers haproxy
+
+  # Point a client of the official SDK to it
+  export UPCLOUD_DEBUG_API_BASE_URL=http://127.0.0.1:8100 UPCLOUD_USERNAME=simulator UPCLOUD_PASSWORD=simulator
+
+  # Make the next three attaches answer 503 after they took effect
+  curl -X POST http://127.0.0.1:8100/_simulator/faults \
+    -d '{"operation":"POST /server/{uuid}/storage/attach","status":503,"after_effect":true,"count":3}'
+
+Flags:
+`
+
+func parse(args []string, out io.Writer) (*options, error) {
+	var o options
+	f := pflag.NewFlagSet("upcloud-sim", pflag.ContinueOnError)
+	f.SortFlags = false
+	f.SetOutput(io.Discard)
+	f.StringSliceVar(&o.listen, "listen", []string{"127.0.0.1:8100"}, "`address` to serve the API on; can be repeated")
+	f.StringSliceVar(&o.metadataListen, "metadata-listen", nil,
+		"`address` to serve instance metadata on, such as 169.254.169.254:80 in a network namespace of its own; the server is told by\n"+
+			"the address the request comes from; can be repeated (default: none)")
+	f.StringVar(&o.profile, "profile", "instant", "how long transitions take: instant, fast (a hundredth of the real time) or realistic")
+	f.StringVar(&o.username, "username", "", "user that the API accepts (default: simulator)")
+	f.StringVar(&o.password, "password", "", "that user's password (default: simulator)")
+	f.StringVar(&o.token, "token", "", "token that the API accepts (default: ucat_simulator)")
+	f.StringVar(&o.disks, "disks", "none", "what storages are made of: none (API only) or loop (sparse files on loop devices; needs root)")
+	f.StringVar(&o.disksDir, "disks-dir", "", "`folder` for the disks of --disks loop; links to a server's disks appear in\n"+
+		"FOLDER/servers/UUID/by-id (default: a temporary folder)")
+	f.StringVar(&o.loadBalancers, "load-balancers", "none", "what load balancers are made of: none (API only) or haproxy (real traffic)")
+	f.StringVar(&o.loadBalancerInterface, "load-balancer-interface", "",
+		"network `interface` that gets the load balancers' addresses (default: they listen on 127.64.0.1 and up)")
+	f.StringVar(&o.loadBalancersDir, "load-balancers-dir", "", "`folder` for HAProxy's files (default: a temporary folder)")
+	f.StringVar(&o.publicNetwork, "public-network", "198.18.0.0/15", "`prefix` that simulated public IPv4 addresses come from")
+	f.BoolVar(&o.logRequests, "log-requests", false, "write a line for each request")
+	f.BoolVar(&o.version, "version", false, "show the version and end")
+	f.Usage = func() { fmt.Fprint(out, synopsis, f.FlagUsages()) }
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, pflag.ErrHelp) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: see upcloud-sim --help", err)
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q: see upcloud-sim --help", f.Arg(0))
+	}
+	return &o, nil
+}
+
+// config checks the options and turns those that need no resource into a configuration.
+func (o *options) config() (simulator.Config, error) {
+	var cfg simulator.Config
+	var err error
+	if cfg.Profile, err = simulator.ParseProfile(o.profile); err != nil {
+		return cfg, fmt.Errorf("--profile: %w", err)
+	}
+	if cfg.PublicNetwork, err = netip.ParsePrefix(o.publicNetwork); err != nil || !cfg.PublicNetwork.Addr().Is4() || cfg.PublicNetwork.Bits() > 24 {
+		return cfg, fmt.Errorf("--public-network %q: give an IPv4 prefix of /24 or larger, such as 198.18.0.0/15", o.publicNetwork)
+	}
+	if err := oneOf("--disks", o.disks, "none", "loop"); err != nil {
+		return cfg, err
+	}
+	if err := oneOf("--load-balancers", o.loadBalancers, "none", "haproxy"); err != nil {
+		return cfg, err
+	}
+	if o.disksDir != "" && o.disks != "loop" {
+		return cfg, errors.New("--disks-dir: only --disks loop has a folder; add it, or leave --disks-dir out")
+	}
+	if o.loadBalancerInterface != "" && o.loadBalancers != "haproxy" {
+		return cfg, errors.New("--load-balancer-interface: only --load-balancers haproxy listens; add it, or leave the interface out")
+	}
+	if (o.username == "") != (o.password == "") {
+		return cfg, errors.New("--username and --password go together: give both or none")
+	}
+	if len(o.listen) == 0 {
+		return cfg, errors.New("--listen: give an address such as 127.0.0.1:8100")
+	}
+	for flag, list := range map[string][]string{"--listen": o.listen, "--metadata-listen": o.metadataListen} {
+		for _, address := range list {
+			if _, _, err := net.SplitHostPort(address); err != nil {
+				return cfg, fmt.Errorf("%s %q: give host and port, such as 127.0.0.1:8100", flag, address)
+			}
+		}
+	}
+	cfg.Username, cfg.Password, cfg.Token = o.username, o.password, o.token
+	if cfg.Username == "" && cfg.Token == "" {
+		cfg.Username, cfg.Password, cfg.Token = simulator.DefaultUsername, simulator.DefaultPassword, simulator.DefaultToken
+	}
+	return cfg, nil
+}
+
+func oneOf(flag, value string, known ...string) error {
+	if slices.Contains(known, value) {
+		return nil
+	}
+	return fmt.Errorf("%s %q: choose one of %s", flag, value, strings.Join(known, ", "))
+}

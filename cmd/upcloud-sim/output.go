@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+)
+
+// banner says where the simulator is and how to talk to it.
+func banner(out io.Writer, o *options, cfg simulator.Config, api []net.Listener) {
+	url := "http://" + api[0].Addr().String()
+	var b strings.Builder
+	fmt.Fprintf(&b, "upcloud-sim %s: a local UpCloud at %s (profile %s)\n\n", version, url, cfg.Profile)
+	if cfg.Username != "" {
+		fmt.Fprintf(&b, "  curl -u %s:%s %s/1.3/account\n", cfg.Username, shown(cfg.Password, simulator.DefaultPassword, "PASSWORD"), url)
+		fmt.Fprintf(&b, "  export UPCLOUD_DEBUG_API_BASE_URL=%s UPCLOUD_USERNAME=%s UPCLOUD_PASSWORD=%s\n", url, cfg.Username,
+			shown(cfg.Password, simulator.DefaultPassword, "PASSWORD"))
+	} else {
+		fmt.Fprintf(&b, "  curl -H \"Authorization: Bearer $UPCLOUD_TOKEN\" %s/1.3/account\n", url)
+		fmt.Fprintf(&b, "  export UPCLOUD_DEBUG_API_BASE_URL=%s UPCLOUD_TOKEN=TOKEN\n", url)
+	}
+	fmt.Fprintf(&b, "  curl %s/_simulator/requests   # what has been asked\n", url)
+	for _, l := range api[1:] {
+		fmt.Fprintf(&b, "\nThe API also at http://%s\n", l.Addr())
+	}
+	if len(o.metadataListen) > 0 {
+		fmt.Fprintf(&b, "\nInstance metadata: %s\n", strings.Join(o.metadataListen, ", "))
+	}
+	if o.disks == "loop" {
+		fmt.Fprintf(&b, "Disks: loop devices, files in %s\n", o.disksDir)
+	}
+	if o.loadBalancers == "haproxy" {
+		where := "addresses of the loopback network"
+		if o.loadBalancerInterface != "" {
+			where = "addresses added to " + o.loadBalancerInterface
+		}
+		fmt.Fprintf(&b, "Load balancers: HAProxy on %s\n", where)
+	}
+	fmt.Fprint(&b, "\nStop with Ctrl-C.\n")
+	io.WriteString(out, b.String())
+}
+
+// shown is a credential that everybody knows, or a word in place of one that somebody chose.
+func shown(value, known, word string) string {
+	if value == known {
+		return value
+	}
+	return word
+}
+
+// logger writes lines that people read.
+type logger struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+func (l *logger) request(r simulator.Request) {
+	status := "drop"
+	if r.Status != 0 {
+		status = fmt.Sprint(r.Status)
+	}
+	l.write("%s  %-6s %s  %s  %s\n", r.Time.Format("15:04:05.000"), r.Method, status, r.URI, r.Duration.Round(10_000))
+}
+
+func (l *logger) failure(err error) { l.write("upcloud-sim: %v\n", err) }
+
+func (l *logger) write(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintf(l.out, format, args...)
+}

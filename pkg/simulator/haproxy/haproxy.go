@@ -1,0 +1,175 @@
+// Package haproxy carries the traffic of simulated load balancers with real HAProxy processes: one a load balancer.
+//
+// It knows HAProxy and addresses of this machine, and nothing of the API.
+package haproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+)
+
+// Config says how a plane works.
+type Config struct {
+	// Dir is where configuration files and sockets lie; empty: a temporary folder, removed by Close.
+	Dir string
+	// Interface is the network interface, of this process's network namespace, to which load balancers' addresses are
+	// added; empty: load balancers listen on addresses of the loopback network instead, 127.64.0.1 and up.
+	Interface string
+	// Program is the haproxy binary; empty: the one in PATH.
+	Program string
+}
+
+// Plane is a simulator.LoadBalancerPlane of HAProxy processes.
+type Plane struct {
+	cfg       Config
+	temporary bool
+
+	mu        sync.Mutex
+	instances map[string]*instance // by UUID of the load balancer
+	addresses map[netip.Addr]bool  // added to the interface, or taken of the loopback network
+	next      netip.Addr           // of the loopback network
+}
+
+var _ simulator.LoadBalancerPlane = (*Plane)(nil)
+
+// ErrNoProgram says that there is no HAProxy on this machine.
+var ErrNoProgram = errors.New("haproxy is not installed: install the package haproxy (2.6 or newer), or run without load balancers' traffic")
+
+var firstLoopback = netip.MustParseAddr("127.64.0.1")
+
+// New returns a plane; nothing runs until a load balancer is applied.
+func New(cfg Config) (simulator.LoadBalancerPlane, error) {
+	if cfg.Program == "" {
+		path, err := exec.LookPath("haproxy")
+		if err != nil {
+			if path, err = exec.LookPath("/usr/sbin/haproxy"); err != nil {
+				return nil, ErrNoProgram
+			}
+		}
+		cfg.Program = path
+	}
+	p := &Plane{cfg: cfg, instances: map[string]*instance{}, addresses: map[netip.Addr]bool{}, next: firstLoopback}
+	if cfg.Interface != "" {
+		if err := checkInterface(cfg.Interface); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Dir == "" {
+		dir, err := os.MkdirTemp("", "upcloud-haproxy-")
+		if err != nil {
+			return nil, err
+		}
+		p.cfg.Dir, p.temporary = dir, true
+		return p, nil
+	}
+	return p, os.MkdirAll(cfg.Dir, 0o755)
+}
+
+// Listen implements simulator.LoadBalancerPlane.
+func (p *Plane) Listen(proposed netip.Addr) (netip.Addr, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cfg.Interface == "" {
+		for p.addresses[p.next] {
+			p.next = p.next.Next()
+		}
+		p.addresses[p.next] = true
+		return p.next, nil
+	}
+	if p.addresses[proposed] {
+		return netip.Addr{}, fmt.Errorf("address %s is in use", proposed)
+	}
+	if err := addAddress(p.cfg.Interface, proposed); err != nil {
+		return netip.Addr{}, err
+	}
+	p.addresses[proposed] = true
+	return proposed, nil
+}
+
+// Apply implements simulator.LoadBalancerPlane. A load balancer without frontends has no process.
+func (p *Plane) Apply(ctx context.Context, spec simulator.LoadBalancerSpec) error {
+	p.mu.Lock()
+	i := p.instances[spec.LoadBalancer.UUID]
+	if i == nil {
+		i = newInstance(p.cfg.Program, filepath.Join(p.cfg.Dir, spec.LoadBalancer.UUID))
+		p.instances[spec.LoadBalancer.UUID] = i
+	}
+	for _, list := range spec.Addresses {
+		i.addresses = union(i.addresses, list)
+	}
+	p.mu.Unlock()
+	return i.apply(ctx, spec)
+}
+
+func union(have, more []netip.Addr) []netip.Addr {
+	for _, a := range more {
+		known := false
+		for _, h := range have {
+			known = known || h == a
+		}
+		if !known {
+			have = append(have, a)
+		}
+	}
+	return have
+}
+
+// Remove implements simulator.LoadBalancerPlane.
+func (p *Plane) Remove(uuid string) error {
+	p.mu.Lock()
+	i := p.instances[uuid]
+	delete(p.instances, uuid)
+	p.mu.Unlock()
+	if i == nil {
+		return nil
+	}
+	err := i.stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range i.addresses {
+		err = errors.Join(err, p.giveUp(a))
+	}
+	return err
+}
+
+func (p *Plane) giveUp(a netip.Addr) error {
+	if !p.addresses[a] {
+		return nil
+	}
+	delete(p.addresses, a)
+	if p.cfg.Interface == "" {
+		return nil
+	}
+	return removeAddress(p.cfg.Interface, a)
+}
+
+// Close implements simulator.LoadBalancerPlane.
+func (p *Plane) Close() error {
+	p.mu.Lock()
+	uuids := make([]string, 0, len(p.instances))
+	for uuid := range p.instances {
+		uuids = append(uuids, uuid)
+	}
+	p.mu.Unlock()
+	var errs []error
+	for _, uuid := range uuids {
+		errs = append(errs, p.Remove(uuid))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for a := range p.addresses {
+		errs = append(errs, p.giveUp(a))
+	}
+	if p.temporary {
+		errs = append(errs, os.RemoveAll(p.cfg.Dir))
+	}
+	return errors.Join(errs...)
+}

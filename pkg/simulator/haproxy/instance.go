@@ -1,0 +1,235 @@
+package haproxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+)
+
+// instance is one HAProxy: a master process that replaces its worker at each change, and lets the old worker finish the
+// connections it has.
+type instance struct {
+	program, dir string
+	addresses    []netip.Addr // guarded by the plane's lock
+
+	mu     sync.Mutex
+	config []byte // the one that runs
+	master *exec.Cmd
+	exited chan struct{}
+	output *tail
+}
+
+const (
+	reloadTimeout = 15 * time.Second
+	stopTimeout   = 5 * time.Second
+)
+
+func newInstance(program, dir string) *instance { return &instance{program: program, dir: dir} }
+
+func (i *instance) configPath() string { return filepath.Join(i.dir, "haproxy.cfg") }
+func (i *instance) socketPath() string { return filepath.Join(i.dir, "master.sock") }
+
+// apply makes the process run as described. A configuration that HAProxy refuses leaves the former one running.
+func (i *instance) apply(ctx context.Context, spec simulator.LoadBalancerSpec) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := os.MkdirAll(i.dir, 0o755); err != nil {
+		return err
+	}
+	config, err := render(spec, i.dir)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(config, i.config) && i.running() {
+		return nil
+	}
+	if err := writeCertificates(spec, i.dir); err != nil {
+		return err
+	}
+	if err := i.check(ctx, config); err != nil {
+		return err
+	}
+	if err := os.WriteFile(i.configPath(), config, 0o600); err != nil {
+		return err
+	}
+	if i.running() {
+		err = i.reload(ctx)
+	} else {
+		err = i.start(ctx)
+	}
+	if err == nil {
+		i.config = config
+	}
+	return err
+}
+
+func (i *instance) running() bool {
+	if i.master == nil {
+		return false
+	}
+	select {
+	case <-i.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// check has HAProxy read the configuration without running it.
+func (i *instance) check(ctx context.Context, config []byte) error {
+	path := i.configPath() + ".new"
+	if err := os.WriteFile(path, config, 0o600); err != nil {
+		return err
+	}
+	defer os.Remove(path)
+	out, err := exec.CommandContext(ctx, i.program, "-c", "-f", path).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("haproxy refuses the configuration: %s", strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+func (i *instance) start(ctx context.Context) error {
+	if err := os.Remove(i.socketPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	// relative, for a socket's path has at most 107 bytes
+	cmd := exec.Command(i.program, "-W", "-S", "master.sock", "-f", "haproxy.cfg")
+	cmd.Dir = i.dir
+	cmd.SysProcAttr = processAttributes()
+	i.output = &tail{}
+	cmd.Stdout, cmd.Stderr = i.output, i.output
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	go func() { // ends with the process, which stop ends
+		cmd.Wait()
+		close(exited)
+	}()
+	i.master, i.exited = cmd, exited
+	return i.awaitWorker(ctx, "")
+}
+
+// reload has the master start a new worker, and returns when that one serves.
+func (i *instance) reload(ctx context.Context) error {
+	before, err := i.workers(ctx)
+	if err != nil {
+		return err
+	}
+	if err := i.master.Process.Signal(syscall.SIGUSR2); err != nil {
+		return err
+	}
+	return i.awaitWorker(ctx, current(before))
+}
+
+// awaitWorker waits until the master has a worker other than the one with that process ID.
+func (i *instance) awaitWorker(ctx context.Context, former string) error {
+	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
+	defer cancel()
+	for {
+		if !i.running() {
+			return fmt.Errorf("haproxy ended: %s", i.output.last())
+		}
+		status, err := i.workers(ctx)
+		if pid := current(status); err == nil && pid != "" && pid != former {
+			return nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-i.exited:
+		case <-ctx.Done():
+			return fmt.Errorf("haproxy did not take the new configuration: %s", i.output.last())
+		}
+	}
+}
+
+// workers asks the master for its processes.
+func (i *instance) workers(ctx context.Context) (string, error) {
+	fd, err := os.Open(i.dir)
+	if err != nil {
+		return "", err
+	}
+	defer fd.Close()
+	path := fmt.Sprintf("/proc/self/fd/%d/master.sock", fd.Fd()) // short, whatever the folder is called
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(stopTimeout))
+	if _, err := io.WriteString(conn, "show proc\n"); err != nil {
+		return "", err
+	}
+	out, err := io.ReadAll(conn)
+	return string(out), err
+}
+
+// current returns the process ID of the worker that serves, of what `show proc` says.
+func current(status string) string {
+	_, rest, found := strings.Cut(status, "# workers\n")
+	if !found {
+		return ""
+	}
+	line, _, _ := strings.Cut(rest, "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 2 || strings.HasPrefix(line, "#") || fields[1] != "worker" {
+		return ""
+	}
+	return fields[0]
+}
+
+// stop ends the process and its connections, and removes its files.
+func (i *instance) stop() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.running() {
+		i.master.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-i.exited:
+		case <-time.After(stopTimeout):
+			i.master.Process.Kill()
+			<-i.exited
+		}
+	}
+	i.master, i.config = nil, nil
+	return os.RemoveAll(i.dir)
+}
+
+// tail keeps the last of what a process writes.
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+const tailSize = 4096
+
+// Write implements io.Writer.
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, b...)
+	if over := len(t.text) - tailSize; over > 0 {
+		t.text = append([]byte(nil), t.text[over:]...)
+	}
+	return len(b), nil
+}
+
+func (t *tail) last() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(string(t.text))
+}
