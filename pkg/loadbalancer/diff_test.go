@@ -1,0 +1,275 @@
+package loadbalancer
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+)
+
+func service(ports ...string) *v1.Service {
+	s := &v1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "uid-1"},
+		Spec:       v1.ServiceSpec{Type: v1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: v1.ServiceExternalTrafficPolicyCluster},
+	}
+	for _, text := range ports {
+		var port v1.ServicePort
+		fmt.Sscanf(text, "%s %d %d", &port.Name, &port.Port, &port.NodePort)
+		port.Protocol = v1.ProtocolTCP
+		s.Spec.Ports = append(s.Spec.Ports, port)
+	}
+	return s
+}
+
+func desired(s *v1.Service, names ...string) Desired {
+	return DesiredState(NewIdentity("", "prod", s), s, targets(names...), 100)
+}
+
+// made is the load balancer that a Desired state makes, as the API answers: properties that were not given have their
+// defaults, and numbers come out of JSON.
+func made(t *testing.T, d Desired) *cloud.LoadBalancer {
+	t.Helper()
+	spec := d.Create(Placement{Zone: "fi-hel1", NetworkID: "03"}, "development", 1000)
+	for i := range spec.Backends {
+		defaults := cloud.Properties{"timeout_server": 10, "health_check_expected_status": 200, "outbound_proxy_protocol": "",
+			"health_check_tls_verify": false, "sticky_session_cookie_name": "", "http2_enabled": false}
+		spec.Backends[i].Properties, _ = defaults.With(spec.Backends[i].Properties)
+	}
+	text, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lb := &cloud.LoadBalancer{}
+	if err := json.Unmarshal(text, lb); err != nil {
+		t.Fatal(err)
+	}
+	lb.ID, lb.State = "0a", "running"
+	return lb
+}
+
+func texts(changes []Change) string {
+	var lines []string
+	for _, change := range changes {
+		lines = append(lines, change.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+func lines(all ...string) string { return strings.Join(all, "\n") }
+
+func components(names ...string) string {
+	return (componentSet{}).with(names).labels()[LabelComponents]
+}
+
+func TestDiff(t *testing.T) {
+	web := service("http 80 30080", "https 443 30443")
+	local := service("http 80 30080")
+	local.Spec.ExternalTrafficPolicy, local.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
+
+	for _, test := range []struct {
+		name     string
+		from, to Desired
+		by       func(lb *cloud.LoadBalancer) // what somebody else did meanwhile
+		want     string
+	}{
+		{name: "nothing", from: desired(web, "a", "b"), to: desired(web, "a", "b")},
+		{
+			name: "one node joins", from: desired(web, "a", "b"), to: desired(web, "a", "b", "c"),
+			want: lines("modify backend http (3 members)", "modify backend https (3 members)"),
+		},
+		{name: "all nodes go", from: desired(web, "a", "b"), to: desired(web)},
+		{
+			name: "a port more", from: desired(service("http 80 30080"), "a"), to: desired(web, "a"),
+			want: lines("modify label ccm_components="+components("http", "https"),
+				"create backend https (1 members)", "create frontend https :443"),
+		},
+		{
+			name: "a port less", from: desired(web, "a"), to: desired(service("http 80 30080"), "a"),
+			want: lines("delete frontend https", "delete backend https", "modify label ccm_components="+components("http")),
+		},
+		{
+			name: "a port gets another name", from: desired(service("http 80 30080"), "a"), to: desired(service("web 80 30080"), "a"),
+			want: lines("modify label ccm_components="+components("http", "web"), "create backend web (1 members)",
+				"delete frontend http", "create frontend web :80", "delete backend http", "modify label ccm_components="+components("web")),
+		},
+		{
+			name: "another port number", from: desired(service("http 80 30080"), "a"), to: desired(service("http 8080 30080"), "a"),
+			want: "modify frontend http :8080 -> http",
+		},
+		{
+			name: "another node port", from: desired(service("http 80 30080"), "a"), to: desired(service("http 80 30081"), "a"),
+			want: "modify backend http (1 members)",
+		},
+		{
+			name: "two ports change places", from: desired(service("x 80 30080", "y 81 30081"), "a"),
+			to:   desired(service("x 81 30080", "y 80 30081"), "a"),
+			want: lines("delete frontend x", "delete frontend y", "create frontend x :81", "create frontend y :80"),
+		},
+		{
+			name: "to externalTrafficPolicy Local", from: desired(service("http 80 30080"), "a"), to: desired(local, "a"),
+			want: lines("modify label ccm_external_traffic_policy=Local", "modify backend http http http://:32000"),
+		},
+		{
+			name: "and back", from: desired(local, "a"), to: desired(service("http 80 30080"), "a"),
+			want: lines("modify label ccm_external_traffic_policy=Cluster", "modify backend http tcp /"),
+		},
+		{
+			name: "Local, unchanged", from: desired(local, "a"), to: desired(local, "a"),
+		},
+		{
+			name: "what others added and tuned", from: desired(web, "a"), to: desired(web, "a", "b"),
+			by: func(lb *cloud.LoadBalancer) {
+				lb.Labels["team"] = "payments"
+				lb.Name, lb.Plan = "shop-front", "production-small"
+				lb.Frontends = append(lb.Frontends, cloud.Frontend{Name: "terraform", Port: 9000, DefaultBackend: "terraform"})
+				lb.Backends = append(lb.Backends, cloud.Backend{Name: "terraform"})
+				lb.Frontends[0].Mode = "http"
+				lb.Frontends[0].Properties["timeout_client"] = 10
+				lb.Backends[0].Properties["health_check_type"] = "http"
+				lb.Backends[0].Properties["health_check_url"] = "/ready"
+				lb.Backends[0].Properties["health_check_on_down"] = "shutdown-sessions"
+			},
+			want: lines("modify backend http (2 members)", "modify backend https (2 members)"),
+		},
+		{
+			name: "made by UpCloud's own CCM", from: desired(web, "a"), to: desired(web, "a"),
+			by: func(lb *cloud.LoadBalancer) {
+				delete(lb.Labels, LabelServiceUID)
+				delete(lb.Labels, LabelComponents)
+			},
+			want: lines("create label ccm_service_uid=uid-1", "create label ccm_components="+components("http", "https")),
+		},
+		{
+			name: "a stale backend that somebody's frontend uses", from: desired(web, "a"), to: desired(service("http 80 30080"), "a"),
+			by: func(lb *cloud.LoadBalancer) {
+				lb.Frontends = append(lb.Frontends, cloud.Frontend{Name: "alt", Port: 8443, DefaultBackend: "https"})
+			},
+			want: "delete frontend https",
+		},
+		{
+			name: "a frontend was led elsewhere", from: desired(service("http 80 30080"), "a"), to: desired(service("http 80 30080"), "a"),
+			by:   func(lb *cloud.LoadBalancer) { lb.Frontends[0].DefaultBackend = "x" },
+			want: "modify frontend http :80 -> http",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			lb := made(t, test.from)
+			if test.by != nil {
+				test.by(lb)
+			}
+			if diff := cmp.Diff(test.want, texts(Diff(test.to, lb, 1000))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// Whatever two states a Service has, and wherever the program dies on the way: carrying on leads to the same end, and
+// nothing of ours is left that nobody owns.
+func TestDiffConverges(t *testing.T) {
+	states := []Desired{
+		desired(service("http 80 30080"), "a"), desired(service("http 80 30080", "https 443 30443"), "a", "b"),
+		desired(service("https 80 30081"), "b"), desired(service("x 443 30443", "http 81 30080"), "a"),
+	}
+	for i, from := range states {
+		for j, to := range states {
+			for crash := 0; ; crash++ {
+				lb := made(t, from)
+				lb.Frontends = append(lb.Frontends, cloud.Frontend{Name: "foreign", Port: 9000, DefaultBackend: "foreign"})
+				lb.Backends = append(lb.Backends, cloud.Backend{Name: "foreign"})
+				changes := Diff(to, lb, 1000)
+				for _, change := range changes[:min(crash, len(changes))] {
+					carryOut(t, lb, change)
+				}
+				for _, change := range Diff(to, lb, 1000) {
+					carryOut(t, lb, change)
+				}
+				if rest := Diff(to, lb, 1000); len(rest) > 0 {
+					t.Fatalf("%d to %d, dead after %d: left to do:\n%s", i, j, crash, texts(rest))
+				}
+				want := append(to.portNames(), "foreign")
+				slices.Sort(want)
+				if got := slices.Sorted(maps.Keys(backendsByName(lb))); !slices.Equal(got, want) {
+					t.Fatalf("%d to %d, dead after %d: backends %v, want %v", i, j, crash, got, want)
+				}
+				if crash >= len(changes) {
+					break
+				}
+			}
+		}
+	}
+}
+
+// carryOut does to lb what the API does, and refuses what the API refuses.
+func carryOut(t *testing.T, lb *cloud.LoadBalancer, change Change) {
+	t.Helper()
+	switch {
+	case change.CreateLabel != nil:
+		lb.Labels[change.Name] = *change.CreateLabel
+	case change.ModifyLabel != nil:
+		lb.Labels[change.Name] = *change.ModifyLabel
+	case change.CreateBackend != nil:
+		lb.Backends = append(lb.Backends, *change.CreateBackend)
+	case change.ModifyBackend != nil:
+		for i := range lb.Backends {
+			if lb.Backends[i].Name == change.Name && change.ModifyBackend.Members != nil {
+				lb.Backends[i].Members = change.ModifyBackend.Members
+			}
+		}
+	case change.DeleteBackend:
+		for _, frontend := range lb.Frontends {
+			if frontend.DefaultBackend == change.Name {
+				t.Fatalf("%s: frontend %s uses it", change, frontend.Name)
+			}
+		}
+		lb.Backends = slices.DeleteFunc(lb.Backends, func(b cloud.Backend) bool { return b.Name == change.Name })
+	case change.CreateFrontend != nil:
+		lb.Frontends = append(lb.Frontends, *change.CreateFrontend)
+	case change.ModifyFrontend != nil:
+		for i := range lb.Frontends {
+			if lb.Frontends[i].Name == change.Name {
+				lb.Frontends[i].Port, lb.Frontends[i].DefaultBackend = change.ModifyFrontend.Port, change.ModifyFrontend.DefaultBackend
+			}
+		}
+	case change.DeleteFrontend:
+		lb.Frontends = slices.DeleteFunc(lb.Frontends, func(f cloud.Frontend) bool { return f.Name == change.Name })
+	}
+	ports, backends := map[int]string{}, backendsByName(lb)
+	for _, frontend := range lb.Frontends {
+		if other, ok := ports[frontend.Port]; ok {
+			t.Fatalf("%s: frontends %s and %s are both on port %d", change, frontend.Name, other, frontend.Port)
+		}
+		ports[frontend.Port] = frontend.Name
+		if _, ok := backends[frontend.DefaultBackend]; !ok {
+			t.Fatalf("%s: frontend %s leads to no backend", change, frontend.Name)
+		}
+	}
+}
+
+func TestManyPortsFitIntoLabels(t *testing.T) {
+	var ports []string
+	for i := range 100 {
+		ports = append(ports, fmt.Sprintf("p%d %d %d", i, 1000+i, 30000+i))
+	}
+	lb := made(t, desired(service(ports...), "a"))
+	for key, value := range lb.Labels {
+		if len(value) > 255 || len(key) > 32 {
+			t.Errorf("label %s has %d characters", key, len(value))
+		}
+	}
+	if rest := Diff(desired(service(ports...), "a"), lb, 1000); len(rest) > 0 {
+		t.Errorf("left to do: %s", texts(rest))
+	}
+	changes := Diff(desired(service(ports[:99]...), "a"), lb, 1000)
+	if !strings.HasPrefix(texts(changes), "delete frontend p99\ndelete backend p99\nmodify label") {
+		t.Errorf("one port less: %s", texts(changes))
+	}
+}
