@@ -182,14 +182,7 @@ func (c *Cloud) find(ctx context.Context, name string) (*Volume, error) {
 	if err := c.call(ctx, http.MethodGet, "/storage?"+labelQuery(identity), nil, &answer); err != nil {
 		return nil, err
 	}
-	var found []*Volume
-	for i := range answer.Storages {
-		volume := volumeOf(&answer.Storages[i])
-		// The filter is not trusted: a storage that is not ours must not become somebody's volume.
-		if volume.kind == upcloud.StorageTypeNormal && hasLabels(volume.Labels, identity) {
-			found = append(found, volume)
-		}
-	}
+	found := volumesWith(identity, answer.Storages)
 	switch len(found) {
 	case 0:
 		return nil, nil
@@ -197,6 +190,19 @@ func (c *Cloud) find(ctx context.Context, name string) (*Volume, error) {
 		return found[0], nil
 	}
 	return c.keepOne(ctx, name, found)
+}
+
+// volumesWith picks the volumes that have the labels. The API was asked for those alone, and is not trusted with it: a
+// storage that is not ours must not become somebody's volume.
+func volumesWith(labels map[string]string, storages []upcloud.Storage) []*Volume {
+	var found []*Volume
+	for i := range storages {
+		volume := volumeOf(&storages[i])
+		if volume.kind == upcloud.StorageTypeNormal && hasLabels(volume.Labels, labels) {
+			found = append(found, volume)
+		}
+	}
+	return found
 }
 
 // isNew reports whether a volume was made so short a time ago that nobody can have come to depend on it unseen.
