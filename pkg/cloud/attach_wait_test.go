@@ -23,9 +23,13 @@ func TestMaintenanceIsWaitedOut(t *testing.T) {
 		{"POST /server/{uuid}/storage/detach", c.Detach},
 	} {
 		restart(t, sim, clock, server)
+		sim.ResetRequests()
 		outcome := make(chan error)
 		go func() { outcome <- step.change(t.Context(), volume.ID, server) }()
-		eventually(t, "the change is refused", func() bool { return sim.Requests()[step.operation].Failed > 0 })
+		eventually(t, "the server's state is polled", func() bool { return sim.Requests().Of("GET /server/{uuid}") > 3 })
+		if n := sim.Requests()[step.operation]; n.Requests != 1 || n.Failed != 1 {
+			t.Errorf("%s: %+v while in maintenance, want one refusal", step.operation, n)
+		}
 		if err := advanceUntil(clock, outcome); err != nil {
 			t.Errorf("%s: %v", step.operation, err)
 		}

@@ -91,7 +91,9 @@ func TestCheckNamesTheSettingAndTheRemedy(t *testing.T) {
 		_, _ = fmt.Fprint(w, "<html>Welcome</html>")
 	}))
 	t.Cleanup(page.Close)
-	redirect := httptest.NewServer(http.RedirectHandler(sim.URL, http.StatusMovedPermanently))
+	redirect := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, sim.URL+r.URL.Path, http.StatusMovedPermanently)
+	}))
 	t.Cleanup(redirect.Close)
 
 	for name, test := range map[string]struct {
@@ -104,7 +106,7 @@ func TestCheckNamesTheSettingAndTheRemedy(t *testing.T) {
 		"nobody listens":   {Config{BaseURL: "http://" + closedPort(t), Token: "t"}, ErrUnavailable, []string{"did not answer", "refused", "network", "UPCLOUD_DEBUG_API_BASE_URL"}},
 		"another service":  {Config{BaseURL: elsewhere.URL, Token: "t"}, ErrUnavailable, []string{"not the UpCloud API", "UPCLOUD_DEBUG_API_BASE_URL"}},
 		"a page":           {Config{BaseURL: page.URL, Token: "t"}, ErrUnavailable, []string{"not", "UpCloud API", "UPCLOUD_DEBUG_API_BASE_URL"}},
-		"a redirect":       {Config{BaseURL: redirect.URL, Token: "t"}, ErrUnavailable, []string{"not the UpCloud API", "UPCLOUD_DEBUG_API_BASE_URL"}},
+		"a redirect":       {Config{BaseURL: redirect.URL, Token: sim.Token}, ErrUnavailable, []string{"not the UpCloud API", "UPCLOUD_DEBUG_API_BASE_URL"}},
 		"https to a plain": {Config{BaseURL: strings.Replace(sim.URL, "http:", "https:", 1), Token: "t"}, ErrUnavailable, []string{"did not answer", "UPCLOUD_DEBUG_API_BASE_URL"}},
 	} {
 		t.Run(name, func(t *testing.T) {
