@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"hash/crc32"
 	"os"
 	"os/exec"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 	"k8s.io/mount-utils"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
@@ -162,15 +165,35 @@ func run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// fingerprint tells whether anything was written to a disk.
-func fingerprint(t *testing.T, path string) uint32 {
+// fingerprint tells whether anything was written to a disk: a checksum of all blocks that are not zero, and where they
+// are. It reads only what the sparse file holds.
+func fingerprint(t *testing.T, dev, path string) uint32 {
 	t.Helper()
-	run(t, "sync", path)
-	data, err := os.ReadFile(path)
+	run(t, "sync", dev, path)
+	file, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return crc32.ChecksumIEEE(data)
+	defer file.Close()
+	const block = 4096
+	zeros, buffer := make([]byte, block), make([]byte, block)
+	sum := crc32.NewIEEE()
+	for at := int64(0); ; at += block {
+		if at, err = unix.Seek(int(file.Fd()), at, unix.SEEK_DATA); errors.Is(err, unix.ENXIO) {
+			return sum.Sum32()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		at -= at % block
+		if _, err := file.ReadAt(buffer, at); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(buffer, zeros) {
+			fmt.Fprintf(sum, "at %d:", at)
+			sum.Write(buffer)
+		}
+	}
 }
 
 // writeGPT writes a GUID partition table with n partitions of equal size, as parted would.

@@ -146,7 +146,7 @@ func TestPublishBlock(t *testing.T) {
 	m := newMachine(t, 10*time.Second)
 	ctx := context.Background()
 	vol, dev := m.attach(t, 64, nil)
-	before := fingerprint(t, m.path(vol.ID+".img"))
+	before := fingerprint(t, dev, m.path(vol.ID+".img"))
 	target := m.path("devices/target")
 	for range 2 {
 		if err := m.PublishBlock(ctx, vol, target, true); err != nil {
@@ -172,7 +172,7 @@ func TestPublishBlock(t *testing.T) {
 	if _, err := os.Lstat(target); !os.IsNotExist(err) {
 		t.Errorf("the target file is still there: %v", err)
 	}
-	if after := fingerprint(t, m.path(vol.ID+".img")); after != before {
+	if after := fingerprint(t, dev, m.path(vol.ID+".img")); after != before {
 		t.Error("a raw block volume was written to")
 	}
 }

@@ -90,9 +90,9 @@ func TestStageNeverFormatsADiskThatHoldsSomething(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMachine(t, 10*time.Second)
-			vol, _ := m.attach(t, size, func(file string) { c.prepare(t, file) })
+			vol, dev := m.attach(t, size, func(file string) { c.prepare(t, file) })
 			file := m.path(vol.ID + ".img")
-			before := fingerprint(t, file)
+			before := fingerprint(t, dev, file)
 			err := stage(m, vol, c.asked)
 			if !errors.Is(err, disk.ErrRefused) {
 				t.Fatalf("got %v, want a refusal", err)
@@ -102,7 +102,7 @@ func TestStageNeverFormatsADiskThatHoldsSomething(t *testing.T) {
 					t.Errorf("the error does not say %q: %v", word, err)
 				}
 			}
-			if after := fingerprint(t, file); after != before {
+			if after := fingerprint(t, dev, file); after != before {
 				t.Error("the disk was written to")
 			}
 		})
