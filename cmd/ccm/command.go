@@ -135,7 +135,7 @@ func newCheckedProvider(ctx context.Context, ours flags, manager *options.CloudC
 	defer cancel()
 	if err := client.Check(ctx); err != nil {
 		client.Close()
-		return nil, err
+		return nil, config.explain(err)
 	}
 	return newProvider(client, config), nil
 }

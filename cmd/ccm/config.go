@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,6 +34,7 @@ type config struct {
 	cloud        cloud.Config
 	loadBalancer loadbalancer.Config
 	scope        labels.Selector
+	explain      func(error) error // of the first question to the API
 }
 
 // configFile is the file named by --cloud-config. Its form is that of UpCloud's own CCM; loadBalancerStatus is added.
@@ -84,6 +86,7 @@ func loadConfig(ours flags, path string) (config, error) {
 	if file.emptyScope() {
 		loaded.scope = labels.Everything()
 	}
+	loaded.explain = func(err error) error { return file.refused(ours, path, err) }
 	loaded.loadBalancer = loadbalancer.Config{
 		ClusterID: file.Data.ClusterID, ClusterName: file.Data.ClusterName,
 		Plan: file.Data.LoadBalancerPlan, MaxMembers: file.Data.LoadBalancerMaxBackendMembers,
@@ -102,7 +105,11 @@ func loadConfig(ours flags, path string) (config, error) {
 func parseConfigFile(text []byte) (configFile, error) {
 	var file configFile
 	if err := yaml.UnmarshalStrict(text, &file); err != nil {
-		return configFile{}, err
+		_, cause, found := strings.Cut(err.Error(), "json: ")
+		if !found {
+			return configFile{}, err
+		}
+		return configFile{}, fmt.Errorf("%s: remove or correct it", cause)
 	}
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -135,7 +142,6 @@ func (f *configFile) emptyScope() bool {
 // cloudConfig chooses the credentials: a directory wins over the file, and the file over the environment.
 func cloudConfig(ours flags, file configFile) (cloud.Config, error) {
 	given := file.Data.APICredentials
-	fromEnv, err := cloud.ConfigFromEnv()
 	switch {
 	case ours.credentialsDir != "":
 		return cloud.Config{CredentialsDir: ours.credentialsDir}, nil
@@ -144,7 +150,23 @@ func cloudConfig(ours flags, file configFile) (cloud.Config, error) {
 	case given.User != "":
 		return cloud.Config{Username: given.User, Password: given.Password}, nil
 	}
+	fromEnv, err := cloud.ConfigFromEnv()
+	if err == nil && fromEnv.Token == "" && fromEnv.Username == "" {
+		err = errors.New("no UpCloud credentials: set --credentials-dir, or data.apiCredentials in the --cloud-config file, or " +
+			"UPCLOUD_TOKEN, or UPCLOUD_USERNAME and UPCLOUD_PASSWORD")
+	}
 	return fromEnv, err
+}
+
+// refused is what to say when the API does not take the credentials; err already names the setting, unless they came from
+// the file.
+func (f *configFile) refused(ours flags, path string, err error) error {
+	given := f.Data.APICredentials
+	if ours.credentialsDir != "" || given.Token == "" && given.User == "" || !errors.Is(err, cloud.ErrUnauthorized) {
+		return err
+	}
+	return fmt.Errorf("the UpCloud API refused the credentials in data.apiCredentials of --cloud-config %s: set them to those of "+
+		"an API user, or to a valid token", path)
 }
 
 // boolValue is a flag's value.

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
+)
+
+// upstreamConfig has every key of the configuration file of UpCloud's own CCM, as its documentation writes them.
+const upstreamConfig = `
+apiVersion: infrastructure.cluster.x-k8s.io/v1alpha1
+kind: CCMConfig
+metadata:
+  name: ccm
+data:
+  clusterDeploymentMode: ""
+  apiCredentials:
+    user: file-user
+    password: file-password
+  clusterName: production
+  clusterID: 0d4f1e3b-8a5e-4a84-9b67-6a4d7a2f4c11
+  nodeScopeSelector:
+    matchLabels:
+      pool: workers
+    matchExpressions:
+      - {key: node-role.kubernetes.io/control-plane, operator: DoesNotExist}
+  loadBalancerPlan: production-small
+  loadBalancerMaxBackendMembers: 50
+`
+
+func clearEnvironment(t *testing.T) {
+	for _, name := range []string{"UPCLOUD_TOKEN", "UPCLOUD_USERNAME", "UPCLOUD_PASSWORD", "UPCLOUD_API_TOKEN", "UPCLOUD_API_USER",
+		"UPCLOUD_API_PASSWORD", "UPCLOUD_DEBUG_API_BASE_URL", "UPCLOUD_DEBUG_SKIP_CERTIFICATE_VERIFY"} {
+		t.Setenv(name, "")
+	}
+}
+
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestUpstreamConfigFile(t *testing.T) {
+	clearEnvironment(t)
+	t.Setenv("UPCLOUD_API_USER", "env-user")
+	t.Setenv("UPCLOUD_API_PASSWORD", "env-password")
+	got, err := loadConfig(flags{}, writeFile(t, upstreamConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.cloud.Username != "file-user" || got.cloud.Password != "file-password" {
+		t.Errorf("credentials of %s: the file wins over the environment", got.cloud.Username)
+	}
+	lb := got.loadBalancer
+	if lb.ClusterName != "production" || lb.ClusterID != "0d4f1e3b-8a5e-4a84-9b67-6a4d7a2f4c11" || lb.Plan != "production-small" ||
+		lb.MaxMembers != 50 || lb.Status != loadbalancer.StatusHostname {
+		t.Errorf("load balancers: %+v", lb)
+	}
+	for _, test := range []struct {
+		labels labels.Set
+		want   bool
+	}{
+		{labels.Set{"pool": "workers"}, true},
+		{labels.Set{"pool": "workers", "node-role.kubernetes.io/control-plane": ""}, false},
+		{nil, false},
+	} {
+		if got := got.scope.Matches(test.labels); got != test.want {
+			t.Errorf("scope matches %v: %v", test.labels, got)
+		}
+	}
+}
+
+func TestConfigWithoutFile(t *testing.T) {
+	clearEnvironment(t)
+	t.Setenv("UPCLOUD_TOKEN", "env-token")
+	got, err := loadConfig(flags{loadBalancerStatus: "ip"}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.cloud.Token != "env-token" || got.loadBalancer.Status != loadbalancer.StatusIP || !got.scope.Matches(labels.Set{}) {
+		t.Errorf("config: %v, %+v, scope %v", got.cloud, got.loadBalancer, got.scope)
+	}
+	if got, err = loadConfig(flags{credentialsDir: "/secret"}, ""); err != nil || got.cloud.CredentialsDir != "/secret" || got.cloud.Token != "" {
+		t.Errorf("config: %v, %v: the directory wins", got.cloud, err)
+	}
+}
+
+func TestConfigFileFaults(t *testing.T) {
+	for text, want := range map[string][]string{
+		"data: {clusterNam: x}":                       {`unknown field "clusterNam"`, "remove or correct it"},
+		"kind: ConfigMap":                             {"ConfigMap", "CCMConfig"},
+		"apiVersion: v1":                              {`"v1"`, configVersion},
+		"data: {apiCredentials: {user: u}}":           {"data.apiCredentials", "password"},
+		"data: {loadBalancerMaxBackendMembers: -1}":   {"loadBalancerMaxBackendMembers", "-1"},
+		"data: {loadBalancerMaxBackendMembers: many}": {"loadBalancerMaxBackendMembers"},
+		"data: {loadBalancerStatus: dns}":             {"data.loadBalancerStatus", "dns", "hostname"},
+		"data: {nodeScopeSelector: {matchExpressions: [{key: a, operator: Is}]}}": {"data.nodeScopeSelector", "Is"},
+		"- a list":               {"cannot unmarshal"},
+		"data: [":                {"yaml"},
+		"kind: A\napiVersion: B": {"CCMConfig", configVersion},
+	} {
+		_, err := parseConfigFile([]byte(text))
+		if err == nil {
+			t.Errorf("%q is taken", text)
+			continue
+		}
+		for _, part := range want {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%q: %v, want %q in it", text, err, part)
+			}
+		}
+	}
+}
+
+// The sample of UpCloud's README overrides the default plan with nothing.
+func TestEmptyPlanIsTheDefault(t *testing.T) {
+	file, err := parseConfigFile([]byte(`data: {loadBalancerPlan: ""}`))
+	if err != nil || file.Data.LoadBalancerPlan != "" {
+		t.Fatal(file, err)
+	}
+}
