@@ -45,6 +45,7 @@ type demo struct {
 	node     string // where the workload runs
 	storage  string // UUID of its volume
 	checksum string // of its data
+	ip       string // public address of the load balancer
 	answers  string // of the load balancer, summed up
 }
 

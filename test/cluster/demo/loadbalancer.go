@@ -30,13 +30,12 @@ func (d *demo) loadBalancerSteps() []step {
 }
 
 func (d *demo) address(ctx context.Context) (string, error) {
-	ip, err := d.serviceIP(ctx)
-	if err != nil {
-		return "", err
-	}
 	service, err := d.client.CoreV1().Services(namespace).Get(ctx, "web", metav1.GetOptions{})
 	if err != nil {
 		return "", err
+	}
+	if len(service.Status.LoadBalancer.Ingress) == 0 {
+		return "", errors.New("the Service has no address yet")
 	}
 	balancers, err := d.account.GetLoadBalancers(ctx, &request.GetLoadBalancersRequest{})
 	if err != nil {
@@ -45,21 +44,34 @@ func (d *demo) address(ctx context.Context) (string, error) {
 	if len(balancers) != 1 {
 		return "", fmt.Errorf("the account has %d load balancers, want 1", len(balancers))
 	}
-	return fmt.Sprintf("%s port %d  load balancer %s  %s  %s", ip, service.Spec.Ports[0].Port, balancers[0].UUID, balancers[0].Name,
-		balancers[0].OperationalState), nil
-}
-
-func (d *demo) serviceIP(ctx context.Context) (string, error) {
-	service, err := d.client.CoreV1().Services(namespace).Get(ctx, "web", metav1.GetOptions{})
-	if err != nil {
-		return "", err
-	}
-	for _, ingress := range service.Status.LoadBalancer.Ingress {
-		if ingress.IP != "" {
-			return ingress.IP, nil
+	ingress := service.Status.LoadBalancer.Ingress[0]
+	if d.ip = ingress.IP; d.ip == "" {
+		if d.ip, err = resolve(balancers[0], ingress.Hostname); err != nil {
+			return "", err
 		}
 	}
-	return "", fmt.Errorf("the Service has no address yet: %+v", service.Status.LoadBalancer.Ingress)
+	return fmt.Sprintf("%s (%s) port %d\nload balancer %s  %s  %s", ingress.Hostname, d.ip, service.Spec.Ports[0].Port, balancers[0].UUID,
+		balancers[0].Name, balancers[0].OperationalState), nil
+}
+
+// resolve does what the Internet's name servers do for the host names of UpCloud's load balancers: it finds the address
+// that the load balancer's nodes listen on in the network of that name.
+func resolve(balancer upcloud.LoadBalancer, hostname string) (string, error) {
+	for _, network := range balancer.Networks {
+		if network.DNSName != hostname {
+			continue
+		}
+		for _, node := range balancer.Nodes {
+			for _, connected := range node.Networks {
+				for _, address := range connected.IPAddresses {
+					if connected.Name == network.Name && address.Listen {
+						return address.Address, nil
+					}
+				}
+			}
+		}
+	}
+	return "", fmt.Errorf("no node of load balancer %s listens for %q yet", balancer.Name, hostname)
 }
 
 // askAll asks once: once the load balancer has answered at all, every request must succeed.
@@ -70,10 +82,6 @@ func (d *demo) askAll(ctx context.Context) (err error) {
 
 // ask makes count requests from a host outside the cluster, each over a new connection.
 func (d *demo) ask(ctx context.Context, count int) (string, error) {
-	ip, err := d.serviceIP(ctx)
-	if err != nil {
-		return "", err
-	}
 	pods, err := d.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=web"})
 	if err != nil || len(pods.Items) != 1 {
 		return "", errors.Join(err, fmt.Errorf("there are %d web Pods, want 1", len(pods.Items)))
@@ -89,7 +97,7 @@ func (d *demo) ask(ctx context.Context, count int) (string, error) {
 		}}}
 	begin := time.Now()
 	for n := range count {
-		answer, err := get(ctx, client, "http://"+ip+"/")
+		answer, err := get(ctx, client, "http://"+d.ip+"/")
 		if err != nil {
 			return "", fmt.Errorf("request %d of %d: %w", n+1, count, err)
 		}

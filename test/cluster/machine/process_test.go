@@ -99,8 +99,11 @@ func TestRemoveCgroupsEndsWhatRunsInThem(t *testing.T) {
 	if err := sleeper.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- sleeper.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = sleeper.Wait() // killed, by what is tested
+	}()
 	hierarchies, err := cgroupHierarchies()
 	if err != nil {
 		t.Fatal(err)
