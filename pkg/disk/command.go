@@ -29,7 +29,7 @@ func command(ctx context.Context, name string, args ...string) (output string, s
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit) && exit.Exited():
-		status, err = exit.ExitCode(), nil
+		status = exit.ExitCode()
 	case err != nil:
 		return output, -1, fmt.Errorf("running %s %s: %w", name, strings.Join(args, " "), err)
 	}

@@ -21,8 +21,8 @@ type filesystemType struct {
 	mountOptions []string
 }
 
-// The disk is known to be blank, so discarding it first would only take time. Blocks reserved for root are of no use
-// on a data volume. No -F and no -f: mkfs shall refuse when it finds something after all.
+// The disk is known to be blank, so discarding it first would only take time, and it would take the marker of a format
+// in progress with it. Blocks reserved for root are of no use on a data volume. No -F and no -f: mkfs shall refuse when it finds something after all.
 // nouuid lets an XFS volume be mounted beside its own clone.
 var filesystemTypes = map[string]filesystemType{
 	"ext2": {mkfs: []string{"mkfs.ext2", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}},
@@ -52,6 +52,13 @@ func ValidateFilesystem(name string) error {
 // prepare returns the device to mount (the disk, or its only partition), the type of the filesystem on it, and makes
 // that filesystem first if the disk is provably blank. It changes nothing in any other case but repairs by fsck.
 func (n *Node) prepare(ctx context.Context, dev Device, req StageRequest) (Device, string, error) {
+	interrupted, err := marked(dev, req.Volume.ID)
+	if err != nil {
+		return Device{}, "", err
+	}
+	if interrupted {
+		return n.formatAgain(ctx, dev, req)
+	}
 	found, err := n.probe(ctx, dev.Path)
 	if err != nil {
 		return Device{}, "", err
@@ -110,22 +117,47 @@ func (n *Node) onlyPartition(disk Device, found content, volumeID string) (Devic
 	return first, nil
 }
 
-func (n *Node) formatBlank(ctx context.Context, dev Device, req StageRequest) (_ Device, fsType string, err error) {
+// mayFormat tells whether the request lets a disk without data be formatted.
+func mayFormat(dev Device, req StageRequest) error {
 	switch {
 	case req.ReadOnly:
-		return Device{}, "", fail(ErrRefused, "volume %s (%s) is blank and asked for read-only: there is nothing to read, "+
+		return fail(ErrRefused, "volume %s (%s) is blank and asked for read-only: there is nothing to read, "+
 			"and nothing is written. Use it once for writing first", req.Volume.ID, dev.Path)
 	case req.Origin != "":
-		return Device{}, "", fail(ErrRefused, "volume %s (%s) was made as a copy of %s and is blank: not formatting it, "+
+		return fail(ErrRefused, "volume %s (%s) was made as a copy of %s and is blank: not formatting it, "+
 			"the copy may not be complete", req.Volume.ID, dev.Path, req.Origin)
+	}
+	return nil
+}
+
+func (n *Node) formatBlank(ctx context.Context, dev Device, req StageRequest) (Device, string, error) {
+	if err := mayFormat(dev, req); err != nil {
+		return Device{}, "", err
 	}
 	if err := n.requireBlank(ctx, dev); err != nil {
 		return Device{}, "", err
 	}
-	fsType = orDefault(req.Filesystem, DefaultFilesystem)
+	if err := mark(dev, req.Volume.ID); err != nil {
+		return Device{}, "", err
+	}
+	fsType := orDefault(req.Filesystem, DefaultFilesystem)
 	return dev, fsType, n.format(ctx, dev, fsType)
 }
 
+// formatAgain completes a format that was interrupted: the marker proves that the disk was blank and never mounted.
+func (n *Node) formatAgain(ctx context.Context, dev Device, req StageRequest) (Device, string, error) {
+	if err := mayFormat(dev, req); err != nil {
+		return Device{}, "", err
+	}
+	klog.FromContext(ctx).Info("An earlier format of the volume was interrupted; beginning anew", "device", dev.Path)
+	if err := eraseHead(dev); err != nil {
+		return Device{}, "", err
+	}
+	fsType := orDefault(req.Filesystem, DefaultFilesystem)
+	return dev, fsType, n.format(ctx, dev, fsType)
+}
+
+// format makes the filesystem on a marked disk, and erases the marker.
 func (n *Node) format(ctx context.Context, dev Device, fsType string) (err error) {
 	defer n.observe("format", time.Now(), &err)
 	mkfs := filesystemTypes[fsType].mkfs
@@ -138,7 +170,7 @@ func (n *Node) format(ctx context.Context, dev Device, fsType string) (err error
 	if status != 0 {
 		return commandError(mkfs[0], args, status, output)
 	}
-	return nil
+	return unmark(dev)
 }
 
 // Exit status bits of e2fsck(8) that still leave a filesystem that can be used.

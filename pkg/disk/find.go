@@ -53,7 +53,7 @@ func (n *Node) Find(ctx context.Context, vol Volume) (dev Device, err error) {
 				"Check that the storage is attached to this server, and that the server has a virtio disk for it",
 				vol.ID, n.deviceTimeout, err)
 		case cancelled:
-			return Device{}, fmt.Errorf("waiting for the device of volume %s (%v): %w", vol.ID, err, ctx.Err())
+			return Device{}, fmt.Errorf("waiting for the device of volume %s: %w (%w)", vol.ID, ctx.Err(), err)
 		}
 	}
 }
@@ -75,7 +75,8 @@ func awaitChange(ctx context.Context, watcher *fsnotify.Watcher, tick, timeout <
 			if event.Has(fsnotify.Create) {
 				return changed
 			}
-		case <-watcher.Errors: // the queue of events overflowed
+		case err := <-watcher.Errors: // the queue of events overflowed: anything may have changed
+			klog.FromContext(ctx).V(2).Info("Watching for the volume's device is disturbed", "reason", err)
 			return changed
 		case <-tick:
 			return changed

@@ -2,15 +2,12 @@ package disk
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // content is what a device holds, as far as blkid can tell.
@@ -97,11 +94,7 @@ func (n *Node) requireBlank(ctx context.Context, dev Device) error {
 }
 
 func requireZeros(dev Device) error {
-	// O_EXCL fails on a block device that is mounted or held by LVM, MD, or another exclusive opener.
-	file, err := os.OpenFile(dev.Path, os.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.EBUSY) {
-		return fail(ErrRefused, "%s is in use by something else on this node: not formatting it", dev.Path)
-	}
+	file, err := openExclusively(dev, os.O_RDONLY)
 	if err != nil {
 		return err
 	}

@@ -310,3 +310,54 @@ func TestSerial(t *testing.T) {
 		}
 	}
 }
+
+// What a power cut or a killed container leaves of a format is no data, and must not keep the volume from use.
+func TestStageFormatsAgainAfterAnInterruption(t *testing.T) {
+	damages := map[string]string{
+		"before anything was written":   "",
+		"without a signature":           "dd if=/dev/urandom of=$device bs=4096 seek=4 count=8 conv=notrunc status=none",
+		"with a filesystem of one sort": `MKFS "$@" >&2`,
+	}
+	for _, fsType := range []string{"ext4", "xfs"} {
+		real, err := exec.LookPath("mkfs." + fsType)
+		if err != nil {
+			t.Skipf("needs mkfs.%s", fsType)
+		}
+		for name, damage := range damages {
+			t.Run(fsType+" "+name, func(t *testing.T) {
+				m := newMachine(t, 10*time.Second)
+				vol, _ := m.attach(t, 1024, nil)
+				script := "#!/bin/sh\nfor device; do :; done\n" + strings.ReplaceAll(damage, "MKFS", real) + "\nkill -9 $$\n"
+				programs := t.TempDir()
+				if err := os.WriteFile(filepath.Join(programs, "mkfs."+fsType), []byte(script), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				path := os.Getenv("PATH")
+				t.Setenv("PATH", programs+":"+path)
+				if err := stage(m, vol, fsType); err == nil {
+					t.Fatal("staged by an mkfs that was killed")
+				}
+				t.Setenv("PATH", path)
+				copied := disk.StageRequest{Volume: vol, Path: m.path("staging"), Origin: "01000000-0000-4000-8000-000000000001"}
+				if err := m.Stage(context.Background(), copied); !errors.Is(err, disk.ErrRefused) {
+					t.Errorf("a copy: got %v, want a refusal", err)
+				}
+				if err := stage(m, vol, fsType); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(m.path("staging/file"), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := m.Unstage(context.Background(), vol.ID, m.path("staging")); err != nil {
+					t.Fatal(err)
+				}
+				if err := stage(m, vol, fsType); err != nil { // and is never formatted again
+					t.Fatal(err)
+				}
+				if _, err := os.Stat(m.path("staging/file")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}

@@ -56,7 +56,7 @@ func filesystemStats(path string) (Stats, error) {
 	if err := unix.Statfs(path, &st); err != nil {
 		return Stats{}, &fs.PathError{Op: "statfs", Path: path, Err: err}
 	}
-	unit := int64(st.Bsize)
+	unit := st.Bsize
 	return Stats{
 		TotalBytes:     int64(st.Blocks) * unit,
 		UsedBytes:      int64(st.Blocks-st.Bfree) * unit,

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
@@ -186,7 +185,7 @@ func (b *safeBuffer) String() string {
 func TestLogsAndMetrics(t *testing.T) {
 	sim := simulatortest.Start(t, simulator.Config{})
 	var log safeBuffer
-	var logger logr.Logger = funcr.New(func(prefix, args string) { log.add(prefix + " " + args) }, funcr.Options{Verbosity: 10})
+	logger := funcr.New(func(prefix, args string) { log.add(prefix + " " + args) }, funcr.Options{Verbosity: 10})
 	registry := prometheus.NewPedanticRegistry()
 	r := serve(t, sim, driver.Config{
 		Mode: driver.ModeController, Cloud: newCloud(t, sim), Logger: &logger, Registerer: registry,

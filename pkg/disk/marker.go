@@ -1,0 +1,79 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// A format that was cut short (the node lost power, the container was killed) leaves a disk that is neither blank nor
+// has a filesystem, or has one in name only. It must be told from a disk with data. So a marker is written to the blank
+// disk before mkfs, and erased after it, before the first mount: as long as it is there, there can be no data.
+//
+// It names the volume, so that a copy of a marked disk is not taken for one. It lies where mkfs does not write: mkfs.xfs
+// erases the last 128 KiB, and the last group of ext2, ext3 and ext4 has 50 blocks (200 KiB) of data at least.
+const (
+	markerFromEnd = 192 << 10
+	markerBytes   = 4096
+)
+
+func markerFor(volumeID string) []byte {
+	marker := make([]byte, markerBytes)
+	copy(marker, "cloud-provider-upcloud: formatting volume "+volumeID+"\n")
+	return marker
+}
+
+// marked tells whether a format of the volume was begun and not completed.
+func marked(dev Device, volumeID string) (bool, error) {
+	if dev.SizeBytes < 2*proofBytes {
+		return false, nil
+	}
+	file, err := os.Open(dev.Path)
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	found := make([]byte, markerBytes)
+	if _, err := file.ReadAt(found, dev.SizeBytes-markerFromEnd); err != nil && !errors.Is(err, io.EOF) {
+		return false, fmt.Errorf("reading %s: %w", dev.Path, err)
+	}
+	return bytes.Equal(found, markerFor(volumeID)), nil
+}
+
+// mark writes the marker, after which the disk may be formatted at any time. The caller has proved that it is blank.
+func mark(dev Device, volumeID string) error {
+	return writeExclusively(dev, dev.SizeBytes-markerFromEnd, markerFor(volumeID))
+}
+
+// unmark erases the marker.
+func unmark(dev Device) error {
+	return writeExclusively(dev, dev.SizeBytes-markerFromEnd, make([]byte, markerBytes))
+}
+
+// eraseHead removes what an interrupted mkfs left at the start of a marked disk: mkfs would refuse to overwrite it.
+func eraseHead(dev Device) error {
+	return writeExclusively(dev, 0, make([]byte, proofBytes))
+}
+
+// writeExclusively writes through to a disk that nobody else uses.
+func writeExclusively(dev Device, offset int64, data []byte) error {
+	file, err := openExclusively(dev, os.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt(data, offset)
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// openExclusively fails on a disk that is mounted, held by LVM or MD, or open exclusively elsewhere.
+func openExclusively(dev Device, flag int) (*os.File, error) {
+	file, err := os.OpenFile(dev.Path, flag|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, fail(ErrRefused, "%s is in use by something else on this node: not formatting it", dev.Path)
+	}
+	return file, err
+}
