@@ -76,7 +76,7 @@ func TestReadMetadataTriesAgain(t *testing.T) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		io.WriteString(w, `{"instance_id":"00aaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee","region":"fi-hel1"}`)
+		_, _ = io.WriteString(w, `{"instance_id":"00aaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee","region":"fi-hel1"}`)
 	}))
 	defer web.Close()
 	if got, err := driver.ReadMetadata(callContext(t), web.URL); err != nil || got.Zone != zone {
