@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -74,34 +73,14 @@ func encode(status int, contentType string, body any) answer {
 func (s *Simulator) Handler() http.Handler { return s.handler }
 
 func (s *Simulator) newHandler() http.Handler {
-	api := http.NewServeMux()
-	for _, r := range s.routes() {
-		api.Handle(r.operation, s.operation(r))
-	}
-	api.Handle("/", s.operation(route{operation: "unknown", serve: s.unknownOperation}))
-
 	root := http.NewServeMux()
-	root.Handle(apiPrefix+"/", http.StripPrefix(apiPrefix, withoutTrailingSlash(api)))
+	root.Handle(apiPrefix+"/", http.StripPrefix(apiPrefix, s.dispatch()))
 	root.Handle(controlPrefix+"/", s.controlHandler())
 	root.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "The API is under "+apiPrefix+", the simulator's control endpoints under "+controlPrefix+".",
 			http.StatusNotFound)
 	})
 	return root
-}
-
-// withoutTrailingSlash makes /network/ and /network one: the SDK sends both forms, and the API serves both.
-func withoutTrailingSlash(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if path := strings.TrimRight(r.URL.Path, "/"); path != r.URL.Path && path != "" {
-			u := *r.URL
-			u.Path, u.RawPath = path, strings.TrimRight(r.URL.RawPath, "/")
-			r2 := *r
-			r2.URL = &u
-			r = &r2
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 func (s *Simulator) unknownOperation(c *call) (any, error) {

@@ -84,9 +84,9 @@ type FrontendNetwork struct {
 
 // FrontendProperties are a frontend's settings; times are in seconds.
 type FrontendProperties struct {
-	HTTP2Enabled         bool `json:"http2_enabled"`
-	InboundProxyProtocol bool `json:"inbound_proxy_protocol"`
-	TimeoutClient        int  `json:"timeout_client"`
+	HTTP2Enabled         bool  `json:"http2_enabled"`
+	InboundProxyProtocol *bool `json:"inbound_proxy_protocol,omitempty"` // shown once it has been set
+	TimeoutClient        int   `json:"timeout_client"`
 }
 
 // Rule says what is done with the requests that its matchers match.
@@ -140,22 +140,23 @@ type Backend struct {
 
 // BackendProperties are a backend's settings; times are in seconds.
 type BackendProperties struct {
-	HealthCheckExpectedStatus int    `json:"health_check_expected_status"`
-	HealthCheckFall           int    `json:"health_check_fall"`
-	HealthCheckInterval       int    `json:"health_check_interval"`
-	HealthCheckOnDown         string `json:"health_check_on_down"`
-	HealthCheckRise           int    `json:"health_check_rise"`
-	HealthCheckTLSVerify      bool   `json:"health_check_tls_verify"`
-	HealthCheckType           string `json:"health_check_type"`
-	HealthCheckURL            string `json:"health_check_url"`
-	HTTP2Enabled              bool   `json:"http2_enabled"`
-	OutboundProxyProtocol     string `json:"outbound_proxy_protocol"`
-	StickySessionCookieName   string `json:"sticky_session_cookie_name"`
-	TimeoutServer             int    `json:"timeout_server"`
-	TimeoutTunnel             int    `json:"timeout_tunnel"`
-	TLSEnabled                bool   `json:"tls_enabled"`
-	TLSUseSystemCA            bool   `json:"tls_use_system_ca"`
-	TLSVerify                 bool   `json:"tls_verify"`
+	HealthCheckExpectedStatus int             `json:"health_check_expected_status"`
+	HealthCheckFall           int             `json:"health_check_fall"`
+	HealthCheckInterval       int             `json:"health_check_interval"`
+	HealthCheckOnDown         string          `json:"health_check_on_down"`
+	HealthCheckRise           int             `json:"health_check_rise"`
+	HealthCheckTLSVerify      bool            `json:"health_check_tls_verify"`
+	HealthCheckType           string          `json:"health_check_type"`
+	HealthCheckURL            string          `json:"health_check_url"`
+	HTTP2Enabled              bool            `json:"http2_enabled"`
+	OutboundProxyProtocol     string          `json:"outbound_proxy_protocol"`
+	StickySessionAttributes   json.RawMessage `json:"sticky_session_cookie_attributes"` // null, or kept as given
+	StickySessionCookieName   string          `json:"sticky_session_cookie_name"`
+	TimeoutServer             int             `json:"timeout_server"`
+	TimeoutTunnel             int             `json:"timeout_tunnel"`
+	TLSEnabled                bool            `json:"tls_enabled"`
+	TLSUseSystemCA            bool            `json:"tls_use_system_ca"`
+	TLSVerify                 bool            `json:"tls_verify"`
 }
 
 // Member is a server of a backend.

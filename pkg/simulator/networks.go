@@ -321,6 +321,11 @@ func (s *Simulator) deleteNetwork(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	for lb := range s.loadBalancers.all() {
+		if slices.ContainsFunc(lb.Networks, func(o LoadBalancerNetwork) bool { return o.UUID == n.uuid }) {
+			return nil, conflict("NETWORK_NOT_EMPTY", "The network %s is used by the load balancer %s.", n.uuid, lb.UUID)
+		}
+	}
 	if len(n.used) > 0 || len(s.serversByNetwork()[n.uuid]) > 0 {
 		return nil, conflict("NETWORK_NOT_EMPTY", "The network %s still is in use.", n.uuid)
 	}

@@ -29,6 +29,8 @@ type LoadBalancerPlane interface {
 	// Listen makes an address for the load balancer's traffic usable and returns the one to show in the API: the
 	// proposed one, or another where the plane cannot have that.
 	Listen(proposed netip.Addr) (netip.Addr, error)
+	// Unlisten gives an address up that Listen returned. One that is not there is no error.
+	Unlisten(netip.Addr) error
 	// Apply makes the load balancer carry traffic as it is now described. The first call starts it.
 	Apply(ctx context.Context, spec LoadBalancerSpec) error
 	// Remove stops the load balancer and gives up its addresses. One that is not there is no error.

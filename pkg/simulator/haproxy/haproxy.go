@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
@@ -92,6 +93,16 @@ func (p *Plane) Listen(proposed netip.Addr) (netip.Addr, error) {
 	}
 	p.addresses[proposed] = true
 	return proposed, nil
+}
+
+// Unlisten implements simulator.LoadBalancerPlane.
+func (p *Plane) Unlisten(a netip.Addr) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range p.instances {
+		i.addresses = slices.DeleteFunc(i.addresses, func(o netip.Addr) bool { return o == a })
+	}
+	return p.giveUp(a)
 }
 
 // Apply implements simulator.LoadBalancerPlane. A load balancer without frontends has no process.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -112,14 +113,20 @@ func (i *instance) start(ctx context.Context) error {
 	cmd.SysProcAttr = processAttributes()
 	i.output = &tail{}
 	cmd.Stdout, cmd.Stderr = i.output, i.output
-	if err := cmd.Start(); err != nil {
+	started, exited := make(chan error), make(chan struct{})
+	go func() { // ends with the process, which stop ends
+		runtime.LockOSThread() // the kernel ends the process with the thread that started it: with this program, so
+		defer runtime.UnlockOSThread()
+		defer close(exited)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
 		return err
 	}
-	exited := make(chan struct{})
-	go func() { // ends with the process, which stop ends
-		cmd.Wait()
-		close(exited)
-	}()
 	i.master, i.exited = cmd, exited
 	return i.awaitWorker(ctx, "")
 }

@@ -2,8 +2,8 @@ package haproxy
 
 import "syscall"
 
-// processAttributes: the process gets a terminal's Ctrl-C through us alone. (No Pdeathsig: it is tied to the thread
-// that started the process, and Go ends threads.)
+// processAttributes: Ctrl-C in a terminal reaches the process through this program alone, and should this program be
+// killed, the process ends too.
 func processAttributes() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true}
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 }

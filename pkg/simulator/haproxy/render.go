@@ -93,7 +93,7 @@ func renderFrontend(b *bytes.Buffer, spec simulator.LoadBalancerSpec, f simulato
 	}
 	fmt.Fprintf(b, "frontend fe_%s\n  mode %s\n", f.Name, f.Mode)
 	options := ""
-	if f.Properties.InboundProxyProtocol {
+	if p := f.Properties.InboundProxyProtocol; p != nil && *p {
 		options += " accept-proxy"
 	}
 	if len(f.TLSConfigs) > 0 {

@@ -1,0 +1,241 @@
+package simulator
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+)
+
+// States of a load balancer.
+const (
+	lbPending = "pending"
+	lbRunning = "running"
+)
+
+// setupStates are passed through between pending and running, and deleteStates between pending and gone.
+var (
+	setupStates  = []string{"setup-agent", "setup-server", "setup-network", "setup-lb", "setup-dns", "checkup"}
+	deleteStates = []string{"delete-dns", "delete-network", "delete-server", "delete-service"}
+)
+
+// setUpLoadBalancer takes a new load balancer through its setup.
+func (s *Simulator) setUpLoadBalancer(lb *loadBalancer) { s.nextSetupStep(lb, 0) }
+
+func (s *Simulator) nextSetupStep(lb *loadBalancer, step int) {
+	s.after(s.durationOf(realistic.loadBalancerStep), func() {
+		if lb.deleting {
+			return
+		}
+		if step == len(setupStates) {
+			lb.ready = true
+			s.applyLoadBalancer(lb)
+			return
+		}
+		lb.setState(s, setupStates[step])
+		switch setupStates[step] {
+		case "setup-agent":
+			lb.Nodes = lb.emptyNodes()
+		case "setup-network":
+			if err := s.giveNodesAddresses(lb); err != nil {
+				s.reportPlane("give addresses to load balancer", lb.UUID, err)
+				return // stays in this state, as one would that waits for addresses
+			}
+		}
+		s.nextSetupStep(lb, step+1)
+	})
+}
+
+func (lb *loadBalancer) setState(s *Simulator, state string) {
+	lb.OperationalState = state
+	lb.UpdatedAt = stamp(s.now())
+}
+
+func (lb *loadBalancer) emptyNodes() []Node {
+	plan, _ := loadBalancerPlanByName(lb.Plan)
+	nodes := make([]Node, plan.ServerNumber)
+	for i := range nodes {
+		nodes[i] = Node{Networks: []NodeNetwork{}, OperationalState: "pending"}
+	}
+	return nodes
+}
+
+// giveNodesAddresses takes addresses for each node: one of each public network, and two of each private one, of which
+// the second is for frontends to listen on.
+func (s *Simulator) giveNodesAddresses(lb *loadBalancer) error {
+	nodes := lb.emptyNodes()
+	for i := range nodes {
+		for _, n := range lb.Networks {
+			addresses, err := s.nodeAddresses(lb, n)
+			if err != nil {
+				return err
+			}
+			nodes[i].Networks = append(nodes[i].Networks, NodeNetwork{IPAddresses: addresses, Name: n.Name, Type: n.Type})
+		}
+	}
+	lb.Nodes = nodes
+	return nil
+}
+
+func (s *Simulator) nodeAddresses(lb *loadBalancer, n LoadBalancerNetwork) ([]NodeAddress, error) {
+	var from *network
+	var err error
+	if n.Type == networkPrivate {
+		from, err = s.network(n.UUID)
+	} else {
+		from, err = s.networkFor(lb.Zone, interfaceRequest{Type: networkPublic}, n.Family)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []NodeAddress
+	if n.Type == networkPrivate {
+		own, err := s.reserve(lb, from, n.Family)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, NodeAddress{Address: own.String()})
+	}
+	listening, err := s.reserve(lb, from, n.Family)
+	if err != nil {
+		return nil, err
+	}
+	if s.cfg.LoadBalancers != nil {
+		if listening, err = s.cfg.LoadBalancers.Listen(listening); err != nil {
+			return nil, err
+		}
+	}
+	return append(out, NodeAddress{Address: listening.String(), Listen: true}), nil
+}
+
+func (s *Simulator) reserve(lb *loadBalancer, from *network, family string) (netip.Addr, error) {
+	a, err := from.allocate(family, netip.Addr{})
+	if err == nil {
+		lb.reserved[a] = from
+	}
+	return a, err
+}
+
+// loadBalancerChanged makes a running load balancer pending until the data plane works as is now configured.
+func (s *Simulator) loadBalancerChanged(lb *loadBalancer) {
+	if !lb.ready || lb.deleting {
+		return
+	}
+	s.applyLoadBalancer(lb)
+}
+
+// applyLoadBalancer tells the data plane, one change at a time; changes that come meanwhile go together.
+func (s *Simulator) applyLoadBalancer(lb *loadBalancer) {
+	first := lb.OperationalState != lbPending && lb.OperationalState != lbRunning
+	if !first {
+		lb.setState(s, lbPending)
+	}
+	if lb.applying {
+		lb.again = true
+		return
+	}
+	lb.applying = true
+	d := s.durationOf(realistic.loadBalancerChange)
+	if first {
+		d = 0
+	}
+	var work func(context.Context) error
+	if s.cfg.LoadBalancers != nil {
+		spec := s.loadBalancerSpec(lb)
+		work = func(ctx context.Context) error { return s.cfg.LoadBalancers.Apply(ctx, spec) }
+	}
+	s.operate(d, work, func(err error) { s.loadBalancerApplied(lb, err) })
+}
+
+func (s *Simulator) loadBalancerApplied(lb *loadBalancer, err error) {
+	lb.applying = false
+	s.reportPlane("configure load balancer", lb.UUID, err)
+	if lb.deleting {
+		return
+	}
+	if lb.again {
+		lb.again = false
+		s.applyLoadBalancer(lb)
+		return
+	}
+	state := lbRunning
+	if err != nil {
+		state = "failing"
+	}
+	lb.Nodes = slices.Clone(lb.Nodes)
+	for i := range lb.Nodes {
+		lb.Nodes[i].OperationalState = state
+	}
+	lb.setState(s, lbRunning)
+}
+
+// loadBalancerSpec describes the load balancer to the data plane. Names of networks may change; nodes have them in the
+// order of the load balancer.
+func (s *Simulator) loadBalancerSpec(lb *loadBalancer) LoadBalancerSpec {
+	plan, _ := loadBalancerPlanByName(lb.Plan)
+	spec := LoadBalancerSpec{
+		LoadBalancer: lb.LoadBalancer.clone(), Addresses: map[string][]netip.Addr{},
+		MaxSessions: plan.PerServerMaxSessions * plan.ServerNumber, Certificates: map[string][]byte{},
+	}
+	for _, node := range lb.Nodes {
+		for _, n := range node.Networks {
+			for _, a := range n.IPAddresses {
+				if addr, err := netip.ParseAddr(a.Address); err == nil && a.Listen {
+					spec.Addresses[n.Name] = append(spec.Addresses[n.Name], addr)
+				}
+			}
+		}
+	}
+	for _, f := range lb.IPAddresses {
+		if addr, listens := lb.floating[f.Address]; listens {
+			spec.Addresses[f.NetworkName] = append(spec.Addresses[f.NetworkName], addr)
+		}
+	}
+	s.addCertificates(&spec)
+	return spec
+}
+
+// tearDownLoadBalancer takes a load balancer through its deletion.
+func (s *Simulator) tearDownLoadBalancer(lb *loadBalancer) {
+	lb.deleting = true
+	lb.setState(s, lbPending)
+	s.nextDeleteStep(lb, 0)
+}
+
+func (s *Simulator) nextDeleteStep(lb *loadBalancer, step int) {
+	s.after(s.durationOf(realistic.loadBalancerDelete), func() {
+		if step < len(deleteStates) {
+			lb.setState(s, deleteStates[step])
+			if deleteStates[step] == "delete-network" {
+				s.removeFromPlane(lb)
+			}
+			s.nextDeleteStep(lb, step+1)
+			return
+		}
+		s.forgetLoadBalancer(lb)
+	})
+}
+
+// removeFromPlane stops the traffic, without the lock: it waits for a process.
+func (s *Simulator) removeFromPlane(lb *loadBalancer) {
+	if s.cfg.LoadBalancers == nil {
+		return
+	}
+	uuid := lb.UUID
+	lb.applying = true
+	s.operate(0, func(context.Context) error { return s.cfg.LoadBalancers.Remove(uuid) }, func(err error) {
+		lb.applying = false
+		s.reportPlane("remove load balancer", uuid, err)
+	})
+}
+
+func (s *Simulator) forgetLoadBalancer(lb *loadBalancer) {
+	if lb.applying { // the data plane still is at it
+		s.after(s.durationOf(realistic.loadBalancerDelete)+planePause, func() { s.forgetLoadBalancer(lb) })
+		return
+	}
+	for a, n := range lb.reserved {
+		n.release(a)
+	}
+	s.dropFloating(lb)
+	s.loadBalancers.remove(lb.UUID)
+}

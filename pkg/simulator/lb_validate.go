@@ -1,0 +1,367 @@
+package simulator
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+)
+
+// Rules of the Terraform provider's validators and the SDK's comments; ports and counts as UpCloud documents them.
+var componentName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+
+const nameReason = "Must match the pattern ^[a-zA-Z0-9_-]{1,64}$."
+
+// validator collects what is wrong with a load balancer.
+type validator struct{ invalid []invalidParam }
+
+func (v *validator) add(ok bool, name, reason string, args ...any) {
+	if !ok {
+		v.invalid = append(v.invalid, invalidParam{name, fmt.Sprintf(reason, args...)})
+	}
+}
+
+func (v *validator) within(n, smallest, largest int, name string) {
+	v.add(n >= smallest && n <= largest, name, "Must be between %d and %d.", smallest, largest)
+}
+
+func (v *validator) oneOf(text, name string, known ...string) {
+	v.add(slices.Contains(known, text), name, "Must be one of %q.", known)
+}
+
+func (v *validator) unique(names map[string]bool, name, path string) {
+	v.add(componentName.MatchString(name), path, nameReason)
+	v.add(!names[name], path, "The name '%s' is used twice.", name)
+	names[name] = true
+}
+
+// checkLoadBalancer says everything that is wrong with a load balancer, as one problem.
+func (s *Simulator) checkLoadBalancer(lb *LoadBalancer) error {
+	var v validator
+	v.add(componentName.MatchString(lb.Name), "name", nameReason)
+	_, known := loadBalancerPlanByName(lb.Plan)
+	v.add(known, "plan", "The plan '%s' does not exist.", lb.Plan)
+	v.oneOf(lb.ConfiguredStatus, "configured_status", "started", "stopped")
+	v.add(s.checkZone(lb.Zone) == nil, "zone", "The zone '%s' does not exist.", lb.Zone)
+	if err := checkLabels(lb.Labels); err != nil {
+		v.add(false, "labels", "%s", err.Error())
+	}
+	s.checkLoadBalancerNetworks(&v, lb)
+	names := map[string]bool{}
+	for i := range lb.Resolvers {
+		r, path := &lb.Resolvers[i], fmt.Sprintf("resolvers.%d.", i)
+		v.unique(names, r.Name, path+"name")
+		v.within(len(r.Nameservers), 1, 10, path+"nameservers")
+		for j, ns := range r.Nameservers {
+			v.add(addressOrAddressPort(ns), fmt.Sprintf("%snameservers.%d", path, j), "Must be an IP address, with or without a port.")
+		}
+		v.within(r.Retries, 1, 10, path+"retries")
+	}
+	names = map[string]bool{}
+	for i := range lb.Backends {
+		s.checkBackend(&v, lb, &lb.Backends[i], fmt.Sprintf("backends.%d.", i), names)
+	}
+	names = map[string]bool{}
+	ports := map[string]bool{}
+	for i := range lb.Frontends {
+		s.checkFrontend(&v, lb, &lb.Frontends[i], fmt.Sprintf("frontends.%d.", i), names, ports)
+	}
+	if len(v.invalid) > 0 {
+		return invalid(v.invalid...)
+	}
+	return nil
+}
+
+func addressOrAddressPort(text string) bool {
+	if _, err := netip.ParseAddr(text); err == nil {
+		return true
+	}
+	_, err := netip.ParseAddrPort(text)
+	return err == nil
+}
+
+const maxLoadBalancerNetworks = 8
+
+func (s *Simulator) checkLoadBalancerNetworks(v *validator, lb *LoadBalancer) {
+	v.within(len(lb.Networks), 1, maxLoadBalancerNetworks, "networks")
+	names := map[string]bool{}
+	private := false
+	for i, n := range lb.Networks {
+		path := fmt.Sprintf("networks.%d.", i)
+		v.unique(names, n.Name, path+"name")
+		v.oneOf(n.Type, path+"type", networkPublic, networkPrivate)
+		v.oneOf(n.Family, path+"family", familyIPv4)
+		if n.Type != networkPrivate {
+			v.add(n.UUID == "", path+"uuid", "Only private networks have one.")
+			continue
+		}
+		private = true
+		own, err := s.network(n.UUID)
+		v.add(err == nil && own.kind == networkPrivate, path+"uuid", "The private network '%s' does not exist.", n.UUID)
+		if err == nil {
+			v.add(s.inZone(own.zone, lb.Zone), path+"uuid", "The network is in the zone '%s', not in '%s'.", own.zone, lb.Zone)
+		}
+	}
+	v.add(private, "networks", "At least one private network is required.")
+}
+
+// inZone says whether a network of zone serves load balancers of the other zone: its own, or its parent.
+func (s *Simulator) inZone(id, of string) bool {
+	if id == of {
+		return true
+	}
+	return slices.ContainsFunc(s.zones, func(z zone) bool { return z.ID == id && z.ParentZone == of })
+}
+
+func (s *Simulator) checkBackend(v *validator, lb *LoadBalancer, k *Backend, path string, names map[string]bool) {
+	v.unique(names, k.Name, path+"name")
+	known := func(r Resolver) bool { return r.Name == k.Resolver }
+	v.add(k.Resolver == "" || slices.ContainsFunc(lb.Resolvers, known), path+"resolver", "The resolver '%s' does not exist.", k.Resolver)
+	p, at := &k.Properties, path+"properties."
+	v.within(p.TimeoutServer, 1, 86400, at+"timeout_server")
+	v.within(p.TimeoutTunnel, 1, 3024000, at+"timeout_tunnel")
+	v.within(p.HealthCheckInterval, 1, 86400, at+"health_check_interval")
+	v.within(p.HealthCheckFall, 1, 100, at+"health_check_fall")
+	v.within(p.HealthCheckRise, 1, 100, at+"health_check_rise")
+	v.within(p.HealthCheckExpectedStatus, 100, 599, at+"health_check_expected_status")
+	v.within(len(p.HealthCheckURL), 1, 255, at+"health_check_url")
+	v.within(len(p.StickySessionCookieName), 0, 64, at+"sticky_session_cookie_name")
+	v.add(cookieName.MatchString(p.StickySessionCookieName), at+"sticky_session_cookie_name", "Must be a cookie's name.")
+	v.oneOf(p.HealthCheckType, at+"health_check_type", "tcp", "http")
+	v.oneOf(p.OutboundProxyProtocol, at+"outbound_proxy_protocol", "", "v1", "v2")
+	members := map[string]bool{}
+	for i := range k.Members {
+		checkMember(v, &k.Members[i], fmt.Sprintf("%smembers.%d.", path, i), members)
+	}
+	s.checkTLSConfigs(v, k.TLSConfigs, path, bundleAuthority)
+}
+
+var (
+	cookieName = regexp.MustCompile(`^[A-Za-z0-9_.-]*$`)
+	headerName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+)
+
+const maxMemberSessions = 500000
+
+func checkMember(v *validator, m *Member, path string, names map[string]bool) {
+	v.unique(names, m.Name, path+"name")
+	v.oneOf(m.Type, path+"type", "static", "dynamic")
+	v.within(m.Weight, 0, 100, path+"weight")
+	v.within(m.MaxSessions, 0, maxMemberSessions, path+"max_sessions")
+	if m.IP != "" || m.Type == "static" {
+		_, err := netip.ParseAddr(m.IP)
+		v.add(err == nil, path+"ip", "Must be an IP address.")
+	}
+	if m.Port != 0 || m.Type == "static" {
+		v.within(m.Port, 1, 65535, path+"port")
+	}
+}
+
+func (s *Simulator) checkTLSConfigs(v *validator, list []TLSConfig, path string, kinds ...string) {
+	names := map[string]bool{}
+	for i, t := range list {
+		at := fmt.Sprintf("%stls_configs.%d.", path, i)
+		v.unique(names, t.Name, at+"name")
+		b, ok := s.bundles.get(t.CertificateBundleUUID)
+		v.add(ok && slices.Contains(kinds, b.Type), at+"certificate_bundle_uuid", "The certificate bundle '%s' does not exist.", t.CertificateBundleUUID)
+	}
+}
+
+func (s *Simulator) checkFrontend(v *validator, lb *LoadBalancer, f *Frontend, path string, names, ports map[string]bool) {
+	v.unique(names, f.Name, path+"name")
+	v.oneOf(f.Mode, path+"mode", "http", "tcp")
+	v.within(f.Port, 1, 65535, path+"port")
+	v.add(lb.hasBackend(f.DefaultBackend), path+"default_backend", "The backend '%s' does not exist.", f.DefaultBackend)
+	v.within(f.Properties.TimeoutClient, 1, 86400, path+"properties.timeout_client")
+	v.add(!f.Properties.HTTP2Enabled || len(f.TLSConfigs) > 0, path+"properties.http2_enabled",
+		"At least one certificate bundle must be attached to enable HTTP/2.")
+	for i, n := range f.Networks {
+		known := func(o LoadBalancerNetwork) bool { return o.Name == n.Name }
+		v.add(slices.ContainsFunc(lb.Networks, known), fmt.Sprintf("%snetworks.%d.name", path, i), "The network '%s' does not exist.", n.Name)
+		listener := fmt.Sprintf("%s %d", n.Name, f.Port)
+		v.add(!ports[listener], path+"port", "The port %d of the network '%s' is used by another frontend.", f.Port, n.Name)
+		ports[listener] = true
+	}
+	rules := map[string]bool{}
+	for i := range f.Rules {
+		checkRule(v, lb, &f.Rules[i], fmt.Sprintf("%srules.%d.", path, i), rules)
+	}
+	s.checkTLSConfigs(v, f.TLSConfigs, path, bundleManual, bundleDynamic)
+}
+
+func (lb *LoadBalancer) hasBackend(name string) bool {
+	return slices.ContainsFunc(lb.Backends, func(k Backend) bool { return k.Name == name })
+}
+
+const maxMatchers = 100
+
+func checkRule(v *validator, lb *LoadBalancer, r *Rule, path string, names map[string]bool) {
+	v.unique(names, r.Name, path+"name")
+	v.within(r.Priority, 0, 100, path+"priority")
+	v.oneOf(r.MatchingCondition, path+"matching_condition", "", "and", "or")
+	v.within(len(r.Matchers), 0, maxMatchers, path+"matchers")
+	v.within(len(r.Actions), 1, maxMatchers, path+"actions")
+	for i := range r.Matchers {
+		filled, reason := checkMatcher(lb, r.Matchers[i])
+		v.add(reason == "", fmt.Sprintf("%smatchers.%d", path, i), "%s", reason)
+		if reason == "" {
+			r.Matchers[i] = filled
+		}
+	}
+	for i := range r.Actions {
+		reason := checkAction(lb, r.Actions[i])
+		v.add(reason == "", fmt.Sprintf("%sactions.%d", path, i), "%s", reason)
+	}
+}
+
+var matcherTypes = map[string]func(*LoadBalancer, map[string]any) string{
+	"src_ip": checkSourceIP, "src_port": checkNumber, "body_size": checkNumber, "http_status": checkNumber,
+	"path": checkText, "url": checkText, "url_query": checkText, "host": checkValue, "http_method": checkValue,
+	"cookie": checkNamedText, "header": checkNamedText, "request_header": checkNamedText, "response_header": checkNamedText,
+	"url_param": checkNamedText, "num_members_up": checkMembersUp,
+}
+
+// checkMatcher returns the matcher with its defaults filled in, or the reason why it is not one.
+func checkMatcher(lb *LoadBalancer, raw Matcher) (Matcher, string) {
+	var m map[string]any
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, "Must be an object."
+	}
+	kind, _ := m["type"].(string)
+	check, known := matcherTypes[kind]
+	if !known {
+		return nil, fmt.Sprintf("The matcher type '%s' does not exist.", kind)
+	}
+	detail, ok := m["match_"+kind].(map[string]any)
+	if !ok {
+		return nil, fmt.Sprintf("The field 'match_%s' is required.", kind)
+	}
+	if reason := check(lb, detail); reason != "" {
+		return nil, reason
+	}
+	inverse, _ := m["inverse"].(bool)
+	filled, err := orderedJSON("type", kind, "inverse", inverse, "match_"+kind, detail)
+	if err != nil {
+		return nil, err.Error()
+	}
+	return Matcher(filled), ""
+}
+
+// orderedJSON writes an object whose fields are in the order given.
+func orderedJSON(pairs ...any) ([]byte, error) {
+	out := []byte{'{'}
+	for i := 0; i < len(pairs); i += 2 {
+		value, err := json.Marshal(pairs[i+1])
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(fmt.Appendf(out, "%q:", pairs[i]), value...)
+	}
+	return append(out, '}'), nil
+}
+
+func checkSourceIP(_ *LoadBalancer, m map[string]any) string {
+	text, _ := m["value"].(string)
+	if _, err := netip.ParseAddr(text); err == nil {
+		return ""
+	}
+	if _, err := netip.ParsePrefix(text); err == nil {
+		return ""
+	}
+	return fmt.Sprintf("'%s' is neither an IP address nor a network.", text)
+}
+
+func checkNumber(_ *LoadBalancer, m map[string]any) string {
+	switch m["method"] {
+	case "equal", "greater", "greater_or_equal", "less", "less_or_equal":
+		if _, ok := m["value"].(float64); !ok {
+			return "The field 'value' is required."
+		}
+		return ""
+	case "range":
+		return ""
+	}
+	return fmt.Sprintf("The method '%v' does not exist.", m["method"])
+}
+
+func checkText(_ *LoadBalancer, m map[string]any) string {
+	switch m["method"] {
+	case "exact", "substring", "regexp", "starts", "ends", "domain", "ip":
+		return checkValue(nil, m)
+	case "exists":
+		return ""
+	}
+	return fmt.Sprintf("The method '%v' does not exist.", m["method"])
+}
+
+func checkValue(_ *LoadBalancer, m map[string]any) string {
+	text, _ := m["value"].(string)
+	if text == "" || !printable(text) {
+		return "The field 'value' is required."
+	}
+	return ""
+}
+
+func checkNamedText(lb *LoadBalancer, m map[string]any) string {
+	name, _ := m["name"].(string)
+	if !headerName.MatchString(name) {
+		return "The field 'name' is required."
+	}
+	return checkText(lb, m)
+}
+
+func checkMembersUp(lb *LoadBalancer, m map[string]any) string {
+	name, _ := m["backend"].(string)
+	if !lb.hasBackend(name) {
+		return fmt.Sprintf("The backend '%s' does not exist.", name)
+	}
+	return checkNumber(lb, m)
+}
+
+var actionTypes = []string{"use_backend", "tcp_reject", "http_return", "http_redirect", "set_forwarded_headers",
+	"set_request_header", "set_response_header", "http_rewrite_path", "http_rewrite_uri"}
+
+// checkAction returns the reason why an action is not one, or nothing.
+func checkAction(lb *LoadBalancer, raw Action) string {
+	var a map[string]any
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return "Must be an object."
+	}
+	kind, _ := a["type"].(string)
+	if !slices.Contains(actionTypes, kind) {
+		return fmt.Sprintf("The action type '%s' does not exist.", kind)
+	}
+	detail, ok := a["action_"+kind].(map[string]any)
+	if !ok {
+		return fmt.Sprintf("The field 'action_%s' is required.", kind)
+	}
+	switch kind {
+	case "use_backend":
+		if name, _ := detail["backend"].(string); !lb.hasBackend(name) {
+			return fmt.Sprintf("The backend '%s' does not exist.", name)
+		}
+	case "http_redirect":
+		status, given := detail["status"].(float64)
+		if given && !slices.Contains([]float64{301, 302, 303, 307, 308}, status) {
+			return "The status must be one of 301, 302, 303, 307, 308."
+		}
+		location, _ := detail["location"].(string)
+		scheme, _ := detail["scheme"].(string)
+		if (location == "") == (scheme == "") {
+			return "One of 'location' and 'scheme' is required."
+		}
+	case "http_return":
+		if status, _ := detail["status"].(float64); status < 100 || status > 599 {
+			return "The status must be between 100 and 599."
+		}
+	case "set_request_header", "set_response_header":
+		if name, _ := detail["header"].(string); !headerName.MatchString(name) {
+			return "The field 'header' is required."
+		}
+	}
+	return ""
+}
