@@ -104,21 +104,24 @@ type BackendPatch struct {
 	Properties Properties `json:"properties,omitempty"`
 }
 
-// Properties are a frontend's or backend's flat properties. Those that this program does not know are kept and sent back,
-// so that a PATCH of one of them changes nothing but that one, whether the API merges or replaces.
+// Properties are a frontend's or backend's flat properties, those too that this program does not know.
 type Properties map[string]any
 
-// With returns the properties with those of changes on top, and whether that makes any difference.
+// With returns the properties with those of changes on top, and whether that makes any difference. It is what a PATCH of them
+// has to hold to change nothing else, whether the API merges it into what it has or, which is not known, puts defaults
+// in the place of what is left out. Empty values are left out: they are the defaults, and the API answers some (such as
+// "" for health_check_on_down) that it may not take back.
 func (p Properties) With(changes Properties) (Properties, bool) {
-	merged, changed := maps.Clone(p), false
-	if merged == nil {
-		merged = Properties{}
+	merged, changed := Properties{}, false
+	for key, value := range p {
+		if value != nil && value != "" && value != false {
+			merged[key] = value
+		}
 	}
 	for key, want := range changes {
-		if have, ok := p[key]; ok && sameProperty(have, want) {
-			continue
-		}
-		merged[key], changed = want, true
+		have, ok := p[key]
+		changed = changed || !ok || !sameProperty(have, want)
+		merged[key] = want
 	}
 	return merged, changed
 }

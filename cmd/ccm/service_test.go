@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/informers"
+	servicecontroller "k8s.io/cloud-provider/controllers/service"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
+)
+
+// allControllers are those that ccm runs by default.
+func allControllers(ctx context.Context, c *cluster, shared informers.SharedInformerFactory) []func() {
+	services, err := servicecontroller.New(c.provider, c.client, shared.Core().V1().Services(), shared.Core().V1().Nodes(),
+		"prod", utilfeature.DefaultFeatureGate)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return append(nodeControllers(ctx, c, shared), func() { services.Run(ctx, 4, managerMetrics()) })
+}
+
+func (c *cluster) service(name string) *v1.Service {
+	c.t.Helper()
+	service, err := c.client.CoreV1().Services("default").Get(c.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return service
+}
+
+// changeService changes a Service as a user does.
+func (c *cluster) changeService(name string, change func(*v1.Service)) {
+	c.t.Helper()
+	service := c.service(name)
+	change(service)
+	if _, err := c.client.CoreV1().Services("default").Update(c.t.Context(), service, metav1.UpdateOptions{}); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *cluster) addService(name string, protocol v1.Protocol) {
+	c.t.Helper()
+	service := &v1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-of-" + name)},
+		Spec: v1.ServiceSpec{
+			Type: v1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: v1.ServiceExternalTrafficPolicyCluster,
+			Ports: []v1.ServicePort{{Name: "http", Protocol: protocol, Port: 80, NodePort: 30080}},
+		},
+	}
+	if _, err := c.client.CoreV1().Services("default").Create(c.t.Context(), service, metav1.CreateOptions{}); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *cluster) loadBalancers() []cloud.LoadBalancer {
+	c.t.Helper()
+	all, err := c.provider.cloud.LoadBalancers(c.t.Context(), nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return all
+}
+
+func members(lb cloud.LoadBalancer) string {
+	var names []string
+	for _, backend := range lb.Backends {
+		for _, member := range backend.Members {
+			names = append(names, fmt.Sprintf("%s/%s:%d", backend.Name, member.Name, member.Port))
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+// The whole life of a Service under the real controllers: nodes join, it gets a load balancer and an address, another
+// node joins, one leaves, a port changes, it stops being a LoadBalancer and is one again, it is deleted.
+func TestServiceUnderTheRealControllers(t *testing.T) {
+	c := newCluster(t, allControllers)
+	for _, name := range []string{"worker-1", "worker-2"} {
+		c.CreateServer(t, name, zone)
+		c.addNode(newNode(name))
+	}
+	c.eventually("the nodes are initialized", func() string {
+		for _, name := range []string{"worker-1", "worker-2"} {
+			if node := c.node(name); len(node.Spec.Taints) > 0 || len(node.Status.Addresses) < 2 {
+				return name + " is not"
+			}
+		}
+		return ""
+	})
+
+	c.addService("web", v1.ProtocolTCP)
+	published := func() string {
+		if len(c.service("web").Status.LoadBalancer.Ingress) == 0 {
+			return "it has no address"
+		}
+		return ""
+	}
+	c.eventually("the Service is published", published)
+	if got := c.service("web").Status.LoadBalancer.Ingress[0].Hostname; !strings.HasSuffix(got, ".upcloudlb.com") {
+		t.Errorf("published as %q", got)
+	}
+	membersAre := func(want string) func() string {
+		return func() string {
+			all := c.loadBalancers()
+			if len(all) != 1 {
+				return fmt.Sprintf("there are %d load balancers", len(all))
+			}
+			if got := members(all[0]); got != want {
+				return "they are " + got
+			}
+			return ""
+		}
+	}
+	c.eventually("both nodes are members", membersAre("http/worker-1:30080 http/worker-2:30080"))
+
+	c.CreateServer(t, "worker-3", zone)
+	c.addNode(newNode("worker-3"))
+	c.eventually("a third is", membersAre("http/worker-1:30080 http/worker-2:30080 http/worker-3:30080"))
+	if err := c.client.CoreV1().Nodes().Delete(t.Context(), "worker-1", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("the first no longer is", membersAre("http/worker-2:30080 http/worker-3:30080"))
+
+	c.changeService("web", func(s *v1.Service) { s.Spec.Ports[0].NodePort = 30090 })
+	c.eventually("the new node port is used", membersAre("http/worker-2:30090 http/worker-3:30090"))
+
+	first := c.loadBalancers()[0].ID
+	c.changeService("web", func(s *v1.Service) { s.Spec.Type = v1.ServiceTypeClusterIP })
+	c.eventually("the account is empty", c.accountIsEmpty)
+	c.eventually("nothing of it is left on the Service", func() string {
+		service := c.service("web")
+		if len(service.Finalizers)+len(service.Status.LoadBalancer.Ingress)+len(service.Annotations) > 0 {
+			return fmt.Sprint(service.Finalizers, service.Status, service.Annotations)
+		}
+		return ""
+	})
+	c.changeService("web", func(s *v1.Service) { s.Spec.Type = v1.ServiceTypeLoadBalancer })
+	c.eventually("the Service is published again", published)
+	if second := c.loadBalancers()[0].ID; second == first || c.service("web").Annotations[loadbalancer.AnnotationID] != second {
+		t.Errorf("load balancer %s, annotations %v, before: %s", second, c.service("web").Annotations, first)
+	}
+
+	now := metav1.NewTime(time.Now())
+	c.changeService("web", func(s *v1.Service) { s.DeletionTimestamp = &now })
+	c.eventually("the Service may go", func() string {
+		if finalizers := c.service("web").Finalizers; len(finalizers) > 0 {
+			return fmt.Sprint("it is held by ", finalizers)
+		}
+		return c.accountIsEmpty()
+	})
+}
+
+func (c *cluster) accountIsEmpty() string {
+	if all := c.loadBalancers(); len(all) > 0 {
+		return fmt.Sprintf("it has %d load balancers", len(all))
+	}
+	return ""
+}
+
+func TestUDPServiceIsToldWhy(t *testing.T) {
+	c := newCluster(t, allControllers)
+	c.addService("dns", v1.ProtocolUDP)
+	c.eventually("there is an event", func() string {
+		events, err := c.client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, event := range events.Items {
+			if event.Type == v1.EventTypeWarning && event.Reason == "UnsupportedProtocol" && strings.Contains(event.Message, "80/UDP (http)") {
+				return ""
+			}
+		}
+		return fmt.Sprintf("%d events, none of them the one", len(events.Items))
+	})
+	if all := c.loadBalancers(); len(all) > 0 {
+		t.Errorf("load balancers: %+v", all)
+	}
+	now := metav1.NewTime(time.Now())
+	c.changeService("dns", func(s *v1.Service) { s.DeletionTimestamp = &now })
+	c.eventually("the Service may go", func() string {
+		if finalizers := c.service("dns").Finalizers; len(finalizers) > 0 {
+			return fmt.Sprint("it is held by ", finalizers)
+		}
+		return ""
+	})
+}
