@@ -19,7 +19,7 @@ const deleteWait = 10 * time.Second
 
 // delete deletes what is the Service's, and returns nil when it is gone.
 func (l *LoadBalancers) delete(ctx context.Context, identity Identity, service *v1.Service) error {
-	waiting, cancel := context.WithTimeout(ctx, deleteWait)
+	waiting, cancel := context.WithTimeout(ctx, l.deleteWait)
 	defer cancel()
 	for {
 		lb, err := l.find(ctx, service, identity)

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -55,6 +56,8 @@ type LoadBalancers struct {
 	client kubernetes.Interface
 	events record.EventRecorder
 	locks  keyedLocks
+
+	deleteWait time.Duration
 }
 
 var _ cloudprovider.LoadBalancer = (*LoadBalancers)(nil)
@@ -70,7 +73,7 @@ func New(config Config) *LoadBalancers {
 	if config.Status == "" {
 		config.Status = StatusHostname
 	}
-	return &LoadBalancers{config: config}
+	return &LoadBalancers{config: config, deleteWait: deleteWait}
 }
 
 // Start gives what exists only once the controller manager runs: the client that writes annotations, and the recorder of

@@ -9,10 +9,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cloud-provider/api"
 
@@ -155,25 +157,124 @@ func TestNoNodesLeaveTheMembers(t *testing.T) {
 // With UpCloud's own CCM, a POST whose answer is lost leaves a load balancer that nobody finds, and a Service that never
 // gets one.
 func TestLostAnswerOfTheCreation(t *testing.T) {
-	a := newAccount(t, simulator.Config{}, "n1")
+	for _, name := range []string{"web", "a-service-whose-name-is-so-long-that-its-load-balancer-cannot-have-it-whole"} {
+		t.Run(name, func(t *testing.T) {
+			a := newAccount(t, simulator.Config{}, "n1")
+			l := a.balancers()
+			s := service("http 80 30080")
+			s.Name = name
+			s = a.addService(s)
+			a.Inject(simulator.Fault{Operation: "POST /load-balancer", Drop: true, AfterEffect: true, Count: 1})
+			if _, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes); err == nil {
+				t.Fatal("the answer was not lost")
+			}
+			// The controller dies here, and the annotation was never written.
+			a.cloud = a.connect()
+			l = a.balancers()
+			if _, exists, err := l.GetLoadBalancer(t.Context(), "prod", a.current(s)); !exists || err != nil {
+				t.Errorf("GetLoadBalancer = %v, %v: the controller would let the Service go", exists, err)
+			}
+			a.ensure(l, s)
+			a.only()
+			a.delete(l, s)
+			if left := a.list(); len(left) > 0 {
+				t.Errorf("left in the account: %+v", left)
+			}
+		})
+	}
+}
+
+// No worker waits the minutes that a load balancer takes to come and to go, and what was published once stays published
+// while a change is under way.
+func TestWaitingIsLeftToTheController(t *testing.T) {
+	clock := simulator.NewManualClock()
+	a := newAccount(t, simulator.Config{Profile: simulator.Realistic, Clock: clock})
+	whileTimePasses(clock, func() { a.addNode("n1") })
 	l := a.balancers()
+	l.deleteWait = time.Millisecond
 	s := a.addService(service("http 80 30080"))
-	a.Inject(simulator.Fault{Operation: "POST /load-balancer", Drop: true, AfterEffect: true, Count: 1})
-	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes); err == nil {
-		t.Fatal("the answer was not lost")
+
+	ensure := func() (*v1.LoadBalancerStatus, time.Duration) {
+		t.Helper()
+		status, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes)
+		var retry *api.RetryError
+		if errors.As(err, &retry) {
+			return nil, retry.RetryAfter()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status, 0
 	}
-	// The controller dies here, and the annotation was never written.
-	a.cloud = a.connect()
-	l = a.balancers()
-	if _, exists, err := l.GetLoadBalancer(t.Context(), "prod", a.current(s)); !exists || err != nil {
-		t.Errorf("GetLoadBalancer = %v, %v: the controller would let the Service go", exists, err)
+	for range 3 {
+		if status, after := ensure(); status != nil || after <= 0 || after > 10*time.Second {
+			t.Fatalf("status %v, retry after %s, of a load balancer that is being set up", status, after)
+		}
 	}
-	a.ensure(l, s)
-	a.only()
-	a.delete(l, s)
-	if left := a.list(); len(left) > 0 {
-		t.Errorf("left in the account: %+v", left)
+	clock.Advance(10 * time.Minute)
+	status, _ := ensure()
+	if status == nil || len(status.Ingress) != 1 {
+		t.Fatalf("status %v of a load balancer that runs", status)
 	}
+	current := a.current(s)
+	current.Status.LoadBalancer = *status
+	current.Spec.Ports[0].NodePort = 30090
+	if _, err := a.client.CoreV1().Services("default").Update(t.Context(), current, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		again, after := ensure()
+		if diff := cmp.Diff(status, again); diff != "" {
+			t.Errorf("status while a change is under way: retry after %s, %s", after, diff)
+		}
+	}
+	if state := a.only().State; state.Running() {
+		t.Errorf("state %s: no change was under way", state)
+	}
+	clock.Advance(10 * time.Minute)
+
+	for range 2 {
+		err := l.EnsureLoadBalancerDeleted(t.Context(), "prod", a.current(s))
+		if err == nil || !strings.Contains(err.Error(), "is being deleted") {
+			t.Fatalf("error %v of a load balancer that is being deleted", err)
+		}
+		if _, exists, err := l.GetLoadBalancer(t.Context(), "prod", a.current(s)); !exists || err != nil {
+			t.Fatalf("GetLoadBalancer = %v, %v of a load balancer that is being deleted", exists, err)
+		}
+	}
+	for !a.only().State.Deleting() {
+		clock.Advance(time.Second)
+	}
+	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes); err == nil ||
+		!strings.Contains(err.Error(), "a new one is made when it is gone") {
+		t.Errorf("EnsureLoadBalancer while the old one goes: %v", err)
+	}
+	clock.Advance(10 * time.Minute)
+	if err := l.EnsureLoadBalancerDeleted(t.Context(), "prod", a.current(s)); err != nil {
+		t.Fatal(err)
+	}
+	if _, exists, err := l.GetLoadBalancer(t.Context(), "prod", a.current(s)); exists || err != nil {
+		t.Errorf("GetLoadBalancer = %v, %v of a load balancer that is gone", exists, err)
+	}
+}
+
+// whileTimePasses moves the clock on until do returns.
+func whileTimePasses(clock *simulator.ManualClock, do func()) {
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				clock.Advance(time.Second)
+			}
+		}
+	}()
+	defer func() { <-stopped }()
+	defer close(done)
+	do()
 }
 
 // Law: whatever call fails, whether or not it had its effect, the retry converges, and nothing is made twice or left.
