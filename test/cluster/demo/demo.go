@@ -77,6 +77,7 @@ func (d *demo) connect() error {
 	if err != nil {
 		return err
 	}
+	config.QPS, config.Burst = 50, 100
 	d.client, err = kubernetes.NewForConfig(config)
 	return err
 }
@@ -113,15 +114,19 @@ func (s step) run(ctx context.Context) (string, error) {
 	}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	var last error
 	for {
 		seen, err := s.check(ctx)
 		if err == nil {
 			return seen, nil
 		}
+		if last == nil || ctx.Err() == nil { // an error of the time's end would hide what was waited for
+			last = err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return "", fmt.Errorf("not within %s: %w", s.limit, err)
+			return "", fmt.Errorf("not within %s: %w", s.limit, last)
 		}
 	}
 }

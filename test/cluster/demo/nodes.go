@@ -56,8 +56,10 @@ func (d *demo) uninitialized(ctx context.Context) (string, error) {
 		if !tainted(node) {
 			return "", fmt.Errorf("Node %s has no taint %s", node.Name, uninitialized)
 		}
-		if len(node.Status.Addresses) > 0 {
-			return "", fmt.Errorf("Node %s has addresses before the CCM runs: %v", node.Name, node.Status.Addresses)
+		for _, address := range node.Status.Addresses {
+			if address.Type != corev1.NodeHostName {
+				return "", fmt.Errorf("Node %s has address %s before the CCM runs", node.Name, address.Address)
+			}
 		}
 	}
 	return "", nil

@@ -118,7 +118,8 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		"--advertise-address", privateGateway.Addr().String(), "--service-cluster-ip-range", serviceNetwork.String(),
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", pki("sa.key"),
 		"--service-account-signing-key-file", pki("sa.key"), "--token-auth-file", pki("tokens.csv"),
-		"--authorization-mode", "Node,RBAC", "--allow-privileged", "--cert-dir", c.pki,
+		// Components that let the API server decide who may ask them (the CCM's metrics) read the client CA from it.
+		"--client-ca-file", pki("apiserver.crt"), "--authorization-mode", "Node,RBAC", "--allow-privileged", "--cert-dir", c.pki,
 		"--kubelet-preferred-address-types", "InternalIP"); err != nil {
 		return err
 	}
@@ -164,6 +165,7 @@ func (c *Cluster) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	config.QPS, config.Burst = 50, 100
 	if c.client, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}
