@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -108,7 +109,7 @@ func (i *instance) start(ctx context.Context) error {
 		return err
 	}
 	// relative, for a socket's path has at most 107 bytes
-	cmd := exec.Command(i.program, "-W", "-S", "master.sock", "-f", "haproxy.cfg")
+	cmd := exec.Command(i.program, "-W", "-S", "unix@master.sock", "-f", "haproxy.cfg")
 	cmd.Dir = i.dir
 	cmd.SysProcAttr = processAttributes()
 	i.output = &tail{}
@@ -181,8 +182,14 @@ func (i *instance) workers(ctx context.Context) (string, error) {
 	if _, err := io.WriteString(conn, "show proc\n"); err != nil {
 		return "", err
 	}
-	out, err := io.ReadAll(conn)
-	return string(out), err
+	var status strings.Builder
+	for lines := bufio.NewScanner(conn); lines.Scan(); { // the master leaves the connection open
+		if lines.Text() == "# programs" {
+			return status.String(), nil
+		}
+		status.WriteString(lines.Text() + "\n")
+	}
+	return "", errors.New("the master process breaks its answer off")
 }
 
 // current returns the process ID of the worker that serves, of what `show proc` says.

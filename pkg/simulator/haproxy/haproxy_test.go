@@ -1,0 +1,344 @@
+package haproxy_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/haproxy"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/simulatortest"
+)
+
+const testZone = "fi-hel1"
+
+// bench is a simulator whose load balancers carry traffic.
+type bench struct {
+	*simulatortest.Server
+	network string
+}
+
+func start(t *testing.T) *bench {
+	t.Helper()
+	plane, err := haproxy.New(haproxy.Config{Dir: t.TempDir()})
+	if errors.Is(err, haproxy.ErrNoProgram) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	sim := simulatortest.Start(t, simulator.Config{LoadBalancers: plane})
+	return &bench{Server: sim, network: sim.CreateNetwork(t, "private", testZone, "172.20.0.0/24")}
+}
+
+// balance makes a load balancer with one frontend and one backend, and returns its UUID and public address.
+func (b *bench) balance(t *testing.T, port int, mode, properties string, members ...string) (uuid, address string) {
+	t.Helper()
+	var lb struct{ UUID string }
+	b.Do(t, "POST", "/load-balancer", fmt.Sprintf(`{"name":"lb-%d","plan":"development","zone":%q,
+		"networks":[{"name":"public","type":"public","family":"IPv4"},{"name":"private","type":"private","family":"IPv4","uuid":%q}],
+		"frontends":[{"name":"fe","mode":%q,"port":%d,"default_backend":"be","networks":[{"name":"public"}]}],
+		"backends":[{"name":"be","members":[%s],"properties":%s}]}`,
+		port, testZone, b.network, mode, port, strings.Join(members, ","), properties), &lb)
+	b.running(t, lb.UUID)
+	return lb.UUID, net.JoinHostPort(b.publicAddress(t, lb.UUID), fmt.Sprint(port))
+}
+
+type service struct {
+	OperationalState string `json:"operational_state"`
+	Nodes            []struct {
+		OperationalState string `json:"operational_state"`
+		Networks         []struct {
+			Type        string
+			IPAddresses []struct{ Address string } `json:"ip_addresses"`
+		}
+	}
+}
+
+func (b *bench) get(t *testing.T, uuid string) service {
+	t.Helper()
+	var lb service
+	b.Do(t, "GET", "/load-balancer/"+uuid, "", &lb)
+	return lb
+}
+
+func (b *bench) running(t *testing.T, uuid string) {
+	t.Helper()
+	until(t, "the load balancer runs", func() error {
+		lb := b.get(t, uuid)
+		if len(lb.Nodes) > 0 && lb.Nodes[0].OperationalState == "failing" {
+			t.Fatal("the load balancer is failing")
+		}
+		if lb.OperationalState != "running" {
+			return fmt.Errorf("%+v", lb)
+		}
+		return nil
+	})
+}
+
+func (b *bench) publicAddress(t *testing.T, uuid string) string {
+	t.Helper()
+	for _, n := range b.get(t, uuid).Nodes[0].Networks {
+		if n.Type == "public" {
+			return n.IPAddresses[0].Address
+		}
+	}
+	t.Fatal("no public address")
+	return ""
+}
+
+func until(t *testing.T, what string, check func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waiting until %s: %v", what, err)
+		}
+	}
+}
+
+// web is a member that says its name.
+func web(t *testing.T, name string) (member string) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s", name, r.Header.Get("X-Forwarded-For"))
+	}))
+	t.Cleanup(server.Close)
+	return memberAt(name, server.Listener.Addr().String())
+}
+
+func memberAt(name, address string) string {
+	host, port, _ := net.SplitHostPort(address)
+	return fmt.Sprintf(`{"name":%q,"ip":%q,"port":%s,"weight":100,"max_sessions":1000,"enabled":true,"type":"static"}`, name, host, port)
+}
+
+func get(t *testing.T, url string) (status int, body string) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+func TestTCPIsSpreadOverMembersAndFollowsChanges(t *testing.T) {
+	b := start(t)
+	uuid, address := b.balance(t, 18081, "tcp", "{}", web(t, "one"), web(t, "two"))
+	seen := map[string]bool{}
+	for range 4 {
+		_, body := get(t, "http://"+address)
+		seen[strings.TrimSpace(body)] = true
+	}
+	if !seen["one"] || !seen["two"] {
+		t.Errorf("members that answered: %v", seen)
+	}
+	b.Do(t, "PATCH", "/load-balancer/"+uuid+"/backends/be", `{"members":[`+web(t, "three")+`]}`, nil)
+	b.running(t, uuid)
+	for range 4 {
+		if _, body := get(t, "http://"+address); strings.TrimSpace(body) != "three" {
+			t.Errorf("after the change %q answered", body)
+		}
+	}
+}
+
+func TestChangeKeepsOpenConnections(t *testing.T) {
+	b := start(t)
+	echo, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer echo.Close()
+	go func() { // ends when the listener is closed
+		for {
+			conn, err := echo.Accept()
+			if err != nil {
+				return
+			}
+			go func() { io.Copy(conn, conn); conn.Close() }()
+		}
+	}()
+	uuid, address := b.balance(t, 18082, "tcp", "{}", memberAt("echo", echo.Addr().String()))
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	say := func(text string) {
+		t.Helper()
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprintln(conn, text)
+		got, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil || got != text+"\n" {
+			t.Fatalf("said %q, heard %q, %v", text, got, err)
+		}
+	}
+	say("before the change")
+	b.Do(t, "POST", "/load-balancer/"+uuid+"/backends/be/members", web(t, "more"), nil)
+	b.running(t, uuid)
+	say("after the change")
+}
+
+func TestHTTPRulesDecide(t *testing.T) {
+	b := start(t)
+	uuid, address := b.balance(t, 18083, "http", "{}", web(t, "default"))
+	service := "/load-balancer/" + uuid
+	b.Do(t, "POST", service+"/backends", `{"name":"other","members":[`+web(t, "other")+`]}`, nil)
+	for _, rule := range []string{
+		`{"name":"teapot","priority":90,"matchers":[{"type":"path","match_path":{"method":"exact","value":"/teapot"}}],
+			"actions":[{"type":"http_return","action_http_return":{"status":418,"content_type":"text/plain","payload":"SSdtIGEgdGVhcG90"}}]}`,
+		`{"name":"moved","priority":80,"matchers":[{"type":"path","match_path":{"method":"starts","value":"/old"}}],
+			"actions":[{"type":"http_redirect","action_http_redirect":{"location":"https://example.com/it's new","status":301}}]}`,
+		`{"name":"other","priority":70,"matchers":[{"type":"path","match_path":{"method":"starts","value":"/other"}},
+			{"type":"http_method","match_http_method":{"value":"POST"},"inverse":true}],
+			"actions":[{"type":"set_forwarded_headers","action_set_forwarded_headers":{}},{"type":"use_backend","action_use_backend":{"backend":"other"}}]}`,
+	} {
+		b.Do(t, "POST", service+"/frontends/fe/rules", rule, nil)
+	}
+	b.running(t, uuid)
+	for path, want := range map[string]string{"/": "200 default", "/teapot": "418 I'm a teapot", "/old/page": "301", "/other/x": "200 other 127.0.0.1"} {
+		status, body := get(t, "http://"+address+path)
+		if got := strings.TrimSpace(fmt.Sprint(status, " ", body)); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}
+
+func TestProxyProtocolTellsTheClient(t *testing.T) {
+	b := start(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	lines := make(chan string, 16)
+	go func() { // ends when the listener is closed
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			line, _ := bufio.NewReader(conn).ReadString('\n')
+			conn.Close()
+			if !strings.Contains(line, "UNKNOWN") { // health checks
+				lines <- line
+			}
+		}
+	}()
+	_, address := b.balance(t, 18084, "tcp", `{"outbound_proxy_protocol":"v1"}`, memberAt("listener", listener.Addr().String()))
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintln(conn, "hello")
+	local := conn.LocalAddr().(*net.TCPAddr)
+	want := fmt.Sprintf("PROXY TCP4 %s ", local.IP)
+	for {
+		select {
+		case line := <-lines:
+			if strings.HasPrefix(line, want) && strings.Contains(line, fmt.Sprintf(" %d ", local.Port)) {
+				return
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("no line begins with %q", want)
+		}
+	}
+}
+
+func TestUnhealthyMembersGetNoTraffic(t *testing.T) {
+	b := start(t)
+	sick := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/health" {
+			w.WriteHeader(503)
+		}
+		io.WriteString(w, "sick")
+	}))
+	defer sick.Close()
+	_, address := b.balance(t, 18085, "tcp",
+		`{"health_check_type":"http","health_check_url":"/health","health_check_interval":1,"health_check_fall":1}`,
+		web(t, "well"), memberAt("sick", sick.Listener.Addr().String()))
+	until(t, "ten requests in a row reach the healthy member", func() error {
+		for range 10 {
+			if _, body := get(t, "http://"+address); strings.TrimSpace(body) != "well" {
+				return errors.New(body + " answered")
+			}
+		}
+		return nil
+	})
+}
+
+func TestDeletionEndsTheListener(t *testing.T) {
+	b := start(t)
+	uuid, address := b.balance(t, 18086, "tcp", "{}", web(t, "one"))
+	get(t, "http://"+address)
+	b.Do(t, "DELETE", "/load-balancer/"+uuid, "", nil)
+	until(t, "the load balancer is gone", func() error {
+		if status, body := b.Raw(t, "GET", "/load-balancer/"+uuid, ""); status != 404 {
+			return fmt.Errorf("%d %s", status, body)
+		}
+		return nil
+	})
+	if conn, err := net.Dial("tcp", address); err == nil {
+		conn.Close()
+		t.Error("the address still answers")
+	}
+}
+
+func TestRefusedConfigurationLeavesTheFormerRunning(t *testing.T) {
+	plane, err := haproxy.New(haproxy.Config{Dir: t.TempDir()})
+	if errors.Is(err, haproxy.ErrNoProgram) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plane.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "one") }))
+	defer server.Close()
+	member := netip.MustParseAddrPort(server.Listener.Addr().String())
+	listen, err := plane.Listen(netip.MustParseAddr("198.18.0.9"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	frontend := simulator.Frontend{Name: "fe", Mode: "http", Port: 18087, DefaultBackend: "be", Networks: []simulator.FrontendNetwork{{Name: "public"}},
+		Properties: simulator.FrontendProperties{TimeoutClient: 10}}
+	spec := simulator.LoadBalancerSpec{
+		Addresses: map[string][]netip.Addr{"public": {listen}},
+		LoadBalancer: simulator.LoadBalancer{UUID: "0a000000-0000-4000-8000-000000000001", ConfiguredStatus: "started",
+			Frontends: []simulator.Frontend{frontend},
+			Backends: []simulator.Backend{{Name: "be", Members: []simulator.Member{{Name: "m", IP: member.Addr().String(), Port: int(member.Port()), Weight: 1, Enabled: true}},
+				Properties: simulator.BackendProperties{TimeoutServer: 10, TimeoutTunnel: 10, HealthCheckInterval: 1, HealthCheckFall: 1, HealthCheckRise: 1}}}},
+	}
+	if err := plane.Apply(context.Background(), spec); err != nil {
+		t.Fatal(err)
+	}
+	broken := spec
+	frontend.Rules = []simulator.Rule{{Name: "r", Matchers: []simulator.Matcher{simulator.Matcher(`{"type":"path","match_path":{"method":"regexp","value":"("}}`)},
+		Actions: []simulator.Action{simulator.Action(`{"type":"tcp_reject","action_tcp_reject":{}}`)}}}
+	broken.LoadBalancer.Frontends = []simulator.Frontend{frontend}
+	if err := plane.Apply(context.Background(), broken); err == nil {
+		t.Error("a regular expression that is none was accepted")
+	}
+	if status, body := get(t, fmt.Sprintf("http://%s:18087", listen)); status != 200 || body != "one" {
+		t.Errorf("after the refusal: %d %s", status, body)
+	}
+}
