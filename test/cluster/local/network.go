@@ -59,6 +59,10 @@ func makeFabric() (*machine.Namespace, error) {
 	if err := fabric.AddBridge(privateBridge, privateGateway); err != nil {
 		return nil, err
 	}
+	// A program that asks for a Service before its node's kube-proxy is ready must hear at once that it is too early.
+	if err := fabric.Refuse(serviceNetwork); err != nil {
+		return nil, err
+	}
 	return fabric, fabric.AddAddress(privateBridge, metadata)
 }
 

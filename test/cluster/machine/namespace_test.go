@@ -2,9 +2,11 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"testing"
 )
 
@@ -79,5 +81,25 @@ func TestDoLeavesOtherThreadsAlone(t *testing.T) {
 		if now, err := os.Readlink("/proc/thread-self/ns/net"); err != nil || now != before {
 			t.Fatalf("a thread is in %s, want %s (%v)", now, before, err)
 		}
+	}
+}
+
+func TestRefusedTrafficHearsSoAtOnce(t *testing.T) {
+	gateway, node := newNamespace(t), newNamespace(t)
+	if err := gateway.AddBridge("lan", netip.MustParsePrefix("198.51.100.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	if err := gateway.Connect("lan", node, "eth0", "port-1", netip.MustParsePrefix("198.51.100.2/24")); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr("198.51.100.1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := gateway.Refuse(netip.MustParsePrefix("203.0.113.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := node.Dial(t.Context(), "tcp", "203.0.113.1:80")
+	if !errors.Is(err, syscall.EHOSTUNREACH) {
+		t.Errorf("dialling a refused address: %v, want %v", err, syscall.EHOSTUNREACH)
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 func (n *Namespace) netlink() (*netlink.Handle, error) {
@@ -105,6 +107,23 @@ func (n *Namespace) AddRoute(destination netip.Prefix, via netip.Addr) error {
 	defer handle.Close()
 	if err := handle.RouteAdd(&netlink.Route{Dst: ipNet(destination), Gw: via.AsSlice()}); err != nil {
 		return fmt.Errorf("route %s via %s: %w", destination, via, err)
+	}
+	return nil
+}
+
+// Refuse answers traffic for destination that arrives to be passed on with "unreachable", as a gateway does; without it
+// a namespace says nothing, and whoever asks waits for an answer until a timeout.
+func (n *Namespace) Refuse(destination netip.Prefix) error {
+	if err := n.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) }); err != nil {
+		return fmt.Errorf("make the namespace a gateway: %w", err)
+	}
+	handle, err := n.netlink()
+	if err != nil {
+		return err
+	}
+	defer handle.Close()
+	if err := handle.RouteAdd(&netlink.Route{Dst: ipNet(destination), Type: unix.RTN_UNREACHABLE}); err != nil {
+		return fmt.Errorf("refuse %s: %w", destination, err)
 	}
 	return nil
 }
