@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -21,9 +22,9 @@ const (
 type certificateBundle struct {
 	Certificate      string   `json:"certificate,omitempty"` // base64 of PEM, like all three
 	CreatedAt        stamp    `json:"created_at"`
-	Hostnames        []string `json:"hostnames,omitempty"`
+	Hostnames        []string `json:"hostnames"`
 	Intermediates    string   `json:"intermediates,omitempty"`
-	KeyType          string   `json:"key_type,omitempty"`
+	KeyType          string   `json:"key_type"`
 	Labels           []Label  `json:"labels"`
 	Name             string   `json:"name"`
 	NotAfter         stamp    `json:"not_after"`
@@ -168,7 +169,7 @@ func (s *Simulator) challengeDomain(*call) (any, error) {
 	return challengeDomain{"ssl-acme-challenge.upcloudlb.com"}, nil
 }
 
-// checkBundle also takes the times from the certificate.
+// checkBundle also fills in what a certificate says of itself.
 func (s *Simulator) checkBundle(b *certificateBundle) error {
 	var v validator
 	v.add(componentName.MatchString(b.Name), "name", nameReason)
@@ -185,10 +186,10 @@ func (s *Simulator) checkBundle(b *certificateBundle) error {
 	case bundleManual:
 		_, err := tls.X509KeyPair(decodePEM(b.Certificate), decodePEM(b.privateKey))
 		v.add(err == nil, "certificate", "The certificate and the private key are not valid, or not a pair.")
-		b.readTimes()
+		b.readCertificate()
 	case bundleAuthority:
 		v.add(x509.NewCertPool().AppendCertsFromPEM(decodePEM(b.Certificate)), "certificate", "The certificate is not valid.")
-		b.readTimes()
+		b.readCertificate()
 	}
 	if len(v.invalid) > 0 {
 		return invalid(v.invalid...)
@@ -204,13 +205,23 @@ func decodePEM(text string) []byte {
 	return b
 }
 
-func (b *certificateBundle) readTimes() {
+// readCertificate fills in what the certificate itself says.
+func (b *certificateBundle) readCertificate() {
 	block, _ := pem.Decode(decodePEM(b.Certificate))
 	if block == nil {
 		return
 	}
-	if c, err := x509.ParseCertificate(block.Bytes); err == nil {
-		b.NotBefore, b.NotAfter = stamp(c.NotBefore), stamp(c.NotAfter)
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return
+	}
+	b.NotBefore, b.NotAfter = stamp(c.NotBefore), stamp(c.NotAfter)
+	b.Hostnames = c.DNSNames
+	if len(b.Hostnames) == 0 {
+		b.Hostnames = []string{c.Subject.CommonName} // [""] when there is none, as recorded
+	}
+	if b.Type == bundleManual {
+		b.KeyType = strings.ToLower(c.PublicKeyAlgorithm.String())
 	}
 }
 

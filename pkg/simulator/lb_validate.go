@@ -134,7 +134,7 @@ func (s *Simulator) checkBackend(v *validator, lb *LoadBalancer, k *Backend, pat
 	for i := range k.Members {
 		checkMember(v, &k.Members[i], fmt.Sprintf("%smembers.%d.", path, i), members)
 	}
-	s.checkTLSConfigs(v, k.TLSConfigs, path, bundleAuthority)
+	s.checkTLSConfigs(v, k.TLSConfigs, path, bundleAuthority, bundleManual)
 }
 
 var (

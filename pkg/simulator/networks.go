@@ -308,12 +308,34 @@ func (n *network) changeIPNetworks(asked []ipNetwork) error {
 			}
 			asked[i].Address = or(asked[i].Address, now.Address)
 			asked[i].Gateway = or(asked[i].Gateway, now.Gateway)
+			asked[i].DHCPRoutesConfiguration = now.DHCPRoutesConfiguration.changed(asked[i].DHCPRoutesConfiguration)
 			if asked[i].Address != now.Address {
 				return badRequest("IP_NETWORK_ADDRESS_INVALID", "The address of an IP network cannot be changed.")
 			}
 		}
 	}
 	return n.setIPNetworks(asked)
+}
+
+// changed returns the configuration after a change: lists that it leaves out stay, as recorded.
+func (c *dhcpRouteConf) changed(by *dhcpRouteConf) *dhcpRouteConf {
+	if by == nil || c == nil {
+		return c
+	}
+	next, before := *by, c.AutoPopulation
+	a := &next.AutoPopulation
+	for _, list := range []struct {
+		to   *[]string
+		from []string
+	}{
+		{&a.ExcludeBySource, before.ExcludeBySource}, {&a.FilterByDestination, before.FilterByDestination},
+		{&a.FilterByRouteType, before.FilterByRouteType},
+	} {
+		if *list.to == nil {
+			*list.to = list.from
+		}
+	}
+	return &next
 }
 
 func (s *Simulator) deleteNetwork(c *call) (any, error) {

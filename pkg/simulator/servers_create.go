@@ -57,7 +57,8 @@ type serverDisk struct {
 	Labels     *[]Label           `json:"labels"`
 }
 
-var hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,62})?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62})?)*\.?$`)
+// hostnamePattern sets no limit to a label: a recording has one of 64 characters.
+var hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]*(\.[A-Za-z0-9][A-Za-z0-9-]*)*$`)
 
 const maxHostname = 128
 

@@ -91,6 +91,10 @@ func renderFrontend(b *bytes.Buffer, spec simulator.LoadBalancerSpec, f simulato
 	if len(listen) == 0 {
 		return nil
 	}
+	certificates := usable(spec, f.TLSConfigs)
+	if len(f.TLSConfigs) > 0 && len(certificates) == 0 {
+		return nil // no certificate has been issued yet
+	}
 	fmt.Fprintf(b, "frontend fe_%s\n  mode %s\n", f.Name, f.Mode)
 	options := ""
 	if p := f.Properties.InboundProxyProtocol; p != nil && *p {
@@ -98,8 +102,8 @@ func renderFrontend(b *bytes.Buffer, spec simulator.LoadBalancerSpec, f simulato
 	}
 	if len(f.TLSConfigs) > 0 {
 		options += " ssl"
-		for _, t := range f.TLSConfigs {
-			options += " crt " + certificatePath(dir, t.CertificateBundleUUID)
+		for _, uuid := range certificates {
+			options += " crt " + certificatePath(dir, uuid)
 		}
 		if f.Properties.HTTP2Enabled {
 			options += " alpn h2,http/1.1"
@@ -120,6 +124,17 @@ func renderFrontend(b *bytes.Buffer, spec simulator.LoadBalancerSpec, f simulato
 	return nil
 }
 
+// usable returns the bundles that have a certificate.
+func usable(spec simulator.LoadBalancerSpec, list []simulator.TLSConfig) []string {
+	var out []string
+	for _, t := range list {
+		if bytes.Contains(spec.Certificates[t.CertificateBundleUUID], []byte("BEGIN CERTIFICATE")) {
+			out = append(out, t.CertificateBundleUUID)
+		}
+	}
+	return out
+}
+
 func renderBackend(b *bytes.Buffer, be simulator.Backend, mode string, spec simulator.LoadBalancerSpec, dir string) {
 	p := be.Properties
 	fmt.Fprintf(b, "backend %s\n  mode %s\n  balance roundrobin\n  timeout server %ds\n  timeout tunnel %ds\n",
@@ -138,7 +153,7 @@ func renderBackend(b *bytes.Buffer, be simulator.Backend, mode string, spec simu
 		server += " send-proxy-v2 check-send-proxy"
 	}
 	if p.TLSEnabled {
-		server += tlsToMembers(be, dir)
+		server += tlsToMembers(spec, be, dir)
 	}
 	for _, m := range be.Members {
 		renderMember(b, be, m, mode, server)
@@ -146,15 +161,21 @@ func renderBackend(b *bytes.Buffer, be simulator.Backend, mode string, spec simu
 	b.WriteString("\n")
 }
 
-func tlsToMembers(be simulator.Backend, dir string) string {
-	out := " ssl"
-	switch {
-	case !be.Properties.TLSVerify:
+// tlsToMembers uses a bundle with a key as the load balancer's own certificate, one without as the members' authority.
+func tlsToMembers(spec simulator.LoadBalancerSpec, be simulator.Backend, dir string) string {
+	out, authority := " ssl", "@system-ca"
+	for _, t := range be.TLSConfigs {
+		path := certificatePath(dir, t.CertificateBundleUUID)
+		if bytes.Contains(spec.Certificates[t.CertificateBundleUUID], []byte("PRIVATE KEY-----")) {
+			out += " crt " + path
+		} else {
+			authority = path
+		}
+	}
+	if be.Properties.TLSVerify {
+		out += " verify required ca-file " + authority
+	} else {
 		out += " verify none"
-	case len(be.TLSConfigs) > 0:
-		out += " verify required ca-file " + certificatePath(dir, be.TLSConfigs[0].CertificateBundleUUID)
-	default:
-		out += " verify required ca-file @system-ca"
 	}
 	if be.Properties.HTTP2Enabled {
 		out += " alpn h2,http/1.1"
