@@ -8,7 +8,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build csi-driver, ccm and upcloud-sim into build/bin
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$$(hack/version)" -o $(BUILD)/bin/ ./cmd/...
+	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=$$(hack/version)" -o $(BUILD)/bin/ ./cmd/...
 
 demo: cluster ## show the main job on a real local Kubernetes (as root); KEEP=1 leaves it up
 	$(CLUSTER) demo $(if $(KEEP),--keep)
@@ -33,7 +33,7 @@ cluster:
 	@if [ "$$(id -u)" != 0 ]; then echo "The local Kubernetes is made of namespaces, mounts and loop devices: run as root, for example sudo -E make $(firstword $(MAKECMDGOALS))." >&2; exit 1; fi
 	@hack/install-packages demo
 	@mkdir -p $(BUILD)/cluster
-	cd test/cluster && CGO_ENABLED=0 go build -o ../../$(BUILD)/cluster/cluster .
+	cd test/cluster && CGO_ENABLED=0 go build -buildvcs=false -o ../../$(BUILD)/cluster/cluster .
 
 .PHONY: help build demo up demo-down test lint clean cluster
 .DEFAULT_GOAL := help

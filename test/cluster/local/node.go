@@ -22,6 +22,9 @@ type node struct {
 	config string // folder of its configuration files
 }
 
+// mounted is where the node sees a folder of the host.
+func (n node) mounted(name string) string { return filepath.Join(n.dir, "host", name) }
+
 func (c *Cluster) startNodes(ctx context.Context) error {
 	network, err := c.makePrivateNetwork(ctx)
 	if err != nil {
@@ -61,7 +64,7 @@ func (c *Cluster) startNode(ctx context.Context, i int, network string) error {
 	defer signal.Close()
 	process, err := c.startProcess(machine.Program{
 		Name: n.name, Args: []string{c.self, "machine", initPath}, Clone: machine.InitClone, Stdin: ready,
-		Env: []string{"PATH=" + c.config.Containerd + ":" + c.config.Kubernetes + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+		Env: []string{"PATH=" + n.mounted("containerd") + ":" + n.mounted("kubernetes") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 	})
 	if err != nil {
 		return err
@@ -124,21 +127,28 @@ func (c *Cluster) nodeInit(n node, logDir string) machine.InitConfig {
 	config := func(name string) string { return filepath.Join(n.config, name) }
 	init := machine.InitConfig{
 		Hostname: n.name,
-		LogDir:   logDir,
+		LogDir:   n.mounted("log"),
 		Mounts: []machine.Mount{
+			// What the node takes from the host gets a place of its own first: the host's may lie under what is hidden next.
+			{Source: c.config.Kubernetes, Target: n.mounted("kubernetes")},
+			{Source: c.config.Containerd, Target: n.mounted("containerd")},
+			{Source: logDir, Target: n.mounted("log")},
 			{Source: filepath.Join(disksDir, "servers", n.server, "by-id"), Target: byIDDir},
 			{Target: "/run"},
 			{Target: "/var/lib"},
 			{Target: "/var/log"},
 			{Source: filepath.Join(n.dir, "kubelet"), Target: "/var/lib/kubelet"},
 			{Source: filepath.Join(n.dir, "containerd"), Target: "/var/lib/containerd"},
-			{Source: logDir + "/pods", Target: "/var/log/pods"},
+			{Source: filepath.Join(n.mounted("log"), "pods"), Target: "/var/log/pods"},
 		},
 		Services: []machine.Service{
 			{Name: "containerd", Args: []string{"containerd", "--config", config("containerd.toml")}, Wait: containerdSocket},
 		},
 	}
 	for i, archive := range c.config.Images {
+		images := n.mounted(fmt.Sprintf("images-%d", i+1))
+		init.Mounts = append([]machine.Mount{{Source: filepath.Dir(archive), Target: images}}, init.Mounts...)
+		archive = filepath.Join(images, filepath.Base(archive))
 		init.Services = append(init.Services, machine.Service{Name: fmt.Sprintf("import-images-%d", i+1), Once: true,
 			Args: []string{"ctr", "--address", containerdSocket, "--namespace", "k8s.io", "images", "import", "--local", archive}})
 	}

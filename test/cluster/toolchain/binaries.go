@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -83,7 +84,8 @@ func Programs(ctx context.Context, paths Paths) error {
 
 // goTool runs the go command without cgo: the programs run in images and namespaces where the host's libraries are not.
 func goTool(ctx context.Context, dir string, env []string, args ...string) error {
-	command := exec.CommandContext(ctx, "go", args...)
+	// Version control is left out: a clone that belongs to another user than root would stop the build.
+	command := exec.CommandContext(ctx, "go", slices.Insert(args, 1, "-buildvcs=false")...)
 	command.Dir = dir
 	command.Env = append(append(os.Environ(), "CGO_ENABLED=0"), env...)
 	return run(command)
