@@ -110,6 +110,9 @@ func (o options) up(ctx context.Context) error {
 
 // launch builds what is missing and starts the cluster.
 func (o options) launch(ctx context.Context, progress *progress) (*local.Handle, local.Status, error) {
+	if err := local.CheckFree(); err != nil {
+		return nil, local.Status{}, err
+	}
 	config, err := o.build(ctx, progress)
 	if err != nil {
 		return nil, local.Status{}, err

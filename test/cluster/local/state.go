@@ -73,6 +73,15 @@ func lock() (net.Listener, error) {
 	return listener, err
 }
 
+// CheckFree says whether a cluster could be started on this machine, before time is spent on preparing one.
+func CheckFree() error {
+	listener, err := lock()
+	if err != nil {
+		return err
+	}
+	return listener.Close()
+}
+
 // sweep removes everything of a cluster whose processes have ended. It is called under the lock.
 func sweep() error {
 	err := errors.Join(detachLoopDevices(), machine.RemoveCgroups(cgroupPrefix))

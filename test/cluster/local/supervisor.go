@@ -97,7 +97,8 @@ func Launch(ctx context.Context, config Config, report func(line string)) (*Hand
 	stop := context.AfterFunc(ctx, func() { _ = input.Close() })
 	defer stop()
 	if err := readSteps(output, report); err != nil {
-		return nil, errors.Join(err, h.Down())
+		_ = h.Down() // its exit status says nothing that its last words have not said
+		return nil, err
 	}
 	return h, nil
 }
