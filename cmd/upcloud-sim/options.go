@@ -69,7 +69,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 	f.StringVar(&o.disks, "disks", "none", "what storages are made of: none (API only) or loop (sparse files on loop devices; needs root)")
 	f.StringVar(&o.disksDir, "disks-dir", "", "`folder` for the disks of --disks loop; links to a server's disks appear in\n"+
 		"FOLDER/servers/UUID/by-id (default: a temporary folder)")
-	f.StringVar(&o.loadBalancers, "load-balancers", "none", "what load balancers are made of: none (API only) or haproxy (real traffic)")
+	f.StringVar(&o.loadBalancers, "load-balancers", "none",
+		"what load balancers are made of: none (API only) or haproxy (real traffic)")
 	f.StringVar(&o.loadBalancerInterface, "load-balancer-interface", "",
 		"network `interface` that gets the load balancers' addresses (default: they listen on 127.64.0.1 and up)")
 	f.StringVar(&o.loadBalancersDir, "load-balancers-dir", "", "`folder` for HAProxy's files (default: a temporary folder)")
@@ -97,7 +98,8 @@ func (o *options) config() (simulator.Config, error) {
 		return cfg, fmt.Errorf("--profile: %w", err)
 	}
 	if cfg.PublicNetwork, err = netip.ParsePrefix(o.publicNetwork); err != nil || !cfg.PublicNetwork.Addr().Is4() || cfg.PublicNetwork.Bits() > 24 {
-		return cfg, fmt.Errorf("--public-network %q: give an IPv4 prefix of /24 or larger, such as 198.18.0.0/15", o.publicNetwork)
+		return cfg, fmt.Errorf("--public-network %q: give an IPv4 prefix of /24 or larger, such as 198.18.0.0/15",
+			o.publicNetwork)
 	}
 	if err := oneOf("--disks", o.disks, "none", "loop"); err != nil {
 		return cfg, err

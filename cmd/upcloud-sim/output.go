@@ -16,7 +16,8 @@ func banner(out io.Writer, o *options, cfg simulator.Config, api []net.Listener)
 	var b strings.Builder
 	fmt.Fprintf(&b, "upcloud-sim %s: a local UpCloud at %s (profile %s)\n\n", version, url, cfg.Profile)
 	if cfg.Username != "" {
-		fmt.Fprintf(&b, "  curl -u %s:%s %s/1.3/account\n", cfg.Username, shown(cfg.Password, simulator.DefaultPassword, "PASSWORD"), url)
+		fmt.Fprintf(&b, "  curl -u %s:%s %s/1.3/account\n", cfg.Username, shown(cfg.Password, simulator.DefaultPassword,
+			"PASSWORD"), url)
 		fmt.Fprintf(&b, "  export UPCLOUD_DEBUG_API_BASE_URL=%s UPCLOUD_USERNAME=%s UPCLOUD_PASSWORD=%s\n", url, cfg.Username,
 			shown(cfg.Password, simulator.DefaultPassword, "PASSWORD"))
 	} else {

@@ -3,7 +3,6 @@ package simulator
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -202,5 +201,3 @@ func (s *Simulator) encodeResult(rt route, c *call, result any, err error) answe
 	}
 	return encode(c.status, contentType, result)
 }
-
-var errClosed = errors.New("the simulator is closed")

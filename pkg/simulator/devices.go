@@ -110,7 +110,8 @@ func (v *server) checkDeviceLimits() error {
 	}
 	if len(v.devices)+len(v.nics) >= maxDevicesAndNICs {
 		return conflict("STORAGE_DEVICE_LIMIT_REACHED",
-			"The server %s has %d storage devices and network interfaces, which is the most it can have.", v.uuid, maxDevicesAndNICs)
+			"The server %s has %d storage devices and network interfaces, which is the most it can have.", v.uuid,
+			maxDevicesAndNICs)
 	}
 	return nil
 }
@@ -177,13 +178,17 @@ func (s *Simulator) attachable(v *server, uuid, deviceType string) (*storage, er
 	case st.public():
 		return nil, conflict("PUBLIC_STORAGE_ATTACH", "The storage %s is public and cannot be attached.", uuid)
 	case st.kind != kindNormal:
-		return nil, conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be attached.", uuid, st.kind)
+		return nil, conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be attached.", uuid,
+			st.kind)
 	case len(st.servers) > 0:
-		return nil, conflict("STORAGE_ATTACHED_AS_DISK", "The storage %s is already attached to the server %s.", uuid, st.servers[0])
+		return nil, conflict("STORAGE_ATTACHED_AS_DISK", "The storage %s is already attached to the server %s.", uuid,
+			st.servers[0])
 	case st.reserved != "":
-		return nil, conflict("STORAGE_ATTACHED_AS_DISK", "The storage %s is already attached to the server %s.", uuid, st.reserved)
+		return nil, conflict("STORAGE_ATTACHED_AS_DISK", "The storage %s is already attached to the server %s.", uuid,
+			st.reserved)
 	case st.zone != v.zone:
-		return nil, conflict("ZONE_MISMATCH", "The storage %s is in the zone %s, the server %s in %s.", uuid, st.zone, v.uuid, v.zone)
+		return nil, conflict("ZONE_MISMATCH", "The storage %s is in the zone %s, the server %s in %s.", uuid, st.zone,
+			v.uuid, v.zone)
 	}
 	return st, requireOnline(st)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 )
 
 func unmarshalString(b []byte, to *string) error { return json.Unmarshal(b, to) }
@@ -128,7 +127,7 @@ func (s *Simulator) addNICs(v *server, asked *networkingRequest) error {
 		return badRequest("INTERFACES_MISSING", "A server needs one interface at least.")
 	}
 	for _, r := range asked.Interfaces.Interface {
-		if err := s.addNIC(v, r); err != nil {
+		if _, err := s.addNIC(v, r); err != nil {
 			s.dropNICs(v)
 			return err
 		}
@@ -142,18 +141,18 @@ func (s *Simulator) dropNICs(v *server) {
 	}
 }
 
-func (s *Simulator) addNIC(v *server, r interfaceRequest) error {
+func (s *Simulator) addNIC(v *server, r interfaceRequest) (*nic, error) {
 	index := int(r.Index)
 	if index == 0 {
 		index = v.freeIndex()
 	}
 	if v.nic(index) != nil {
-		return conflict("INTERFACE_EXISTS", "The server %s has an interface %d.", v.uuid, index)
+		return nil, conflict("INTERFACE_EXISTS", "The server %s has an interface %d.", v.uuid, index)
 	}
 	n := &nic{index: index, kind: r.Type, server: v, mac: s.newMAC(), sourceIPFiltering: true}
 	if r.SourceIPFiltering != nil {
 		if !*r.SourceIPFiltering && r.Type != networkPrivate {
-			return badRequest("SOURCE_IP_FILTERING_INVALID", "Only private interfaces can do without source IP filtering.")
+			return nil, badRequest("SOURCE_IP_FILTERING_INVALID", "Only private interfaces can do without source IP filtering.")
 		}
 		n.sourceIPFiltering = bool(*r.SourceIPFiltering)
 	}
@@ -164,15 +163,15 @@ func (s *Simulator) addNIC(v *server, r interfaceRequest) error {
 	}
 	var err error
 	if n.network, err = s.networkFor(v.zone, r, asked[0].Family); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.giveAddresses(n, asked); err != nil {
-		return err
+		return nil, err
 	}
 	s.interfaces[n.mac] = n
 	v.nics = append(v.nics, n)
 	slices.SortFunc(v.nics, func(a, b *nic) int { return a.index - b.index })
-	return nil
+	return n, nil
 }
 
 // networkFor returns the network an interface is to be on: the one named for private interfaces, the zone's own else.
@@ -226,7 +225,8 @@ func (s *Simulator) giveAddresses(n *nic, asked []addressRequest) error {
 }
 
 func (s *Simulator) giveAddress(n *nic, addr netip.Addr, floating bool) *ipAddress {
-	a := &ipAddress{addr: addr, access: n.kind, floating: floating, zone: n.server.zone, network: n.network, nic: n, releasePolicy: "release"}
+	a := &ipAddress{addr: addr, access: n.kind, floating: floating, zone: n.server.zone, network: n.network, nic: n,
+		releasePolicy: "release"}
 	if a.access == networkPublic {
 		a.ptr = ptrRecord(addr, a.zone)
 	}
@@ -278,92 +278,4 @@ func (v *server) freeIndex() int {
 		index++
 	}
 	return index
-}
-
-func (s *Simulator) serverNIC(c *call) (*server, *nic, error) {
-	v, err := s.server(c.path("uuid"))
-	if err != nil {
-		return nil, nil, err
-	}
-	index, err := strconv.Atoi(c.path("index"))
-	if err != nil || v.nic(index) == nil {
-		return nil, nil, notFound("INTERFACE_NOT_FOUND", "The server %s has no interface %s.", v.uuid, c.path("index"))
-	}
-	return v, v.nic(index), nil
-}
-
-type interfaceBody struct {
-	Interface interfaceRequest `json:"interface"`
-}
-
-func (s *Simulator) createInterface(c *call) (any, error) {
-	v, err := s.server(c.path("uuid"))
-	if err != nil {
-		return nil, err
-	}
-	var req interfaceBody
-	if err := c.decode(&req); err != nil {
-		return nil, err
-	}
-	if err := v.requireState(serverStopped); err != nil {
-		return nil, err
-	}
-	if len(v.devices)+len(v.nics) >= maxDevicesAndNICs {
-		return nil, conflict("INTERFACE_FORBIDDEN", "The server %s has %d storage devices and network interfaces, which is the most it can have.",
-			v.uuid, maxDevicesAndNICs)
-	}
-	before := slices.Clone(v.nics)
-	if err := s.addNIC(v, req.Interface); err != nil {
-		return nil, err
-	}
-	for _, n := range v.nics {
-		if !slices.Contains(before, n) {
-			return interfaceAnswer{n.entry()}, nil
-		}
-	}
-	return nil, errClosed
-}
-
-func (s *Simulator) modifyInterface(c *call) (any, error) {
-	v, n, err := s.serverNIC(c)
-	if err != nil {
-		return nil, err
-	}
-	var req interfaceBody
-	if err := c.decode(&req); err != nil {
-		return nil, err
-	}
-	r := req.Interface
-	if err := v.requireState(serverStopped); err != nil {
-		return nil, err
-	}
-	if r.Index != 0 && int(r.Index) != n.index {
-		if v.nic(int(r.Index)) != nil {
-			return nil, conflict("INTERFACE_EXISTS", "The server %s has an interface %d.", v.uuid, r.Index)
-		}
-		n.index = int(r.Index)
-		slices.SortFunc(v.nics, func(a, b *nic) int { return a.index - b.index })
-	}
-	if r.Bootable != nil {
-		n.bootable = bool(*r.Bootable)
-	}
-	if r.SourceIPFiltering != nil {
-		if !*r.SourceIPFiltering && n.kind != networkPrivate {
-			return nil, badRequest("SOURCE_IP_FILTERING_INVALID", "Only private interfaces can do without source IP filtering.")
-		}
-		n.sourceIPFiltering = bool(*r.SourceIPFiltering)
-	}
-	return interfaceAnswer{n.entry()}, nil
-}
-
-func (s *Simulator) deleteInterface(c *call) (any, error) {
-	v, n, err := s.serverNIC(c)
-	if err != nil {
-		return nil, err
-	}
-	if err := v.requireState(serverStopped); err != nil {
-		return nil, err
-	}
-	s.removeNIC(n)
-	return nil, nil
 }

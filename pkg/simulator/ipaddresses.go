@@ -191,7 +191,8 @@ func (s *Simulator) createFloating(family, mac, zone string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &ipAddress{addr: addr, access: networkPublic, floating: true, zone: zone, network: n, ptr: ptrRecord(addr, zone), releasePolicy: "keep"}
+	a := &ipAddress{addr: addr, access: networkPublic, floating: true, zone: zone, network: n, ptr: ptrRecord(addr,
+		zone), releasePolicy: "keep"}
 	s.addresses[addr] = a
 	if target != nil {
 		moveFloating(a, target)
@@ -237,7 +238,8 @@ func (s *Simulator) modifyAddress(c *call) (any, error) {
 			return nil, conflict("IP_ADDRESS_FORBIDDEN", "The IP address %s is not a floating one.", a.addr)
 		}
 		if a.loadBalancer != "" {
-			return nil, conflict("ADDRESS_ATTACHED", "The IP address %s is attached to the load balancer %s.", a.addr, a.loadBalancer)
+			return nil, conflict("ADDRESS_ATTACHED", "The IP address %s is attached to the load balancer %s.", a.addr,
+				a.loadBalancer)
 		}
 		var to *nic
 		if r.MAC.value != "" {
@@ -245,7 +247,8 @@ func (s *Simulator) modifyAddress(c *call) (any, error) {
 				return nil, err
 			}
 			if to.server.zone != a.zone {
-				return nil, conflict("ZONE_MISMATCH", "The IP address %s is in the zone %s, the server in %s.", a.addr, a.zone, to.server.zone)
+				return nil, conflict("ZONE_MISMATCH", "The IP address %s is in the zone %s, the server in %s.", a.addr, a.zone,
+					to.server.zone)
 			}
 		}
 		moveFloating(a, to)
@@ -264,7 +267,8 @@ func (s *Simulator) deleteAddress(c *call) (any, error) {
 	}
 	switch {
 	case a.loadBalancer != "":
-		return nil, conflict("ADDRESS_ATTACHED", "The IP address %s is attached to the load balancer %s.", a.addr, a.loadBalancer)
+		return nil, conflict("ADDRESS_ATTACHED", "The IP address %s is attached to the load balancer %s.", a.addr,
+			a.loadBalancer)
 	case a.floating && a.nic != nil:
 		return nil, conflict("ADDRESS_ATTACHED", "The IP address %s is attached to the server %s.", a.addr, a.nic.server.uuid)
 	case a.nic != nil && a.access != networkPublic:

@@ -116,7 +116,8 @@ func (s *Simulator) createBundle(c *call) (any, error) {
 		return nil, err
 	}
 	now := stamp(s.now())
-	b := &certificateBundle{Type: req.Type, UUID: newUUID(loadBalancerKind), Labels: []Label{}, OperationalState: "idle", CreatedAt: now, UpdatedAt: now}
+	b := &certificateBundle{Type: req.Type, UUID: newUUID(loadBalancerKind), Labels: []Label{}, OperationalState: "idle",
+		CreatedAt: now, UpdatedAt: now}
 	req.applyTo(b)
 	if err := s.checkBundle(b); err != nil {
 		return nil, err
@@ -155,7 +156,8 @@ func (s *Simulator) deleteBundle(c *call) (any, error) {
 		return nil, err
 	}
 	if users := s.servicesWithBundle(b.UUID); len(users) > 0 {
-		return nil, &problem{status: http.StatusConflict, code: "RESOURCE_IN_USE", title: "Certificate bundle is used by the service " + users[0] + "."}
+		return nil, &problem{status: http.StatusConflict, code: "RESOURCE_IN_USE",
+			title: "Certificate bundle is used by the service " + users[0] + "."}
 	}
 	s.bundles.remove(b.UUID)
 	return nil, nil

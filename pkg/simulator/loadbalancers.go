@@ -72,7 +72,8 @@ func pageNumber(c *call, name string, otherwise, smallest, largest int) (int, er
 // decodeNew reads the request's body into v as the newer resources do.
 func (c *call) decodeNew(v any) error {
 	if err := json.Unmarshal(c.body, v); err != nil {
-		return &problem{status: http.StatusBadRequest, code: "INVALID_REQUEST", title: "Request body is not valid: " + err.Error()}
+		return &problem{status: http.StatusBadRequest, code: "INVALID_REQUEST",
+			title: "Request body is not valid: " + err.Error()}
 	}
 	return nil
 }
@@ -156,7 +157,8 @@ func (r *loadBalancerRequest) applyTo(lb *LoadBalancer) {
 func emptyLoadBalancer() LoadBalancer {
 	return LoadBalancer{
 		ConfiguredStatus: "started", MaintenanceDOW: "sunday", MaintenanceTime: "03:00:00Z",
-		Backends: []Backend{}, Frontends: []Frontend{}, Resolvers: []Resolver{}, Labels: []Label{}, Networks: []LoadBalancerNetwork{},
+		Backends: []Backend{}, Frontends: []Frontend{}, Resolvers: []Resolver{}, Labels: []Label{},
+		Networks:    []LoadBalancerNetwork{},
 		IPAddresses: []FloatingAddress{}, Nodes: []Node{},
 	}
 }
@@ -166,7 +168,8 @@ func (s *Simulator) createLoadBalancer(c *call) (any, error) {
 	if err := c.decodeNew(&req); err != nil {
 		return nil, err
 	}
-	lb := &loadBalancer{LoadBalancer: emptyLoadBalancer(), reserved: map[netip.Addr]*network{}, floating: map[string]netip.Addr{}}
+	lb := &loadBalancer{LoadBalancer: emptyLoadBalancer(), reserved: map[netip.Addr]*network{},
+		floating: map[string]netip.Addr{}}
 	req.applyTo(&lb.LoadBalancer)
 	assign(&lb.Zone, req.Zone)
 	lb.UUID, lb.OperationalState = newUUID(loadBalancerKind), lbPending

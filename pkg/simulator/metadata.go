@@ -133,7 +133,8 @@ func (s *Simulator) metadataOf(v *server) instanceMetadata {
 }
 
 func (n *nic) metadata() metadataInterface {
-	out := metadataInterface{Index: n.index, MAC: n.mac, NetworkID: n.network.uuid, Type: n.kind, IPAddresses: []metadataAddress{}}
+	out := metadataInterface{Index: n.index, MAC: n.mac, NetworkID: n.network.uuid, Type: n.kind,
+		IPAddresses: []metadataAddress{}}
 	for _, a := range n.addresses {
 		prefix, gateway, _ := n.network.prefix(familyOf(a.addr))
 		e := metadataAddress{

@@ -171,7 +171,8 @@ func checkRoutes(asked []staticRoute) ([]staticRoute, error) {
 			return nil, badRequest("INVALID_ROUTE", "The next hop '%s' is not valid.", route.Nexthop)
 		}
 		if hop.Is4() != prefix.Addr().Is4() {
-			return nil, badRequest("INVALID_ROUTE_FAMILY", "The route '%s' and the next hop '%s' are of different families.", route.Route, route.Nexthop)
+			return nil, badRequest("INVALID_ROUTE_FAMILY", "The route '%s' and the next hop '%s' are of different families.",
+				route.Route, route.Nexthop)
 		}
 		if seen[prefix] {
 			return nil, badRequest("INVALID_ROUTE", "The route '%s' is given twice.", route.Route)

@@ -69,14 +69,20 @@ func osLabels(brand, version, kind string) []Label {
 
 // publicStorages are UpCloud's templates and installation discs, those first that the SDK's live tests use.
 var publicStorages = []storage{
-	{uuid: "01000000-0000-4000-8000-000020060100", title: "Debian GNU/Linux 11 (Bullseye)", kind: kindTemplate, size: 3, tier: "maxiops",
+	{uuid: "01000000-0000-4000-8000-000020060100", title: "Debian GNU/Linux 11 (Bullseye)", kind: kindTemplate, size: 3,
+		tier:         "maxiops",
 		templateType: "native", labels: osLabels("Debian", "11", "debian")},
-	{uuid: "01000000-0000-4000-8000-000020070100", title: "Debian GNU/Linux 12 (Bookworm)", kind: kindTemplate, size: 3, tier: "maxiops",
+	{uuid: "01000000-0000-4000-8000-000020070100", title: "Debian GNU/Linux 12 (Bookworm)", kind: kindTemplate, size: 3,
+		tier:         "maxiops",
 		templateType: "cloud-init", labels: osLabels("Debian", "12", "debian")},
-	{uuid: "01000000-0000-4000-8000-000030220200", title: "Ubuntu Server 22.04 LTS (Jammy Jellyfish)", kind: kindTemplate, size: 4, tier: "maxiops",
+	{uuid: "01000000-0000-4000-8000-000030220200", title: "Ubuntu Server 22.04 LTS (Jammy Jellyfish)",
+		kind: kindTemplate, size: 4, tier: "maxiops",
 		templateType: "cloud-init", labels: osLabels("Ubuntu", "22.04", "ubuntu")},
-	{uuid: "01000000-0000-4000-8000-000030240200", title: "Ubuntu Server 24.04 LTS (Noble Numbat)", kind: kindTemplate, size: 4, tier: "maxiops",
+	{uuid: "01000000-0000-4000-8000-000030240200", title: "Ubuntu Server 24.04 LTS (Noble Numbat)", kind: kindTemplate,
+		size: 4, tier: "maxiops",
 		templateType: "cloud-init", labels: osLabels("Ubuntu", "24.04", "ubuntu")},
-	{uuid: "01000000-0000-4000-8000-000020060101", title: "Debian GNU/Linux 11.0.0 (Bullseye) Installation CD", kind: kindCDROM, size: 1},
-	{uuid: "01000000-0000-4000-8000-000030220101", title: "Ubuntu Server 22.04 LTS (Jammy Jellyfish) Installation CD", kind: kindCDROM, size: 2},
+	{uuid: "01000000-0000-4000-8000-000020060101", title: "Debian GNU/Linux 11.0.0 (Bullseye) Installation CD",
+		kind: kindCDROM, size: 1},
+	{uuid: "01000000-0000-4000-8000-000030220101", title: "Ubuntu Server 22.04 LTS (Jammy Jellyfish) Installation CD",
+		kind: kindCDROM, size: 2},
 }

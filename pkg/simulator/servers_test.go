@@ -112,8 +112,10 @@ func TestAttachRefusals(t *testing.T) {
 	refused(t, sim, "POST", path(one, "attach"), attachBody(other, "virtio:16"), 400, "ADDRESS_INVALID")
 	refused(t, sim, "POST", path(one, "attach"), attachBody(other, "usb"), 400, "ADDRESS_INVALID")
 	refused(t, sim, "POST", path(elsewhere, "attach"), attachBody(other, "virtio"), 409, "ZONE_MISMATCH")
-	refused(t, sim, "POST", path(one, "attach"), attachBody("01000000-0000-4000-8000-00000000beef", "virtio"), 404, "STORAGE_NOT_FOUND")
-	refused(t, sim, "POST", path("00000000-0000-4000-8000-00000000beef", "attach"), attachBody(other, "virtio"), 404, "SERVER_NOT_FOUND")
+	refused(t, sim, "POST", path(one, "attach"), attachBody("01000000-0000-4000-8000-00000000beef", "virtio"), 404,
+		"STORAGE_NOT_FOUND")
+	refused(t, sim, "POST", path("00000000-0000-4000-8000-00000000beef", "attach"), attachBody(other, "virtio"), 404,
+		"SERVER_NOT_FOUND")
 	refused(t, sim, "POST", path(one, "detach"), `{"storage_device":{"address":"virtio:9"}}`, 409, "DEVICE_ADDRESS_NOT_IN_USE")
 	refused(t, sim, "POST", path(one, "detach"), `{"storage_device":{}}`, 400, "ADDRESS_OR_UUID_REQUIRED")
 	refused(t, sim, "DELETE", "/storage/"+disk, "", 409, "STORAGE_ATTACHED")
@@ -128,7 +130,8 @@ func TestAServerHasSixteenDisks(t *testing.T) {
 			t.Errorf("disk %d is at %s, want %s", i, got, want)
 		}
 	}
-	refused(t, sim, "POST", "/server/"+server+"/storage/attach", attachBody(createStorage(t, sim, "one too many"), "scsi"), 409,
+	refused(t, sim, "POST", "/server/"+server+"/storage/attach", attachBody(createStorage(t, sim, "one too many"),
+		"scsi"), 409,
 		"STORAGE_DEVICE_LIMIT_REACHED")
 }
 

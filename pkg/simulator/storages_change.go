@@ -106,7 +106,8 @@ func (s *Simulator) createStorage(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := s.newDisk(diskSpec{title: r.Title, zone: r.Zone, tier: r.Tier, size: int(*r.Size), encrypted: bool(r.Encrypted)})
+	st, err := s.newDisk(diskSpec{title: r.Title, zone: r.Zone, tier: r.Tier, size: int(*r.Size),
+		encrypted: bool(r.Encrypted)})
 	if err != nil {
 		return nil, err
 	}
@@ -268,7 +269,8 @@ func backupPolicy(text string) (string, error) {
 // checkDeletable refuses storages that are busy: themselves, or one of the backups that go with them.
 func (s *Simulator) checkDeletable(st *storage, policy string) error {
 	if st.state != storageOnline && st.state != storageError {
-		return conflict("STORAGE_STATE_ILLEGAL", "The storage %s is in the state '%s' and cannot be deleted.", st.uuid, st.state)
+		return conflict("STORAGE_STATE_ILLEGAL", "The storage %s is in the state '%s' and cannot be deleted.", st.uuid,
+			st.state)
 	}
 	for _, b := range s.backupsThatGo(st, policy) {
 		if b.state != storageOnline && b.state != storageError {

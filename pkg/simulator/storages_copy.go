@@ -59,7 +59,8 @@ func (s *Simulator) cloneStorage(c *call) (any, error) {
 		return nil, err
 	}
 	if from.kind == kindCDROM {
-		return nil, conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be cloned.", from.uuid, from.kind)
+		return nil, conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be cloned.", from.uuid,
+			from.kind)
 	}
 	if err := requireOnline(from); err != nil {
 		return nil, err
@@ -86,7 +87,8 @@ func (s *Simulator) newClone(from *storage, spec diskSpec) (*storage, error) {
 		spec.tier = from.tier
 	}
 	if spec.size < from.size {
-		return nil, badRequest("SIZE_INVALID", "The size %d GiB is smaller than the %d GiB of the storage %s.", spec.size, from.size, from.uuid)
+		return nil, badRequest("SIZE_INVALID", "The size %d GiB is smaller than the %d GiB of the storage %s.", spec.size,
+			from.size, from.uuid)
 	}
 	to, err := s.newDisk(spec)
 	if err != nil {
@@ -116,7 +118,8 @@ func (s *Simulator) backupStorage(c *call) (any, error) {
 		return nil, err
 	}
 	if from.kind != kindNormal {
-		return nil, conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be backed up.", from.uuid, from.kind)
+		return nil, conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be backed up.",
+			from.uuid, from.kind)
 	}
 	if err := requireOnline(from); err != nil {
 		return nil, err
@@ -168,7 +171,8 @@ func (s *Simulator) templatizeStorage(c *call) (any, error) {
 		return nil, err
 	}
 	if from.kind != kindNormal {
-		return nil, conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be templatized.", from.uuid, from.kind)
+		return nil, conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be templatized.",
+			from.uuid, from.kind)
 	}
 	if err := requireOnline(from); err != nil {
 		return nil, err

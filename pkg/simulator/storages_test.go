@@ -63,8 +63,9 @@ func TestStorageLabelsFilterWithAnd(t *testing.T) {
 	createStorage(t, sim, "b", "color=red")
 	createStorage(t, sim, "c", "color=green", "size=big")
 	for query, want := range map[string]int{
-		"?label=color": 3, "?label=color%3Dred": 2, "?label=color%3Dred&label=size": 1, "?label=color%3Dblue": 0, "/private?label=size%3Dbig": 2,
-		"/private": 3, "/backup": 0, "/cdrom": 2,
+		"?label=color": 3, "?label=color%3Dred": 2, "?label=color%3Dred&label=size": 1, "?label=color%3Dblue": 0,
+		"/private?label=size%3Dbig": 2,
+		"/private":                  3, "/backup": 0, "/cdrom": 2,
 	} {
 		var list struct{ Storages struct{ Storage []any } }
 		sim.Do(t, "GET", "/storage"+query, "", &list)

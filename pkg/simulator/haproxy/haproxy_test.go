@@ -319,14 +319,17 @@ func TestRefusedConfigurationLeavesTheFormerRunning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	frontend := simulator.Frontend{Name: "fe", Mode: "http", Port: 18087, DefaultBackend: "be", Networks: []simulator.FrontendNetwork{{Name: "public"}},
+	frontend := simulator.Frontend{Name: "fe", Mode: "http", Port: 18087, DefaultBackend: "be",
+		Networks:   []simulator.FrontendNetwork{{Name: "public"}},
 		Properties: simulator.FrontendProperties{TimeoutClient: 10}}
 	spec := simulator.LoadBalancerSpec{
 		Addresses: map[string][]netip.Addr{"public": {listen}},
 		LoadBalancer: simulator.LoadBalancer{UUID: "0a000000-0000-4000-8000-000000000001", ConfiguredStatus: "started",
 			Frontends: []simulator.Frontend{frontend},
-			Backends: []simulator.Backend{{Name: "be", Members: []simulator.Member{{Name: "m", IP: member.Addr().String(), Port: int(member.Port()), Weight: 1, Enabled: true}},
-				Properties: simulator.BackendProperties{TimeoutServer: 10, TimeoutTunnel: 10, HealthCheckInterval: 1, HealthCheckFall: 1, HealthCheckRise: 1}}}},
+			Backends: []simulator.Backend{{Name: "be", Members: []simulator.Member{{Name: "m", IP: member.Addr().String(),
+				Port: int(member.Port()), Weight: 1, Enabled: true}},
+				Properties: simulator.BackendProperties{TimeoutServer: 10, TimeoutTunnel: 10, HealthCheckInterval: 1,
+					HealthCheckFall: 1, HealthCheckRise: 1}}}},
 	}
 	if err := plane.Apply(context.Background(), spec); err != nil {
 		t.Fatal(err)

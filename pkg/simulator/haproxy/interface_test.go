@@ -37,7 +37,8 @@ func TestAddressesAreAddedToTheInterface(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sim := simulatortest.Start(t, simulator.Config{LoadBalancers: plane, PublicNetwork: netip.MustParsePrefix("198.18.0.0/15")})
+	sim := simulatortest.Start(t, simulator.Config{LoadBalancers: plane,
+		PublicNetwork: netip.MustParsePrefix("198.18.0.0/15")})
 	b := &bench{Server: sim, network: sim.CreateNetwork(t, "private", testZone, "172.20.0.0/24")}
 	member := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "one") }))
 	defer member.Close()

@@ -140,7 +140,8 @@ func renderBackend(b *bytes.Buffer, be simulator.Backend, mode string, spec simu
 	fmt.Fprintf(b, "backend %s\n  mode %s\n  balance roundrobin\n  timeout server %ds\n  timeout tunnel %ds\n",
 		backendName(be.Name, mode), mode, p.TimeoutServer, p.TimeoutTunnel)
 	if p.HealthCheckType == "http" {
-		fmt.Fprintf(b, "  option httpchk GET %s\n  http-check expect status %d\n", quote(p.HealthCheckURL), p.HealthCheckExpectedStatus)
+		fmt.Fprintf(b, "  option httpchk GET %s\n  http-check expect status %d\n", quote(p.HealthCheckURL),
+			p.HealthCheckExpectedStatus)
 	}
 	if p.StickySessionCookieName != "" && mode == "http" {
 		fmt.Fprintf(b, "  cookie %s insert indirect nocache\n", quote(p.StickySessionCookieName))

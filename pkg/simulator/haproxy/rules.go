@@ -136,7 +136,8 @@ func (m *matcher) test(mode string) (string, error) {
 }
 
 var textMethods = map[string]string{
-	"exact": "str", "substring": "sub", "regexp": "reg", "starts": "beg", "ends": "end", "domain": "dom", "ip": "ip", "exists": "found",
+	"exact": "str", "substring": "sub", "regexp": "reg", "starts": "beg", "ends": "end", "domain": "dom", "ip": "ip",
+	"exists": "found",
 }
 
 func (m textMatch) test(fetch string) string {
@@ -151,7 +152,8 @@ func (m textMatch) test(fetch string) string {
 	return fmt.Sprintf("%s%s -m %s -- %s", fetch, flags, method, quote(m.Value))
 }
 
-var numberMethods = map[string]string{"equal": "eq", "greater": "gt", "greater_or_equal": "ge", "less": "lt", "less_or_equal": "le"}
+var numberMethods = map[string]string{"equal": "eq", "greater": "gt", "greater_or_equal": "ge", "less": "lt",
+	"less_or_equal": "le"}
 
 func (m numberMatch) operand() string {
 	if m.Method == "range" {
@@ -191,11 +193,14 @@ func (a *action) directive(mode string) ([]string, error) {
 			"http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]",
 		}, nil
 	case "set_request_header":
-		return []string{fmt.Sprintf("http-request set-header %s %s", quote(a.SetRequest.Header), quote(a.SetRequest.Value))}, nil
+		return []string{fmt.Sprintf("http-request set-header %s %s", quote(a.SetRequest.Header),
+			quote(a.SetRequest.Value))}, nil
 	case "set_response_header":
-		return []string{fmt.Sprintf("http-response set-header %s %s", quote(a.SetResponse.Header), quote(a.SetResponse.Value))}, nil
+		return []string{fmt.Sprintf("http-response set-header %s %s", quote(a.SetResponse.Header),
+			quote(a.SetResponse.Value))}, nil
 	case "http_rewrite_path":
-		return []string{fmt.Sprintf("http-request replace-path %s %s", quote(a.RewritePath.Pattern), quote(a.RewritePath.To))}, nil
+		return []string{fmt.Sprintf("http-request replace-path %s %s", quote(a.RewritePath.Pattern),
+			quote(a.RewritePath.To))}, nil
 	case "http_rewrite_uri":
 		return []string{fmt.Sprintf("http-request replace-uri %s %s", quote(a.RewriteURI.Pattern), quote(a.RewriteURI.To))}, nil
 	}

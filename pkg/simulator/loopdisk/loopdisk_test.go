@@ -45,7 +45,8 @@ func start(t *testing.T) *bench {
 
 func (b *bench) disk(t *testing.T, title string) string {
 	t.Helper()
-	st, err := b.api.CreateStorage(t.Context(), &request.CreateStorageRequest{Size: 1, Tier: "maxiops", Title: title, Zone: testZone})
+	st, err := b.api.CreateStorage(t.Context(), &request.CreateStorageRequest{Size: 1, Tier: "maxiops", Title: title,
+		Zone: testZone})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +73,8 @@ func (b *bench) detach(t *testing.T, disk string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.api.DetachStorage(t.Context(), &request.DetachStorageRequest{ServerUUID: b.server, Address: v.StorageDevice(disk).Address})
+	_, err = b.api.DetachStorage(t.Context(), &request.DetachStorageRequest{ServerUUID: b.server,
+		Address: v.StorageDevice(disk).Address})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +189,8 @@ func TestBackupCloneAndRestoreCarryBytes(t *testing.T) {
 	b.waitOnline(t, disk)
 	writeAt(t, path, near, second)
 
-	clone, err := b.api.CloneStorage(t.Context(), &request.CloneStorageRequest{UUID: backup.UUID, Title: "clone", Zone: testZone, Tier: "maxiops"})
+	clone, err := b.api.CloneStorage(t.Context(), &request.CloneStorageRequest{UUID: backup.UUID, Title: "clone",
+		Zone: testZone, Tier: "maxiops"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,12 +21,14 @@ func TestAttachThroughTheSDK(t *testing.T) {
 	ctx := t.Context()
 
 	disk, err := svc.CreateStorage(ctx, &request.CreateStorageRequest{
-		Size: 10, Tier: upcloud.StorageTierMaxIOPS, Title: "data", Zone: "fi-hel1", Labels: []upcloud.Label{{Key: "csi-name", Value: "pvc-1"}},
+		Size: 10, Tier: upcloud.StorageTierMaxIOPS, Title: "data", Zone: "fi-hel1",
+		Labels: []upcloud.Label{{Key: "csi-name", Value: "pvc-1"}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := svc.AttachStorage(ctx, &request.AttachStorageRequest{ServerUUID: uuid, StorageUUID: disk.UUID, Type: "disk", Address: "virtio"})
+	server, err := svc.AttachStorage(ctx, &request.AttachStorageRequest{ServerUUID: uuid, StorageUUID: disk.UUID,
+		Type: "disk", Address: "virtio"})
 	if err != nil {
 		t.Fatal(err)
 	}
