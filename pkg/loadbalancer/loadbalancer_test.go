@@ -19,6 +19,7 @@ import (
 	"k8s.io/cloud-provider/api"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
 
@@ -133,6 +134,40 @@ func TestNodeJoinsAndLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := summary(a.only()); !strings.Contains(got, "backend http tcp n2:30080,n3:30080\n") {
+		t.Error(got)
+	}
+}
+
+// A Service may be there before the first node is.
+func TestWaitsForTheFirstNode(t *testing.T) {
+	a := newAccount(t, simulator.Config{})
+	l := a.balancers()
+	s := a.addService(service("http 80 30080"))
+	_, err := l.EnsureLoadBalancer(t.Context(), "prod", s, []*v1.Node{nodeWith("not-initialized")})
+	var retry *api.RetryError
+	if !errors.As(err, &retry) || retry.RetryAfter() > 10*time.Second {
+		t.Errorf("error %v, want one that is retried soon", err)
+	}
+	if all := a.list(); len(all) > 0 {
+		t.Errorf("load balancers: %+v", all)
+	}
+	a.addNode("n1")
+	a.ensure(l, s)
+	a.only()
+}
+
+// The service controller tells of a node when it gets its provider ID, a moment before it has addresses, and then no more.
+func TestNodeWithoutAddressesYet(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers(func(c *Config) { c.NodeAddresses = instances.New(a.cloud, nil).NodeAddresses })
+	s := a.addService(service("http 80 30080"))
+	a.ensure(l, s)
+	a.addNode("n2")
+	a.nodes[1].Status.Addresses = nil
+	if err := l.UpdateLoadBalancer(t.Context(), "prod", a.current(s), a.nodes); err != nil {
+		t.Fatal(err)
+	}
+	if got := summary(a.only()); !strings.Contains(got, "backend http tcp n1:30080,n2:30080") {
 		t.Error(got)
 	}
 }

@@ -7,12 +7,17 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/cloud-provider/api"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
 )
+
+// noNodesRetry is when to look again for nodes: no event tells of the first one that a Service waits for.
+const noNodesRetry = 5 * time.Second
 
 // Placement is where a new load balancer goes. Neither can be changed later.
 type Placement struct {
@@ -25,26 +30,17 @@ type Placement struct {
 // place finds the zone and the private network of the nodes: the network in which most of them have the address that
 // becomes their member's.
 func (l *LoadBalancers) place(ctx context.Context, nodes []*v1.Node) (Placement, error) {
-	set, err := l.config.Cloud.Servers(ctx)
+	located, err := l.locate(ctx, nodes)
 	if err != nil {
 		return Placement{}, err
 	}
-	var located []locatedNode
-	zones := map[string]int{}
-	for _, node := range nodes {
-		id, err := providerid.Parse(node.Spec.ProviderID)
-		if err != nil {
-			continue // not initialized yet, or of another cloud
-		}
-		if server, ok := set.Server(id); ok {
-			ip, _ := internalIPv4(node)
-			located = append(located, locatedNode{name: node.Name, serverID: id, zone: server.Zone, ip: ip})
-			zones[server.Zone]++
-		}
-	}
 	if len(located) == 0 {
-		return Placement{}, fmt.Errorf("none of the %d nodes is known to be an UpCloud server yet, so there is no zone and no "+
-			"network to make a load balancer in", len(nodes))
+		return Placement{}, api.NewRetryError("no node is known to be an UpCloud server yet, so there is no zone and no network "+
+			"to make a load balancer in", noNodesRetry)
+	}
+	zones := map[string]int{}
+	for _, node := range located {
+		zones[node.zone]++
 	}
 	zone := mostOf(zones)
 	networks, err := l.config.Cloud.PrivateNetworks(ctx, zone)
@@ -57,6 +53,40 @@ func (l *LoadBalancers) place(ctx context.Context, nodes []*v1.Node) (Placement,
 	}
 	place.Zone, err = l.loadBalancerZone(ctx, zone)
 	return place, err
+}
+
+// locate finds the nodes' servers. Nodes that are not initialized yet, are another cloud's, or have no server any more are
+// left out.
+func (l *LoadBalancers) locate(ctx context.Context, nodes []*v1.Node) ([]locatedNode, error) {
+	set, err := l.config.Cloud.Servers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	located, missing := locateIn(set, nodes)
+	if missing { // a server may be newer than the list
+		if set, err = l.config.Cloud.ServersSince(ctx, set.Taken.Add(time.Nanosecond)); err != nil {
+			return nil, err
+		}
+		located, _ = locateIn(set, nodes)
+	}
+	return located, nil
+}
+
+func locateIn(set *cloud.ServerSet, nodes []*v1.Node) (located []locatedNode, missing bool) {
+	for _, node := range nodes {
+		id, err := providerid.Parse(node.Spec.ProviderID)
+		if err != nil {
+			continue
+		}
+		server, ok := set.Server(id)
+		if !ok {
+			missing = true
+			continue
+		}
+		ip, _ := internalIPv4(node)
+		located = append(located, locatedNode{name: node.Name, serverID: id, zone: server.Zone, ip: ip})
+	}
+	return located, missing
 }
 
 // loadBalancerZone is the zone itself, or the parent of a private cloud's zone, as load balancers are offered in public
