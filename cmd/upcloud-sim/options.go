@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -23,6 +24,9 @@ type options struct {
 	loadBalancersDir          string
 	publicNetwork             string
 	username, password, token string
+	tls                       bool
+	tlsCert, tlsKey           string
+	startTime                 string
 	logRequests               bool
 	version                   bool
 }
@@ -75,6 +79,10 @@ func parse(args []string, out io.Writer) (*options, error) {
 		"network `interface` that gets the load balancers' addresses (default: they listen on 127.64.0.1 and up)")
 	f.StringVar(&o.loadBalancersDir, "load-balancers-dir", "", "`folder` for HAProxy's files (default: a temporary folder)")
 	f.StringVar(&o.publicNetwork, "public-network", "198.18.0.0/15", "`prefix` that simulated public IPv4 addresses come from")
+	f.BoolVar(&o.tls, "tls", false, "serve the API over HTTPS, with a certificate of its own making unless --tls-cert names one")
+	f.StringVar(&o.tlsCert, "tls-cert", "", "PEM `file` with the certificate for HTTPS")
+	f.StringVar(&o.tlsKey, "tls-key", "", "PEM `file` with its key")
+	f.StringVar(&o.startTime, "start-time", "", "RFC 3339 `time` at which the simulated clock starts (default: now)")
 	f.BoolVar(&o.logRequests, "log-requests", false, "write a line for each request")
 	f.BoolVar(&o.version, "version", false, "show the version and end")
 	f.Usage = func() { fmt.Fprint(out, synopsis, f.FlagUsages()) }
@@ -115,6 +123,16 @@ func (o *options) config() (simulator.Config, error) {
 	}
 	if (o.username == "") != (o.password == "") {
 		return cfg, errors.New("--username and --password go together: give both or none")
+	}
+	if (o.tlsCert == "") != (o.tlsKey == "") {
+		return cfg, errors.New("--tls-cert and --tls-key go together: give both or none")
+	}
+	if o.startTime != "" {
+		start, err := time.Parse(time.RFC3339, o.startTime)
+		if err != nil {
+			return cfg, fmt.Errorf("--start-time %q: give an RFC 3339 time such as 2026-01-05T09:00:00Z", o.startTime)
+		}
+		cfg.Clock = simulator.NewClockAt(start)
 	}
 	if len(o.listen) == 0 {
 		return cfg, errors.New("--listen: give an address such as 127.0.0.1:8100")

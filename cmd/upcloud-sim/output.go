@@ -12,21 +12,28 @@ import (
 
 // banner says where the simulator is and how to talk to it.
 func banner(out io.Writer, o *options, cfg simulator.Config, api []net.Listener) {
-	url := "http://" + api[0].Addr().String()
+	scheme, insecure, skip := "http://", "", ""
+	if o.tls || o.tlsCert != "" {
+		scheme = "https://"
+	}
+	if o.tls && o.tlsCert == "" {
+		insecure, skip = "-k ", " UPCLOUD_DEBUG_SKIP_CERTIFICATE_VERIFY=1"
+	}
+	url := scheme + api[0].Addr().String()
 	var b strings.Builder
 	fmt.Fprintf(&b, "upcloud-sim %s: a local UpCloud at %s (profile %s)\n\n", version, url, cfg.Profile)
 	if cfg.Username != "" {
-		fmt.Fprintf(&b, "  curl -u %s:%s %s/1.3/account\n", cfg.Username, shown(cfg.Password, simulator.DefaultPassword,
+		fmt.Fprintf(&b, "  curl %s-u %s:%s %s/1.3/account\n", insecure, cfg.Username, shown(cfg.Password, simulator.DefaultPassword,
 			"PASSWORD"), url)
-		fmt.Fprintf(&b, "  export UPCLOUD_DEBUG_API_BASE_URL=%s UPCLOUD_USERNAME=%s UPCLOUD_PASSWORD=%s\n", url, cfg.Username,
-			shown(cfg.Password, simulator.DefaultPassword, "PASSWORD"))
+		fmt.Fprintf(&b, "  export UPCLOUD_DEBUG_API_BASE_URL=%s UPCLOUD_USERNAME=%s UPCLOUD_PASSWORD=%s%s\n", url, cfg.Username,
+			shown(cfg.Password, simulator.DefaultPassword, "PASSWORD"), skip)
 	} else {
-		fmt.Fprintf(&b, "  curl -H \"Authorization: Bearer $UPCLOUD_TOKEN\" %s/1.3/account\n", url)
-		fmt.Fprintf(&b, "  export UPCLOUD_DEBUG_API_BASE_URL=%s UPCLOUD_TOKEN=TOKEN\n", url)
+		fmt.Fprintf(&b, "  curl %s-H \"Authorization: Bearer $UPCLOUD_TOKEN\" %s/1.3/account\n", insecure, url)
+		fmt.Fprintf(&b, "  export UPCLOUD_DEBUG_API_BASE_URL=%s UPCLOUD_TOKEN=TOKEN%s\n", url, skip)
 	}
-	fmt.Fprintf(&b, "  curl %s/_simulator/requests   # what has been asked\n", url)
+	fmt.Fprintf(&b, "  curl %s%s/_simulator/requests   # what has been asked\n", insecure, url)
 	for _, l := range api[1:] {
-		fmt.Fprintf(&b, "\nThe API also at http://%s\n", l.Addr())
+		fmt.Fprintf(&b, "\nThe API also at %s%s\n", scheme, l.Addr())
 	}
 	if len(o.metadataListen) > 0 {
 		fmt.Fprintf(&b, "\nInstance metadata: %s\n", strings.Join(o.metadataListen, ", "))

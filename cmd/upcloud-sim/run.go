@@ -39,11 +39,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if o.logRequests {
 		cfg.RequestLog = log.request
 	}
+	tlsConfig, err := o.tlsConfig()
+	if err != nil {
+		return err
+	}
 	// addresses first: a second simulator with the same disks must end before it touches them
 	api, err := listen("--listen", o.listen)
 	if err != nil {
 		return err
 	}
+	api = overTLS(api, tlsConfig)
 	defer closeAll(api)
 	metadata, err := listen("--metadata-listen", o.metadataListen)
 	if err != nil {

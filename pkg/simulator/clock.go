@@ -25,6 +25,17 @@ func (systemClock) Now() time.Time { return time.Now() }
 
 func (systemClock) AfterFunc(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
 
+// shiftedClock runs as the machine's does, at another time.
+type shiftedClock struct {
+	systemClock
+	by time.Duration
+}
+
+func (c shiftedClock) Now() time.Time { return time.Now().Add(c.by) }
+
+// NewClockAt returns a clock that shows start now and runs on from there.
+func NewClockAt(start time.Time) Clock { return shiftedClock{by: time.Until(start)} }
+
 // ManualClock is a clock that stands still until a test moves it.
 type ManualClock struct {
 	mu     sync.Mutex
@@ -34,8 +45,11 @@ type ManualClock struct {
 
 // NewManualClock returns a clock that stands at an arbitrary, always equal time.
 func NewManualClock() *ManualClock {
-	return &ManualClock{now: time.Date(2026, time.January, 5, 9, 0, 0, 0, time.UTC)}
+	return NewManualClockAt(time.Date(2026, time.January, 5, 9, 0, 0, 0, time.UTC))
 }
+
+// NewManualClockAt returns a clock that stands at start.
+func NewManualClockAt(start time.Time) *ManualClock { return &ManualClock{now: start} }
 
 // Now returns the time the clock stands at.
 func (c *ManualClock) Now() time.Time {
