@@ -49,7 +49,7 @@ func banner(out io.Writer, o *options, cfg simulator.Config, api []net.Listener)
 		fmt.Fprintf(&b, "Load balancers: HAProxy on %s\n", where)
 	}
 	fmt.Fprint(&b, "\nStop with Ctrl-C.\n")
-	io.WriteString(out, b.String())
+	_, _ = io.WriteString(out, b.String())
 }
 
 // shown is a credential that everybody knows, or a word in place of one that somebody chose.

@@ -100,7 +100,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 func TestConfigNeverPrintsCredentials(t *testing.T) {
 	config := Config{Token: "ucat_sesame", Username: "sesame-user", Password: "sesame-password", BaseURL: "https://api.example"}
 	for _, text := range []string{
-		fmt.Sprint(config), fmt.Sprintf("%+v", config), fmt.Sprintf("%#v", config), fmt.Sprintf("%s", &config),
+		fmt.Sprint(config), fmt.Sprintf("%+v", config), fmt.Sprintf("%#v", config), (&config).String(),
 		fmt.Sprint(config.MarshalLog()), fmt.Sprintf("%+v %#v", credentials{token: "sesame"}, credentials{password: "sesame"}),
 		fmt.Sprintf("%+v", struct{ C credentials }{credentials{token: "sesame"}}),
 	} {

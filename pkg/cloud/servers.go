@@ -60,7 +60,7 @@ func (c *Cloud) Server(ctx context.Context, id string) (*Server, error) {
 // it is: an API that cannot be asked. Nodes are deleted on the word of this package.
 func notMissing(err error) error {
 	var failed *Error
-	if !errors.As(err, &failed) || failed.Kind != ErrNotFound {
+	if !errors.As(err, &failed) || !errors.Is(failed.Kind, ErrNotFound) {
 		return err
 	}
 	unavailable := *failed

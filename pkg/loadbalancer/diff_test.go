@@ -22,7 +22,7 @@ func service(ports ...string) *v1.Service {
 	}
 	for _, text := range ports {
 		var port v1.ServicePort
-		fmt.Sscanf(text, "%s %d %d", &port.Name, &port.Port, &port.NodePort)
+		_, _ = fmt.Sscanf(text, "%s %d %d", &port.Name, &port.Port, &port.NodePort)
 		port.Protocol = v1.ProtocolTCP
 		s.Spec.Ports = append(s.Spec.Ports, port)
 	}

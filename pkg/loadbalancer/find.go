@@ -32,7 +32,7 @@ func (l *LoadBalancers) findByAnnotation(
 ) (*cloud.LoadBalancer, error) {
 	id := service.Annotations[AnnotationID]
 	if _, err := uuid.Parse(id); err != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // no annotation, or what cannot be an ID, names nothing
 	}
 	lb, err := l.config.Cloud.LoadBalancer(ctx, id)
 	if errors.Is(err, cloud.ErrNotFound) {

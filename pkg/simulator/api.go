@@ -107,14 +107,14 @@ func (s *Simulator) operation(rt route) http.Handler {
 			w.Header().Set("Content-Type", a.contentType)
 		}
 		w.WriteHeader(a.status)
-		w.Write(a.body)
+		_, _ = w.Write(a.body)
 	})
 }
 
 // answerWith serves the request as the fault, if any, wants it. It says true when the client is to get no answer.
 func (s *Simulator) answerWith(fault *Fault, rt route, r *http.Request, body []byte) (answer, bool) {
 	if fault == nil {
-		return s.execute(rt, r, body)
+		return s.execute(nil, rt, r, body)
 	}
 	if fault.Latency > 0 && !s.wait(r, fault.Latency) {
 		return answer{}, true
@@ -123,7 +123,7 @@ func (s *Simulator) answerWith(fault *Fault, rt route, r *http.Request, body []b
 	if failing && !fault.AfterEffect {
 		return fault.answer(rt, s.clock.Now()), fault.Drop
 	}
-	a, drop := s.execute(rt, r, body)
+	a, drop := s.execute(fault, rt, r, body)
 	if failing {
 		return fault.answer(rt, s.clock.Now()), fault.Drop
 	}
@@ -144,8 +144,9 @@ func (s *Simulator) wait(r *http.Request, d time.Duration) bool {
 	return false
 }
 
-// execute runs the handler and encodes what it returns, with the lock held, so that an answer is a state that was.
-func (s *Simulator) execute(rt route, r *http.Request, body []byte) (a answer, gone bool) {
+// execute runs the handler and encodes what it returns, with the lock held, so that an answer is a state that was. The
+// fault, if any, may want a state that no longer is, or an operation that fails in the end.
+func (s *Simulator) execute(fault *Fault, rt route, r *http.Request, body []byte) (a answer, gone bool) {
 	c := &call{request: r, body: body, status: rt.status}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,7 +154,17 @@ func (s *Simulator) execute(rt route, r *http.Request, body []byte) (a answer, g
 		return answer{}, true
 	}
 	s.runDue()
+	if fault != nil && fault.Stale > 0 {
+		s.staleAnswer(fault.Stale, func() { a = s.serve(rt, c) })
+		return a, false
+	}
+	if r.Method != http.MethodGet {
+		s.changing()
+	}
 	result, err := s.authenticated(rt, c)
+	if fault != nil && fault.EndsInError && err == nil {
+		s.doom(c, result)
+	}
 	if c.done != nil && err == nil {
 		s.runDue()
 		if !s.await(r, c.done) {
@@ -164,6 +175,12 @@ func (s *Simulator) execute(rt route, r *http.Request, body []byte) (a answer, g
 	a = s.encodeResult(rt, c, result, err)
 	s.runDue()
 	return a, false
+}
+
+// serve is what execute does for requests that change nothing.
+func (s *Simulator) serve(rt route, c *call) answer {
+	result, err := s.authenticated(rt, c)
+	return s.encodeResult(rt, c, result, err)
 }
 
 func (s *Simulator) authenticated(rt route, c *call) (any, error) {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 )
 
 const controlPrefix = "/_simulator"
@@ -14,7 +15,7 @@ const controlPrefix = "/_simulator"
 func (s *Simulator) controlHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+controlPrefix+"/healthz", func(w http.ResponseWriter, _ *http.Request) {
-		io.WriteString(w, "ok\n")
+		_, _ = io.WriteString(w, "ok\n")
 	})
 	mux.HandleFunc("GET "+controlPrefix+"/requests", func(w http.ResponseWriter, _ *http.Request) {
 		writeControl(w, http.StatusOK, s.Requests())
@@ -39,7 +40,34 @@ func (s *Simulator) controlHandler() http.Handler {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.HandleFunc("GET "+controlPrefix+"/clock", func(w http.ResponseWriter, _ *http.Request) {
+		writeControl(w, http.StatusOK, clockJSON{Now: s.clock.Now().UTC()})
+	})
+	mux.HandleFunc("POST "+controlPrefix+"/clock", s.postClock)
 	return mux
+}
+
+type clockJSON struct {
+	Now     time.Time `json:"now,omitzero"`
+	Advance string    `json:"advance,omitempty"`
+}
+
+// postClock moves a manual clock, and answers when everything has happened that came due.
+func (s *Simulator) postClock(w http.ResponseWriter, r *http.Request) {
+	clock, ok := s.clock.(*ManualClock)
+	if !ok {
+		http.Error(w, "the clock moves by itself: start the simulator with a manual clock to step it", http.StatusConflict)
+		return
+	}
+	var move clockJSON
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBodySize)).Decode(&move)
+	d, badDuration := time.ParseDuration(move.Advance)
+	if err != nil || badDuration != nil || d < 0 {
+		http.Error(w, `say how far the clock is to move, such as {"advance":"147s"}`, http.StatusBadRequest)
+		return
+	}
+	clock.Advance(d)
+	writeControl(w, http.StatusOK, clockJSON{Now: clock.Now().UTC()})
 }
 
 func (s *Simulator) postFault(w http.ResponseWriter, r *http.Request) {
@@ -61,5 +89,5 @@ func writeControl(w http.ResponseWriter, status int, v any) {
 	w.WriteHeader(status)
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
-	encoder.Encode(v)
+	_ = encoder.Encode(v)
 }

@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -95,11 +96,13 @@ type problemBody struct {
 func errorAnswer(err error, problems bool, now time.Time) answer {
 	status, code, message := http.StatusInternalServerError, "INTERNAL_ERROR", err.Error()
 	var invalidParams []invalidParam
-	switch e := err.(type) {
-	case *apiError:
-		status, code, message = e.status, e.code, e.message
-	case *problem:
-		status, code, message, invalidParams = e.status, e.code, e.title, e.invalid
+	var old *apiError
+	var told *problem
+	switch {
+	case errors.As(err, &old):
+		status, code, message = old.status, old.code, old.message
+	case errors.As(err, &told):
+		status, code, message, invalidParams = told.status, told.code, told.title, told.invalid
 	}
 	if problems {
 		return encode(status, problemType, problemBody{

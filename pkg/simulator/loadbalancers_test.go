@@ -42,7 +42,7 @@ func TestLoadBalancerPassesThroughItsStates(t *testing.T) {
 		for range 200 {
 			status, body := sim.Raw(t, "GET", "/load-balancer/"+lb.UUID, "")
 			var now lbAnswer
-			json.Unmarshal(body, &now)
+			_ = json.Unmarshal(body, &now)
 			if now.OperationalState != "" && now.OperationalState != states[len(states)-1] {
 				states = append(states, now.OperationalState)
 			}

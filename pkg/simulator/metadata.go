@@ -103,7 +103,7 @@ func (s *Simulator) serveMetadata(w http.ResponseWriter, r *http.Request, find f
 	path := strings.Trim(r.URL.Path, "/")
 	if path == "metadata/v1.json" {
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(m)
+		_ = json.NewEncoder(w).Encode(m)
 		return
 	}
 	text, ok := m.plain(path)
@@ -112,7 +112,7 @@ func (s *Simulator) serveMetadata(w http.ResponseWriter, r *http.Request, find f
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	io.WriteString(w, text)
+	_, _ = io.WriteString(w, text)
 }
 
 func (s *Simulator) metadataOf(v *server) instanceMetadata {

@@ -51,7 +51,7 @@ func refused(t *testing.T, sim *simulatortest.Server, method, path, body string,
 			Code string `json:"error_code"`
 		}
 	}
-	json.Unmarshal(answer, &e)
+	_ = json.Unmarshal(answer, &e)
 	if got != status || e.Error.Code != code {
 		t.Errorf("%s %s: %d %s, want %d %s", method, path, got, answer, status, code)
 	}

@@ -41,11 +41,11 @@ func (s *Simulator) listZones(*call) (any, error) {
 	return out, nil
 }
 
-func (s *state) checkZone(id string) error {
+func (st *state) checkZone(id string) error {
 	if id == "" {
 		return badRequest("ZONE_MISSING", "The required attribute 'zone' is missing from the request.")
 	}
-	for _, z := range s.zones {
+	for _, z := range st.zones {
 		if z.ID == id {
 			return nil
 		}

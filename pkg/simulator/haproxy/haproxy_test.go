@@ -173,7 +173,7 @@ func TestChangeKeepsOpenConnections(t *testing.T) {
 			if err != nil {
 				return
 			}
-			go func() { io.Copy(conn, conn); conn.Close() }()
+			go func() { _, _ = io.Copy(conn, conn); _ = conn.Close() }()
 		}
 	}()
 	uuid, address := b.balance(t, 18082, "tcp", "{}", memberAt("echo", echo.Addr().String()))
@@ -184,7 +184,7 @@ func TestChangeKeepsOpenConnections(t *testing.T) {
 	defer conn.Close()
 	say := func(text string) {
 		t.Helper()
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 		fmt.Fprintln(conn, text)
 		got, err := bufio.NewReader(conn).ReadString('\n')
 		if err != nil || got != text+"\n" {

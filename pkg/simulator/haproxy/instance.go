@@ -122,7 +122,7 @@ func (i *instance) start(ctx context.Context) error {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			cmd.Wait()
+			_ = cmd.Wait()
 		}
 	}()
 	if err := <-started; err != nil {
@@ -178,7 +178,7 @@ func (i *instance) workers(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(stopTimeout))
+	_ = conn.SetDeadline(time.Now().Add(stopTimeout))
 	if _, err := io.WriteString(conn, "show proc\n"); err != nil {
 		return "", err
 	}
@@ -211,11 +211,11 @@ func (i *instance) stop() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.running() {
-		i.master.Process.Signal(syscall.SIGTERM)
+		_ = i.master.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-i.exited:
 		case <-time.After(stopTimeout):
-			i.master.Process.Kill()
+			_ = i.master.Process.Kill()
 			<-i.exited
 		}
 	}
