@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -8,7 +9,9 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,6 +31,13 @@ type Fault struct {
 	RetryAfter  time.Duration // Retry-After header that goes with Status, whole seconds
 	Drop        bool          // the connection breaks off, with no answer
 	AfterEffect bool          // Status or Drop comes after the request took effect, which the client cannot know
+
+	// Stale makes GET requests, and only these, be answered from the state as it was so long ago, or when the fault was
+	// set if that was later: what a client sees that asks a copy of the database.
+	Stale time.Duration
+	// EndsInError lets the request take effect and be answered as ever, but the storage or server that it makes or changes
+	// ends in the state `error`, and the load balancer in `failing`.
+	EndsInError bool
 }
 
 func (f *Fault) validate() error {
@@ -38,8 +48,12 @@ func (f *Fault) validate() error {
 		return fmt.Errorf("fault: count, skip, latency and retry_after must not be negative")
 	case f.Status != 0 && (f.Status < 300 || f.Status > 599):
 		return fmt.Errorf("fault: status %d is not an error status: choose one from 300 to 599", f.Status)
-	case f.Status == 0 && !f.Drop && f.Latency == 0:
-		return fmt.Errorf("fault: nothing goes wrong: set one of latency, status, drop")
+	case f.Stale < 0:
+		return fmt.Errorf("fault: stale %s: give the age of the answer, such as 30s", f.Stale)
+	case f.EndsInError && (f.Stale > 0 || (f.Status != 0 || f.Drop) && !f.AfterEffect):
+		return fmt.Errorf("fault: ends_in_error needs the request's effect: add after_effect, and leave stale out")
+	case f.Status == 0 && !f.Drop && f.Latency == 0 && f.Stale == 0 && !f.EndsInError:
+		return fmt.Errorf("fault: nothing goes wrong: set one of latency, status, drop, stale, ends_in_error")
 	}
 	if _, err := path.Match(f.Operation, ""); err != nil {
 		return fmt.Errorf("fault: operation %q: %w", f.Operation, err)
@@ -48,6 +62,9 @@ func (f *Fault) validate() error {
 }
 
 func (f *Fault) befalls(operation string) bool {
+	if f.Stale > 0 && !strings.HasPrefix(operation, "GET ") {
+		return false
+	}
 	if f.Operation == "" || f.Operation == operation {
 		return true
 	}
@@ -101,11 +118,16 @@ type faultJSON struct {
 	RetryAfter  string  `json:"retry_after,omitempty"`
 	Drop        bool    `json:"drop,omitempty"`
 	AfterEffect bool    `json:"after_effect,omitempty"`
+	Stale       string  `json:"stale,omitempty"`
+	EndsInError bool    `json:"ends_in_error,omitempty"`
 }
 
 func (f Fault) json(id int) faultJSON {
 	j := faultJSON{ID: id, Operation: f.Operation, Skip: f.Skip, Count: f.Count, Rate: f.Rate, Status: f.Status,
-		Code: f.Code, Message: f.Message, Drop: f.Drop, AfterEffect: f.AfterEffect}
+		Code: f.Code, Message: f.Message, Drop: f.Drop, AfterEffect: f.AfterEffect, EndsInError: f.EndsInError}
+	if f.Stale > 0 {
+		j.Stale = f.Stale.String()
+	}
 	if f.Latency > 0 {
 		j.Latency = f.Latency.String()
 	}
@@ -117,15 +139,17 @@ func (f Fault) json(id int) faultJSON {
 
 func parseFault(b []byte) (Fault, error) {
 	var j faultJSON
-	if err := json.Unmarshal(b, &j); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(b))
+	decoder.DisallowUnknownFields() // a fault that is misspelt would not happen, and its test would pass
+	if err := decoder.Decode(&j); err != nil {
 		return Fault{}, fmt.Errorf("fault: %w", err)
 	}
 	f := Fault{Operation: j.Operation, Skip: j.Skip, Count: j.Count, Rate: j.Rate, Status: j.Status,
-		Code: j.Code, Message: j.Message, Drop: j.Drop, AfterEffect: j.AfterEffect}
+		Code: j.Code, Message: j.Message, Drop: j.Drop, AfterEffect: j.AfterEffect, EndsInError: j.EndsInError}
 	for name, field := range map[string]struct {
 		text string
 		to   *time.Duration
-	}{"latency": {j.Latency, &f.Latency}, "retry_after": {j.RetryAfter, &f.RetryAfter}} {
+	}{"latency": {j.Latency, &f.Latency}, "retry_after": {j.RetryAfter, &f.RetryAfter}, "stale": {j.Stale, &f.Stale}} {
 		if field.text == "" {
 			continue
 		}
@@ -138,6 +162,34 @@ func parseFault(b []byte) (Fault, error) {
 	return f, f.validate()
 }
 
+// ParseFault reads a fault as the control endpoint takes it, an object in JSON, or in the short form of a command line:
+// operation=GET /storage,stale=30s,count=2. A field alone, such as drop, is true.
+func ParseFault(text string) (Fault, error) {
+	if strings.HasPrefix(strings.TrimSpace(text), "{") {
+		return parseFault([]byte(text))
+	}
+	fields := map[string]any{}
+	for _, part := range strings.Split(text, ",") {
+		name, value, hasValue := strings.Cut(strings.TrimSpace(part), "=")
+		fields[name] = value
+		switch name {
+		case "skip", "count", "status", "rate":
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				return Fault{}, fmt.Errorf("fault: %s %q is not a number", name, value)
+			}
+			fields[name] = n
+		case "drop", "after_effect", "ends_in_error":
+			fields[name] = !hasValue || value == "true"
+		}
+	}
+	object, err := json.Marshal(fields)
+	if err != nil {
+		return Fault{}, fmt.Errorf("fault: %w", err)
+	}
+	return parseFault(object)
+}
+
 type injected struct {
 	id    int
 	fault Fault
@@ -147,6 +199,19 @@ type faults struct {
 	mu     sync.Mutex
 	nextID int
 	list   []*injected
+	oldest atomic.Int64 // greatest age that a fault asks for, as time.Duration
+}
+
+// greatestAge is how old the answers are, at most, that faults ask for; 0: none does.
+func (l *faults) greatestAge() time.Duration { return time.Duration(l.oldest.Load()) }
+
+// changed is called, with the lock held, after each change of the list.
+func (l *faults) changed() {
+	var oldest time.Duration
+	for _, i := range l.list {
+		oldest = max(oldest, i.fault.Stale)
+	}
+	l.oldest.Store(int64(oldest))
 }
 
 // Inject makes requests fail. It panics when the fault is not valid, which is a fault of the test's. The function it
@@ -164,6 +229,7 @@ func (l *faults) add(f Fault) int {
 	defer l.mu.Unlock()
 	l.nextID++
 	l.list = append(l.list, &injected{id: l.nextID, fault: f})
+	l.changed()
 	return l.nextID
 }
 
@@ -172,6 +238,7 @@ func (l *faults) remove(id int) bool {
 	defer l.mu.Unlock()
 	before := len(l.list)
 	l.list = slices.DeleteFunc(l.list, func(i *injected) bool { return i.id == id })
+	l.changed()
 	return len(l.list) < before
 }
 
@@ -179,6 +246,7 @@ func (l *faults) clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.list = nil
+	l.changed()
 }
 
 func (l *faults) all() []faultJSON {
@@ -210,6 +278,7 @@ func (l *faults) take(operation string) *Fault {
 		if i.fault.Count > 0 {
 			if i.fault.Count--; i.fault.Count == 0 {
 				l.list = slices.Delete(l.list, n, n+1)
+				l.changed()
 			}
 		}
 		return &fault

@@ -10,6 +10,7 @@ import (
 const (
 	lbPending = "pending"
 	lbRunning = "running"
+	lbFailing = "failing" // of the OpenAPI document: the nodes do not work as configured
 )
 
 // setupStates are passed through between pending and running, and deleteStates between pending and gone.
@@ -125,7 +126,7 @@ func (s *Simulator) loadBalancerChanged(lb *loadBalancer) {
 
 // applyLoadBalancer tells the data plane, one change at a time; changes that come meanwhile go together.
 func (s *Simulator) applyLoadBalancer(lb *loadBalancer) {
-	first := lb.OperationalState != lbPending && lb.OperationalState != lbRunning
+	first := lb.OperationalState != lbPending && lb.OperationalState != lbRunning && lb.OperationalState != lbFailing
 	if !first {
 		lb.setState(s, lbPending)
 	}
@@ -157,15 +158,22 @@ func (s *Simulator) loadBalancerApplied(lb *loadBalancer, err error) {
 		s.applyLoadBalancer(lb)
 		return
 	}
-	state := lbRunning
 	if err != nil {
-		state = "failing"
+		lb.fail(s)
+		return
 	}
+	lb.setNodes(s, lbRunning)
+}
+
+// fail makes the API show that the load balancer does not do what is configured, until a change goes well.
+func (lb *loadBalancer) fail(s *Simulator) { lb.setNodes(s, lbFailing) }
+
+func (lb *loadBalancer) setNodes(s *Simulator, state string) {
 	lb.Nodes = slices.Clone(lb.Nodes)
 	for i := range lb.Nodes {
 		lb.Nodes[i].OperationalState = state
 	}
-	lb.setState(s, lbRunning)
+	lb.setState(s, state)
 }
 
 // loadBalancerSpec describes the load balancer to the data plane. Names of networks may change; nodes have them in the

@@ -54,9 +54,12 @@ func (s *Simulator) runDue() {
 	for len(s.events) > 0 && !s.events[0].at.After(now) {
 		e := heap.Pop(&s.events).(*event)
 		s.eventTime = e.at
+		s.changing()
 		e.run()
+		s.failDoomed()
 	}
 	s.eventTime = time.Time{}
+	s.failDoomed()
 	s.setTimer()
 }
 

@@ -295,6 +295,7 @@ func (s *Simulator) RemoveServer(uuid string) error {
 	if err != nil {
 		return err
 	}
+	s.changing()
 	s.removeServer(v)
 	return nil
 }
@@ -309,6 +310,7 @@ func (s *Simulator) SetServerState(uuid, state string) error {
 	}
 	switch state {
 	case serverStarted, serverStopped, serverMaintenance, serverError:
+		s.changing()
 		v.state, v.busy = state, false
 		return nil
 	}

@@ -64,6 +64,8 @@ type Simulator struct {
 	eventTime time.Time
 	timer     Timer
 	timerAt   time.Time
+	history   history
+	doomed    []string // UUIDs of what is to end in the state error
 
 	state
 }
