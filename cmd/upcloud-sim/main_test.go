@@ -35,6 +35,8 @@ func TestBadInputNamesTheFlagAndTheRemedy(t *testing.T) {
 			"nowhere0"}},
 		{"--public-network 198.18.0.0/28", []string{"--public-network", "/24"}},
 		{"--username me", []string{"--username", "--password"}},
+		{"--clock mine", []string{"--clock", "machine, manual"}},
+		{"--fault latency=soon", []string{"--fault", "latency", "500ms"}},
 		{"--nonsense", []string{"--nonsense", "--help"}},
 		{"start", []string{`"start"`, "--help"}},
 	} {

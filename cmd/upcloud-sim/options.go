@@ -26,7 +26,8 @@ type options struct {
 	username, password, token string
 	tls                       bool
 	tlsCert, tlsKey           string
-	startTime                 string
+	startTime, clock          string
+	faults                    []string
 	logRequests               bool
 	version                   bool
 }
@@ -53,6 +54,13 @@ Examples:
   # Make the next three attaches answer 503 after they took effect
   curl -X POST http://127.0.0.1:8100/_simulator/faults \
     -d '{"operation":"POST /server/{uuid}/storage/attach","status":503,"after_effect":true,"count":3}'
+
+  # From the start, answer lists of storages as they were half a minute ago
+  upcloud-sim --fault "operation=GET /storage,stale=30s"
+
+  # Time stands still until it is moved
+  upcloud-sim --profile realistic --clock manual
+  curl -X POST http://127.0.0.1:8100/_simulator/clock -d '{"advance":"147s"}'
 
 Flags:
 `
@@ -83,6 +91,9 @@ func parse(args []string, out io.Writer) (*options, error) {
 	f.StringVar(&o.tlsCert, "tls-cert", "", "PEM `file` with the certificate for HTTPS")
 	f.StringVar(&o.tlsKey, "tls-key", "", "PEM `file` with its key")
 	f.StringVar(&o.startTime, "start-time", "", "RFC 3339 `time` at which the simulated clock starts (default: now)")
+	f.StringVar(&o.clock, "clock", "machine", "what moves the simulated time: machine, or manual (only POST /_simulator/clock does)")
+	f.StringArrayVar(&o.faults, "fault", nil, "`fault` that befalls requests from the start, such as\n"+
+		"\"operation=POST /storage/{uuid}/clone,status=503,count=3\", or an object as POST /_simulator/faults takes it; can be repeated")
 	f.BoolVar(&o.logRequests, "log-requests", false, "write a line for each request")
 	f.BoolVar(&o.version, "version", false, "show the version and end")
 	f.Usage = func() { fmt.Fprint(out, synopsis, f.FlagUsages()) }
@@ -127,12 +138,15 @@ func (o *options) config() (simulator.Config, error) {
 	if (o.tlsCert == "") != (o.tlsKey == "") {
 		return cfg, errors.New("--tls-cert and --tls-key go together: give both or none")
 	}
-	if o.startTime != "" {
-		start, err := time.Parse(time.RFC3339, o.startTime)
+	if cfg.Clock, err = o.simulatedClock(); err != nil {
+		return cfg, err
+	}
+	for _, text := range o.faults {
+		fault, err := simulator.ParseFault(text)
 		if err != nil {
-			return cfg, fmt.Errorf("--start-time %q: give an RFC 3339 time such as 2026-01-05T09:00:00Z", o.startTime)
+			return cfg, fmt.Errorf("--fault %q: %w", text, err)
 		}
-		cfg.Clock = simulator.NewClockAt(start)
+		cfg.Faults = append(cfg.Faults, fault)
 	}
 	if len(o.listen) == 0 {
 		return cfg, errors.New("--listen: give an address such as 127.0.0.1:8100")
@@ -149,6 +163,27 @@ func (o *options) config() (simulator.Config, error) {
 		cfg.Username, cfg.Password, cfg.Token = simulator.DefaultUsername, simulator.DefaultPassword, simulator.DefaultToken
 	}
 	return cfg, nil
+}
+
+// simulatedClock returns the clock asked for; nil: the machine's.
+func (o *options) simulatedClock() (simulator.Clock, error) {
+	if err := oneOf("--clock", o.clock, "machine", "manual"); err != nil {
+		return nil, err
+	}
+	if o.startTime == "" {
+		if o.clock == "manual" {
+			return simulator.NewManualClockAt(time.Now()), nil
+		}
+		return nil, nil
+	}
+	start, err := time.Parse(time.RFC3339, o.startTime)
+	if err != nil {
+		return nil, fmt.Errorf("--start-time %q: give an RFC 3339 time such as 2026-01-05T09:00:00Z", o.startTime)
+	}
+	if o.clock == "manual" {
+		return simulator.NewManualClockAt(start), nil
+	}
+	return simulator.NewClockAt(start), nil
 }
 
 func oneOf(flag, value string, known ...string) error {

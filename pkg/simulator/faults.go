@@ -170,7 +170,7 @@ func ParseFault(text string) (Fault, error) {
 	}
 	fields := map[string]any{}
 	for _, part := range strings.Split(text, ",") {
-		name, value, hasValue := strings.Cut(strings.TrimSpace(part), "=")
+		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
 		fields[name] = value
 		switch name {
 		case "skip", "count", "status", "rate":
@@ -180,7 +180,11 @@ func ParseFault(text string) (Fault, error) {
 			}
 			fields[name] = n
 		case "drop", "after_effect", "ends_in_error":
-			fields[name] = !hasValue || value == "true"
+			yes, err := strconv.ParseBool(or(value, "true"))
+			if err != nil {
+				return Fault{}, fmt.Errorf("fault: %s %q is neither true nor false", name, value)
+			}
+			fields[name] = yes
 		}
 	}
 	object, err := json.Marshal(fields)

@@ -63,11 +63,19 @@ func checkGraph(t reflect.Type, at string, seen map[reflect.Type]bool) error {
 func copyGraph[T any](from *T) *T {
 	to := new(T)
 	c := graphCopier{}
+	c[graphKey{unsafe.Pointer(from), reflect.TypeOf(from)}] = reflect.ValueOf(to)
 	c.copy(reflect.ValueOf(to).Elem(), reflect.ValueOf(from).Elem())
 	return to
 }
 
-type graphCopier map[unsafe.Pointer]reflect.Value
+// graphKey tells objects apart: a struct and its first field have the same address.
+type graphKey struct {
+	address unsafe.Pointer
+	kind    reflect.Type // of the pointer
+}
+
+// graphCopier knows the copies of what is pointed to.
+type graphCopier map[graphKey]reflect.Value
 
 // copy sets to, which is zero, to a copy of from. Both are addressable.
 func (c graphCopier) copy(to, from reflect.Value) {
@@ -115,14 +123,15 @@ func (c graphCopier) pointer(from reflect.Value) reflect.Value {
 	if from.IsNil() {
 		return from
 	}
-	if known, ok := c[from.UnsafePointer()]; ok && known.Type() == from.Type() {
+	key := graphKey{from.UnsafePointer(), from.Type()}
+	if known, ok := c[key]; ok {
 		return known
 	}
 	to := reflect.New(from.Type().Elem())
 	if from.Type() != to.Type() {
 		to = to.Convert(from.Type())
 	}
-	c[from.UnsafePointer()] = to
+	c[key] = to
 	c.copy(to.Elem(), from.Elem())
 	return to
 }

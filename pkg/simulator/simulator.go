@@ -21,6 +21,9 @@ type Config struct {
 	// token "ucat_simulator".
 	Username, Password, Token string
 
+	// Faults are there from the start, as if given to Inject.
+	Faults []Fault
+
 	// Disks gives storages bytes; nil: storages have none.
 	Disks DiskPlane
 	// LoadBalancers makes load balancers carry traffic; nil: they are API only.
@@ -105,6 +108,12 @@ func New(cfg Config) (*Simulator, error) {
 		return nil, fmt.Errorf("simulator: unknown profile %d", cfg.Profile)
 	}
 	s := &Simulator{cfg: cfg, clock: cfg.Clock}
+	for _, f := range cfg.Faults {
+		if err := f.validate(); err != nil {
+			return nil, fmt.Errorf("simulator: %w", err)
+		}
+		s.faults.add(f)
+	}
 	s.recorder.counts = Counts{}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.state.init(cfg.PublicNetwork.Masked())
