@@ -95,6 +95,10 @@ func (a *attempt) repeatable(method string) bool {
 	return false
 }
 
+// maxRetryAfter bounds what one answer can ask for, as it holds for all requests: a mistaken one would keep the program
+// silent until it is restarted.
+const maxRetryAfter = 5 * time.Minute
+
 // retryAfter is what the answer asks for, in seconds or as a date; zero where it asks nothing.
 func (a *attempt) retryAfter() time.Duration {
 	if a.response == nil {
@@ -102,10 +106,10 @@ func (a *attempt) retryAfter() time.Duration {
 	}
 	asked := a.response.Header.Get("Retry-After")
 	if seconds, err := strconv.Atoi(asked); err == nil {
-		return time.Duration(max(seconds, 0)) * time.Second
+		return time.Duration(min(max(seconds, 0), int(maxRetryAfter/time.Second))) * time.Second
 	}
 	if date, err := http.ParseTime(asked); err == nil {
-		return max(time.Until(date), 0)
+		return min(max(time.Until(date), 0), maxRetryAfter)
 	}
 	return 0
 }

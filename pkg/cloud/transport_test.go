@@ -180,6 +180,21 @@ func TestTransportHonoursRetryAfter(t *testing.T) {
 	}
 }
 
+func TestRetryAfterCannotSilenceTheClientForGood(t *testing.T) {
+	for _, header := range []string{"864000", "99999999999", "Fri, 31 Dec 9999 23:59:59 GMT"} {
+		synctest.Test(t, func(t *testing.T) {
+			transport, _ := newTestTransport(t, status(429, "Retry-After", header), status(200))
+			began := time.Now()
+			if code, err := roundTrip(t, transport, t.Context(), "GET"); code != 200 || err != nil {
+				t.Errorf("got %d, %v", code, err)
+			}
+			if waited := time.Since(began); waited < time.Minute || waited > 2*maxRetryAfter {
+				t.Errorf("asked to wait %s, came back after %s", header, waited)
+			}
+		})
+	}
+}
+
 func TestThrottledOnceKeepsAllRequestsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		transport, wire := newTestTransport(t, status(429, "Retry-After", "10"), status(200))
