@@ -23,19 +23,24 @@ const virtioBus = "virtio"
 // ErrAttachedElsewhere names the server that has the volume; ErrExhausted says that the server takes no more disks;
 // ErrNotFound names what is gone; ErrServerState is for a server or storage in error.
 func (c *Cloud) Attach(ctx context.Context, volumeID, serverID string) error {
+	volumeID, serverID = canonicalID(volumeID), canonicalID(serverID)
 	doing := Error{Op: "attach", Resource: "storage", ID: volumeID, Target: "to server " + serverID}
 	if !isUUID(volumeID) {
-		return explain(notAnID(volumeID), doing)
+		return explain(notAnID(), doing)
 	}
 	if !isUUID(serverID) {
 		return explain(notAServer(serverID), doing)
 	}
-	key := "attach " + volumeID + " " + serverID
+	key := attachKey(volumeID) + serverID
 	_, err := c.attachments.do(ctx, key, func(w *work) (struct{}, error) {
 		return struct{}{}, c.inTurn(w, volumeID, serverID, "attach", c.attach)
 	})
 	return explain(err, doing)
 }
+
+// attachKey and detachKey begin the names of the work on a volume, which the server's ID completes.
+func attachKey(volumeID string) string { return "attach " + volumeID + " " }
+func detachKey(volumeID string) string { return "detach " + volumeID + " " }
 
 // inTurn does a thing to a server when its turn comes. A storage that is busy (a backup of it is being made) may stay
 // so for long: the turn is given up meanwhile, so that other volumes can come and go.

@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -90,7 +91,7 @@ func (c *Cloud) create(w *work, spec VolumeSpec) (*Volume, error) {
 	for n := 1; ; n++ {
 		volume, err := c.find(w.ctx, spec.Name)
 		if err != nil {
-			return nil, err
+			return nil, stillOpen(err, n > 1)
 		}
 		if volume != nil {
 			return c.adopt(w, volume, spec)
@@ -104,12 +105,25 @@ func (c *Cloud) create(w *work, spec VolumeSpec) (*Volume, error) {
 			return c.awaitOnline(w, volume)
 		}
 		if !uncertain(err) || n == maxCreations {
-			return nil, err
+			return nil, stillOpen(err, n > 1)
 		}
 		if waitErr := pace.wait(w.ctx); waitErr != nil {
 			return nil, err
 		}
 	}
+}
+
+// stillOpen keeps a refusal from reading as the end of a creation, of which an earlier request may have taken effect
+// all the same: who takes it for final forgets a storage that is there.
+func stillOpen(err error, earlier bool) error {
+	var failed *Error
+	if !earlier || !errors.As(err, &failed) || errors.Is(err, ErrAlreadyExists) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	open := *failed
+	open.Kind = ErrUnavailable
+	return &open
 }
 
 // adopt returns a volume that was there already, if it is the one that is wanted.
@@ -178,11 +192,18 @@ func compatible(volume *Volume, spec VolumeSpec) error {
 // find returns the volume of that name, or nil. Where there are several, it settles on one (see twins.go).
 func (c *Cloud) find(ctx context.Context, name string) (*Volume, error) {
 	identity := c.identity(name)
-	var answer upcloud.Storages
+	var answer struct {
+		Storages *struct {
+			Storage []upcloud.Storage `json:"storage"`
+		} `json:"storages"`
+	}
 	if err := c.call(ctx, http.MethodGet, "/storage?"+labelQuery(identity), nil, &answer); err != nil {
 		return nil, err
 	}
-	found := volumesWith(identity, answer.Storages)
+	if answer.Storages == nil {
+		return nil, notAbout("storages") // which is not to say that there are none
+	}
+	found := volumesWith(identity, answer.Storages.Storage)
 	switch len(found) {
 	case 0:
 		return nil, nil
@@ -198,7 +219,9 @@ func volumesWith(labels map[string]string, storages []upcloud.Storage) []*Volume
 	var found []*Volume
 	for i := range storages {
 		volume := volumeOf(&storages[i])
-		if volume.kind == upcloud.StorageTypeNormal && hasLabels(volume.Labels, labels) {
+		// Who has no name for the cluster has no claim to the volumes of one that has.
+		ours := volume.Labels[LabelCluster] == labels[LabelCluster]
+		if ours && volume.kind == upcloud.StorageTypeNormal && hasLabels(volume.Labels, labels) {
 			found = append(found, volume)
 		}
 	}

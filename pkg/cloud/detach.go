@@ -19,6 +19,7 @@ import (
 // A serverID that is a host name, as UpCloud's own driver has for node IDs, is looked for among the servers that have
 // the volume.
 func (c *Cloud) Detach(ctx context.Context, volumeID, serverID string) error {
+	volumeID, serverID = canonicalID(volumeID), canonicalID(serverID)
 	doing := Error{Op: "detach", Resource: "storage", ID: volumeID, Target: "from every server"}
 	if serverID != "" {
 		doing.Target = "from server " + serverID
@@ -37,7 +38,8 @@ func (c *Cloud) Detach(ctx context.Context, volumeID, serverID string) error {
 	case err != nil:
 		return explain(err, doing)
 	}
-	servers := volume.ServerIDs
+	// An attachment that its caller has left may be about to take effect: it is undone too.
+	servers := slices.Compact(slices.Sorted(slices.Values(slices.Concat(volume.ServerIDs, c.attaching(volumeID)))))
 	if serverID != "" && len(servers) > 0 {
 		if servers, err = c.serversNamed(ctx, servers, serverID); err != nil {
 			return explain(err, doing)
@@ -49,6 +51,24 @@ func (c *Cloud) Detach(ctx context.Context, volumeID, serverID string) error {
 		}
 	}
 	return nil
+}
+
+// attaching lists the servers that the volume is being attached to.
+func (c *Cloud) attaching(volumeID string) []string {
+	var servers []string
+	for _, key := range c.attachments.inAir() {
+		if server, found := strings.CutPrefix(key, attachKey(volumeID)); found {
+			servers = append(servers, server)
+		}
+	}
+	return servers
+}
+
+// Detaching reports whether a detachment of the volume from the server is under way, perhaps one that its caller has
+// left. As long as it is, that the API shows the volume there means nothing: it may go the moment after. Attach waits
+// for its end.
+func (c *Cloud) Detaching(volumeID, serverID string) bool {
+	return slices.Contains(c.attachments.inAir(), detachKey(canonicalID(volumeID))+canonicalID(serverID))
 }
 
 // serversNamed picks the servers of that host name. None of them is an error: the volume is attached, and that it is
@@ -78,7 +98,7 @@ func (c *Cloud) serversNamed(ctx context.Context, servers []string, hostname str
 }
 
 func (c *Cloud) detachFrom(ctx context.Context, volumeID, serverID string) error {
-	key := "detach " + volumeID + " " + serverID
+	key := detachKey(volumeID) + serverID
 	_, err := c.attachments.do(ctx, key, func(w *work) (struct{}, error) {
 		return struct{}{}, c.inTurn(w, volumeID, serverID, "detach", c.detach)
 	})

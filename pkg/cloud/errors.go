@@ -39,6 +39,9 @@ var (
 	ErrServerState = errors.New("state does not allow this")
 )
 
+// errInternal is for mistakes of this program.
+var errInternal = errors.New("internal error")
+
 // Error is what went wrong with one thing that was asked for. Its text is a sentence for the person who reads it in an
 // event or a log.
 type Error struct {
@@ -138,6 +141,17 @@ func explain(err error, doing Error) error {
 	return &explained
 }
 
+// maxWords is how much of what the API says is passed on, in bytes: it ends in log lines and gRPC trailers.
+const maxWords = 1000
+
+func oneLine(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > maxWords {
+		text = strings.ToValidUTF8(text[:maxWords], "") + " …"
+	}
+	return text
+}
+
 // answerError reads both of the API's error formats; the body tells which, as proxies change the Content-Type.
 func answerError(op, method string, answer *client.Error) *Error {
 	var body struct {
@@ -155,6 +169,7 @@ func answerError(op, method string, answer *client.Error) *Error {
 			failed.Message = strings.TrimRight(failed.Message, ". ") + ", " + param.Name + ": " + param.Reason
 		}
 	}
+	failed.Code, failed.Message = oneLine(failed.Code), oneLine(failed.Message)
 	failed.Kind, failed.Remedy = kindOf(failed.Code, failed.Status)
 	failed.Message = firstNonEmpty(failed.Message, http.StatusText(answer.ErrorCode), "the API answered an error")
 	failed.uncertain = !idempotent(method) && answer.ErrorCode >= http.StatusInternalServerError

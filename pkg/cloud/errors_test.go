@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/client"
 )
@@ -171,6 +172,16 @@ func TestBothErrorFormatsAreRead(t *testing.T) {
 		if errors.Is(failed, ErrNotFound) || failed.Error() == "" {
 			t.Errorf("body %q reads as %v", body, failed)
 		}
+	}
+}
+
+func TestWhatTheAPISaysIsOneLineOfBoundedLength(t *testing.T) {
+	long := strings.Repeat("Ä", 1<<20)
+	body := `{"error":{"error_code":"X\nY","error_message":"one\n\ttwo ` + long + `"}}`
+	failed := answerError("GET /storage", "GET", &client.Error{ErrorCode: 400, ResponseBody: []byte(body)})
+	text := failed.Error()
+	if strings.Contains(text, "\n") || !strings.Contains(text, "one two") || len(text) > 2000 || !utf8.ValidString(text) {
+		t.Errorf("the text has %d bytes and begins %q", len(text), text[:100])
 	}
 }
 

@@ -2,9 +2,15 @@ package cloud
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"k8s.io/klog/v2"
 )
 
 // linger is how long work goes on after the last caller has left it, for a retry to join.
@@ -98,7 +104,7 @@ func (f *flights[V]) join(ctx context.Context, key string, fn func(*work) (V, er
 		defer f.group.Done()
 		defer stop()
 		defer started.cancel()
-		value, err := fn(started.work)
+		value, err := guarded(started.work, fn)
 		f.mu.Lock()
 		started.value, started.err = value, err
 		delete(f.flying, key)
@@ -109,6 +115,25 @@ func (f *flights[V]) join(ctx context.Context, key string, fn func(*work) (V, er
 		f.mu.Unlock()
 	}()
 	return started
+}
+
+// guarded turns a panic into an error: no frame above the flight's goroutine could, and an answer of the API that
+// nobody thought of must not end the process.
+func guarded[V any](w *work, fn func(*work) (V, error)) (value V, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			klog.FromContext(w.ctx).Error(fmt.Errorf("panic: %v", r), "Work on the account panicked", "stack", string(debug.Stack()))
+			err = &Error{Kind: errInternal, Message: "internal error, whose details are in the log"}
+		}
+	}()
+	return fn(w)
+}
+
+// inAir lists the keys under which there is work now.
+func (f *flights[V]) inAir() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.flying))
 }
 
 // leave takes a caller off, and reports whether the work had been left alone before; the last one lets it lapse.

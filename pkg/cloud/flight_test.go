@@ -51,6 +51,18 @@ func TestFlightIsSharedByAllWhoAskAtOnce(t *testing.T) {
 	})
 }
 
+func TestAPanicEndsTheFlightAndNotTheProcess(t *testing.T) {
+	f := newFlights[int](t.Context(), new(sync.WaitGroup))
+	_, err := f.do(t.Context(), "key", func(*work) (int, error) {
+		var none []int
+		return none[len(none)], nil
+	})
+	wantKind(t, err, errInternal)
+	if got, err := f.do(t.Context(), "key", func(*work) (int, error) { return 1, nil }); got != 1 || err != nil {
+		t.Errorf("the next one got %d, %v", got, err)
+	}
+}
+
 func TestFlightsOfOtherKeysAreOthers(t *testing.T) {
 	inFlights(t, func(t *testing.T, f *flights[string]) {
 		for _, key := range []string{"a", "b"} {

@@ -12,6 +12,15 @@ var uuidPattern = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]
 // isUUID reports whether id can name a resource; anything else must not become part of a path.
 func isUUID(id string) bool { return uuidPattern.MatchString(id) }
 
+// canonicalID is how the API writes a UUID, so that one written in capitals is recognised in its answers. What is no
+// UUID stays as it is.
+func canonicalID(id string) string {
+	if isUUID(id) {
+		return strings.ToLower(id)
+	}
+	return id
+}
+
 // namedCollections are followed in a path by a name that somebody chose.
 var namedCollections = map[string]bool{
 	"frontends": true, "backends": true, "members": true, "rules": true, "tls-configs": true, "resolvers": true,

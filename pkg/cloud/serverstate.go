@@ -12,9 +12,13 @@ func (c *Cloud) serverDetails(ctx context.Context, id string) (*upcloud.ServerDe
 	if !isUUID(id) {
 		return nil, notAServer(id)
 	}
+	id = canonicalID(id)
 	var details upcloud.ServerDetails
 	if err := c.call(ctx, http.MethodGet, "/server/"+id, nil, &details); err != nil {
 		return nil, err
+	}
+	if canonicalID(details.UUID) != id {
+		return nil, notAbout("server " + id)
 	}
 	return &details, nil
 }

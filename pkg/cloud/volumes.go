@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/client"
 )
 
 // Volume is a storage of type normal: a disk that servers can have attached.
@@ -53,17 +54,30 @@ func (c *Cloud) Volume(ctx context.Context, id string) (*Volume, error) {
 
 func (c *Cloud) volume(ctx context.Context, id string) (*Volume, error) {
 	if !isUUID(id) {
-		return nil, notAnID(id)
+		return nil, notAnID()
 	}
+	id = canonicalID(id)
 	var details upcloud.StorageDetails
 	if err := c.call(ctx, http.MethodGet, "/storage/"+id, nil, &details); err != nil {
 		return nil, err
 	}
+	if canonicalID(details.UUID) != id {
+		return nil, notAbout("storage " + id)
+	}
 	return volumeOfDetails(&details), nil
 }
 
+// notAbout is for an answer that says yes and tells of something else, or of nothing: read as it stands, it would be a
+// storage attached to nothing, or a server without disks.
+func notAbout(what string) error {
+	return &Error{
+		Kind: ErrUnavailable, Message: "the API's answer is not about " + what,
+		Remedy: "check " + client.EnvDebugAPIBaseURL + " and what stands between here and the API",
+	}
+}
+
 // notAnID is the answer for what cannot name anything, and must not get into a path.
-func notAnID(id string) error {
+func notAnID() error {
 	return &Error{Kind: ErrNotFound, Message: "nothing can have this ID: it is not a UUID"}
 }
 
@@ -77,6 +91,7 @@ func (c *Cloud) deleteVolume(ctx context.Context, id string) error {
 	if !isUUID(id) {
 		return nil
 	}
+	id = canonicalID(id)
 	err := c.call(ctx, http.MethodDelete, "/storage/"+id+"?backups=keep", nil, nil)
 	switch {
 	case errors.Is(err, ErrNotFound):

@@ -3,6 +3,9 @@ package cloud
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +14,8 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/simulatortest"
 )
+
+const otherID = "00a5568f-4766-4ce7-abf5-7d257892a5c5"
 
 const unknownID = "01a5568f-4766-4ce7-abf5-7d257892a5c5"
 
@@ -194,6 +199,21 @@ func TestLostAnswersEndInAnErrorThatSaysSo(t *testing.T) {
 	}
 }
 
+// A refusal after a lost answer must not read as the end: the storage may be there.
+func TestARefusalAfterALostAnswerIsNotFinal(t *testing.T) {
+	for _, refusal := range []simulator.Fault{
+		{Operation: "GET /storage", Status: 401, Skip: 1},
+		{Operation: "GET /storage", Status: 403, Skip: 1},
+		{Operation: "POST /storage", Status: 402, Skip: 1},
+	} {
+		c, sim := startCloud(t, simulator.Config{})
+		sim.Inject(refusal)
+		sim.Inject(simulator.Fault{Operation: "POST /storage", Drop: true, Count: 1})
+		_, err := c.CreateVolume(t.Context(), testSpec("pvc-1"))
+		wantKind(t, err, ErrUnavailable, "pvc-1")
+	}
+}
+
 func TestCreationOutlivesItsCaller(t *testing.T) {
 	c, sim := startCloud(t, simulator.Config{})
 	sim.Inject(simulator.Fault{Operation: "POST /storage", Latency: 200 * time.Millisecond, Count: 1})
@@ -289,6 +309,16 @@ func TestClustersDoNotFindEachOthersVolumes(t *testing.T) {
 	if mustCreate(t, a, "data").Labels[LabelCluster] != "a" {
 		t.Error("the volume does not tell its cluster")
 	}
+	nameless := newCloud(t, Config{BaseURL: sim.URL, Token: sim.Token})
+	own := mustCreate(t, nameless, "data")
+	if own.Labels[LabelCluster] != "" {
+		t.Errorf("a cluster without a name took the volume of cluster %s", own.Labels[LabelCluster])
+	}
+	mustCreate(t, a, "data")
+	mustCreate(t, nameless, "data")
+	if got := storagesNamed(t, sim, "data"); len(got) != 3 {
+		t.Errorf("left are %v, want one for each cluster", got)
+	}
 }
 
 func TestDeleteVolume(t *testing.T) {
@@ -331,6 +361,58 @@ func TestDeleteOfABusyVolumeNamesTheState(t *testing.T) {
 	volume := mustCreate(t, c, "pvc-1")
 	sim.Do(t, "POST", "/storage/"+volume.ID+"/backup", `{"storage":{"title":"backup"}}`, nil)
 	wantKind(t, c.DeleteVolume(t.Context(), volume.ID), ErrBusy, volume.ID, "backuping")
+}
+
+func TestIDsInCapitalsNameTheSame(t *testing.T) {
+	c, sim := startCloud(t, simulator.Config{})
+	server := sim.CreateServer(t, "node-1", testZone)
+	id := mustCreate(t, c, "pvc-1").ID
+	volumeID, serverID := strings.ToUpper(id), strings.ToUpper(server)
+	if volume, err := c.Volume(t.Context(), volumeID); err != nil || volume.ID != id {
+		t.Errorf("read %+v, %v", volume, err)
+	}
+	for range 2 {
+		if err := c.Attach(t.Context(), volumeID, serverID); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := c.Detach(t.Context(), volumeID, serverID); err != nil {
+		t.Error(err)
+	}
+	if got := disksOf(t, sim, server); len(got) != 0 {
+		t.Errorf("still attached: %v", got)
+	}
+	if err := c.DeleteVolume(t.Context(), volumeID); err != nil {
+		t.Error(err)
+	}
+	if got := storagesNamed(t, sim, "pvc-1"); len(got) != 0 {
+		t.Errorf("still there: %v", got)
+	}
+}
+
+// A proxy that answers everything with an empty object must not make the account look empty.
+func TestEmptyAnswersAreNoAnswers(t *testing.T) {
+	for _, body := range []string{"{}", "null", "[]", `{"storages":null}`, `{"storage":{}}`, `{"storage":{"uuid":"` + otherID + `"}}`,
+		`{"server":{}}`, `{"storage":{"uuid":"` + unknownID + `","servers":null,"backups":7}}`} {
+		posts := 0
+		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet {
+				posts++
+			}
+			_, _ = io.WriteString(w, body)
+		}))
+		c := newCloud(t, Config{BaseURL: proxy.URL, Token: "t"})
+		_, err := c.Volume(t.Context(), unknownID)
+		wantKind(t, err, ErrUnavailable)
+		wantKind(t, c.Detach(t.Context(), unknownID, otherID), ErrUnavailable)
+		wantKind(t, c.Detach(t.Context(), unknownID, ""), ErrUnavailable)
+		_, err = c.CreateVolume(t.Context(), testSpec("pvc-1"))
+		wantKind(t, err, ErrUnavailable)
+		if posts > 0 {
+			t.Errorf("%s: %d requests that change something", body, posts)
+		}
+		proxy.Close()
+	}
 }
 
 func TestWhatIsNotAVolumeIsNotFound(t *testing.T) {

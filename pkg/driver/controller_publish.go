@@ -31,11 +31,13 @@ func (c *controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	if err := checkCapability("volume_capability", req.GetVolumeCapability()); err != nil {
 		return nil, err
 	}
+	// Asked before the look: what is being detached from there at the time of the look is not there to stay.
+	leaving := c.cloud.Detaching(req.GetVolumeId(), req.GetNodeId())
 	volume, err := c.cloud.Volume(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(volume.ServerIDs, req.GetNodeId()) {
+	if leaving || !slices.Contains(volume.ServerIDs, req.GetNodeId()) {
 		if err := c.cloud.Attach(ctx, volume.ID, req.GetNodeId()); err != nil {
 			return nil, err
 		}

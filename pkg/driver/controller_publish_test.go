@@ -1,10 +1,14 @@
 package driver_test
 
 import (
+	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 
@@ -148,6 +152,46 @@ func TestControllerUnpublishFromAVanishedServer(t *testing.T) {
 	}
 	if err := r.unpublish(t, uuid.NewString(), server); err != nil {
 		t.Errorf("a volume that is gone: %v", err)
+	}
+}
+
+// A detachment goes on when its caller has left. A publish that came meanwhile must not take the volume for attached: it
+// would be mounted, and then pulled.
+func TestPublishAfterADetachmentThatWasLeft(t *testing.T) {
+	const detach = "POST /server/{uuid}/storage/detach"
+	r := newController(t, simulator.Config{})
+	server := r.sim.CreateServer(t, "worker-1", zone)
+	id := r.create(t, createRequest("pvc-1")).GetVolumeId()
+	if _, err := r.publish(t, id, server); err != nil {
+		t.Fatal(err)
+	}
+	r.sim.Inject(simulator.Fault{Operation: detach, Latency: time.Second, Count: 1})
+	ctx, leave := context.WithTimeout(callContext(t), 200*time.Millisecond)
+	defer leave()
+	_, err := r.controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: server})
+	wantCode(t, err, codes.DeadlineExceeded)
+
+	if err := r.publishUntilHeard(t, id, server); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := callContext(t); r.sim.Requests().Of(detach) == 0; {
+		if deadline.Err() != nil {
+			t.Fatal("the detachment never came")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if got := r.storage(t, id).Servers.Server; !slices.Equal(got, []string{server}) {
+		t.Errorf("published, and attached to %v", got)
+	}
+}
+
+// publishUntilHeard publishes again as long as another operation on the volume is in flight.
+func (r *rig) publishUntilHeard(t *testing.T, id, server string) error {
+	t.Helper()
+	for {
+		if _, err := r.publish(t, id, server); codeOf(err) != codes.Aborted {
+			return err
+		}
 	}
 }
 
