@@ -32,6 +32,8 @@ type Cloud struct {
 	queues      *queues
 	creations   *flights[*Volume]
 	attachments *flights[struct{}]
+	snapshots   *snapshotting
+	changes     *flights[*Volume] // expansions and modifications, by volume
 	zones       zoneCache
 
 	life  context.Context
@@ -61,6 +63,8 @@ func New(config Config) (*Cloud, error) {
 	c.life, c.close = context.WithCancel(context.Background())
 	c.creations = newFlights[*Volume](c.life, &c.work)
 	c.attachments = newFlights[struct{}](c.life, &c.work)
+	c.changes = newFlights[*Volume](c.life, &c.work)
+	c.snapshots = newSnapshotting(c)
 	c.http = &http.Client{
 		Transport: newTransport(config, credentials, metrics),
 		// A redirect would carry the credentials to wherever it points.

@@ -100,6 +100,7 @@ type sharedReads struct {
 	servers           serverSnapshot
 	serverDetails     serverDetails
 	loadBalancerPlans loadBalancerPlans
+	backups           shared[[]*Snapshot]
 }
 
 // serverSnapshot remembers the last ServerSet, and lets all who want a newer one wait for the same reading.

@@ -44,8 +44,13 @@ func newController(t *testing.T, cfg simulator.Config) *rig {
 
 func newCloud(t *testing.T, sim *simulatortest.Server) *cloud.Cloud {
 	t.Helper()
+	return newCloudOf(t, sim, "test")
+}
+
+func newCloudOf(t *testing.T, sim *simulatortest.Server, cluster string) *cloud.Cloud {
+	t.Helper()
 	account, err := cloud.New(cloud.Config{
-		Username: sim.Username, Password: sim.Password, BaseURL: sim.URL, ClusterID: "test",
+		Username: sim.Username, Password: sim.Password, BaseURL: sim.URL, ClusterID: cluster,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -46,6 +46,14 @@ func changes(req any) string {
 		return "volume/" + r.GetVolumeId()
 	case *csi.ControllerUnpublishVolumeRequest:
 		return "volume/" + r.GetVolumeId()
+	case *csi.ControllerExpandVolumeRequest:
+		return "volume/" + r.GetVolumeId()
+	case *csi.ControllerModifyVolumeRequest:
+		return "volume/" + r.GetVolumeId()
+	case *csi.CreateSnapshotRequest:
+		return "snapshot name/" + r.GetName()
+	case *csi.DeleteSnapshotRequest:
+		return "snapshot/" + r.GetSnapshotId()
 	}
 	return ""
 }

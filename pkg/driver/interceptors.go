@@ -51,7 +51,8 @@ func (d *Driver) observe(ctx context.Context, req any, info *grpc.UnaryServerInf
 }
 
 func isQuery(method string) bool {
-	return method == "Probe" || strings.Contains(method, "Get") || strings.HasPrefix(method, "Validate")
+	return method == "Probe" || strings.Contains(method, "Get") || strings.HasPrefix(method, "List") ||
+		strings.HasPrefix(method, "Validate")
 }
 
 // subject names what a request is about, for the log.
@@ -62,6 +63,9 @@ func subject(req any) []any {
 	}
 	if r, ok := req.(interface{ GetVolumeId() string }); ok {
 		values = append(values, "volume", r.GetVolumeId())
+	}
+	if r, ok := req.(interface{ GetSnapshotId() string }); ok {
+		values = append(values, "snapshot", r.GetSnapshotId())
 	}
 	if r, ok := req.(interface{ GetNodeId() string }); ok {
 		values = append(values, "node", r.GetNodeId())

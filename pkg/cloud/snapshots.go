@@ -1,0 +1,168 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
+)
+
+// LabelSnapshotName holds the name that a snapshot was asked for under. It is not LabelName, so that looking for a
+// volume brings volumes alone.
+const LabelSnapshotName = "csi-snapshot-name"
+
+// snapshotsAge is for how long one list of the account's backups serves every reader.
+const snapshotsAge = 5 * time.Second
+
+// titleResizeBackup is how the API titles the backups that its resizing of filesystems makes. Recorded:
+// resizestoragefilesystem.
+const titleResizeBackup = "Resize Backup"
+
+// Snapshot is a storage of type backup: what a volume held at one moment.
+type Snapshot struct {
+	ID        string // the backup's UUID
+	Title     string
+	Name      string // the name it was asked for under: its label csi-snapshot-name, or its title where it has none
+	SourceID  string // the volume it was made of, which may be gone
+	Zone      string
+	State     string // as a volume's
+	SizeGiB   int
+	Encrypted bool
+	Labels    map[string]string
+	Created   time.Time
+	// Ready says that volumes can be made of it.
+	Ready bool
+}
+
+// SnapshotSpec is the snapshot that is wanted.
+type SnapshotSpec struct {
+	// Name identifies the snapshot among all that this package made for the cluster. It becomes the backup's title.
+	Name     string
+	VolumeID string
+	// Labels to put on it besides those it is found by.
+	Labels map[string]string
+}
+
+// Snapshot returns the snapshot of that ID. ErrNotFound when there is none, or when it is a storage of another type.
+func (c *Cloud) Snapshot(ctx context.Context, id string) (*Snapshot, error) {
+	snapshot, err := c.snapshot(ctx, id)
+	return snapshot, explain(err, Error{Op: "read", Resource: "snapshot", ID: id})
+}
+
+func (c *Cloud) snapshot(ctx context.Context, id string) (*Snapshot, error) {
+	if !isUUID(id) {
+		return nil, notAnID()
+	}
+	var details upcloud.StorageDetails
+	if err := c.call(ctx, http.MethodGet, "/storage/"+id, nil, &details); err != nil {
+		return nil, err
+	}
+	if details.Type != upcloud.StorageTypeBackup {
+		return nil, &Error{Kind: ErrNotFound, Message: "the storage of that ID is no backup: its type is " + details.Type}
+	}
+	return snapshotOf(&details.Storage), nil
+}
+
+// Snapshots returns the snapshots of the account that may be this cluster's, as they were some seconds ago at most, and
+// with everything that this process changed: one call for any number of readers. They are shared: nobody may change them.
+func (c *Cloud) Snapshots(ctx context.Context) ([]*Snapshot, error) {
+	all, err := c.shared.backups.since(ctx, c, time.Now().Add(-snapshotsAge), c.readBackups)
+	if err != nil {
+		return nil, explain(notMissing(err), Error{Op: "list", Resource: "snapshots"})
+	}
+	own := make([]*Snapshot, 0, len(all))
+	for _, snapshot := range all {
+		if c.mayBeOurs(snapshot.Labels) && !isResizeBackup(snapshot) {
+			own = append(own, snapshot)
+		}
+	}
+	return own, nil
+}
+
+func (c *Cloud) readBackups(ctx context.Context) ([]*Snapshot, error) {
+	var answer upcloud.Storages
+	if err := c.call(ctx, http.MethodGet, "/storage/backup", nil, &answer); err != nil {
+		return nil, err
+	}
+	snapshots := make([]*Snapshot, 0, len(answer.Storages))
+	for i := range answer.Storages {
+		if answer.Storages[i].Type == upcloud.StorageTypeBackup {
+			snapshots = append(snapshots, snapshotOf(&answer.Storages[i]))
+		}
+	}
+	return snapshots, nil
+}
+
+// mayBeOurs reports whether nothing says that a storage is another cluster's.
+func (c *Cloud) mayBeOurs(labels map[string]string) bool {
+	cluster, told := labels[LabelCluster]
+	return !told || cluster == c.config.ClusterID
+}
+
+func isResizeBackup(s *Snapshot) bool { return s.Title == titleResizeBackup && s.Labels[LabelSnapshotName] == "" }
+
+// DeleteSnapshot deletes the backup. One that is gone already is no error, and neither is an ID that is no backup's:
+// then there is no such snapshot, and the storage stays as it is. ErrBusy says that it is being made or restored.
+func (c *Cloud) DeleteSnapshot(ctx context.Context, id string) error {
+	return explain(c.deleteSnapshot(ctx, id), Error{Op: "delete", Resource: "snapshot", ID: id})
+}
+
+func (c *Cloud) deleteSnapshot(ctx context.Context, id string) error {
+	snapshot, err := c.snapshot(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = c.call(ctx, http.MethodDelete, "/storage/"+id, nil, nil)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	c.shared.backups.changed()
+	c.snapshots.forget(snapshot.Name)
+	return nil
+}
+
+func snapshotOf(storage *upcloud.Storage) *Snapshot {
+	labels := labelMap(storage.Labels)
+	return &Snapshot{
+		ID: storage.UUID, Title: storage.Title, Name: firstNonEmpty(labels[LabelSnapshotName], storage.Title),
+		SourceID: storage.Origin, Zone: storage.Zone, State: storage.State, SizeGiB: storage.Size,
+		Encrypted: storage.Encrypted.Bool(), Labels: labels, Created: storage.Created,
+		Ready: storage.State == upcloud.StorageStateOnline || storage.State == upcloud.StorageStateCloning,
+	}
+}
+
+// snapshotIdentity are the labels by which a snapshot is found again.
+func (c *Cloud) snapshotIdentity(name string) map[string]string {
+	labels := map[string]string{LabelSnapshotName: name}
+	if c.config.ClusterID != "" {
+		labels[LabelCluster] = c.config.ClusterID
+	}
+	return labels
+}
+
+func (c *Cloud) checkSnapshotSpec(spec SnapshotSpec) error {
+	if spec.Name == "" {
+		return invalid("the snapshot has no name: give one, it is found again by it")
+	}
+	if n := utf8.RuneCountInString(spec.Name); n > maxTitle {
+		return invalid("the name has %d characters: give at most %d, it becomes the title of the backup", n, maxTitle)
+	}
+	labels := maps.Clone(spec.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, c.snapshotIdentity(spec.Name))
+	for key, value := range labels {
+		if err := checkLabel(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}

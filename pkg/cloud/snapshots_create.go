@@ -1,0 +1,332 @@
+package cloud
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
+	"k8s.io/klog/v2"
+)
+
+// How a snapshot is found again: the request that makes a backup takes no labels, and one that is being made takes none
+// either. So its title carries the name from the start, and the labels follow when it is online. Until then it is found
+// among its volume's backups, which the volume's own details list.
+
+// snapshotting is what this process knows of backups, to spare questions. Nothing is returned on its word alone.
+type snapshotting struct {
+	flights *flights[*Snapshot]
+
+	mu     sync.Mutex
+	begun  map[string]string // name -> ID of a backup that has no labels yet
+	titles map[string]string // ID -> title of backups that were looked at, empty where they have a name already
+}
+
+func newSnapshotting(c *Cloud) *snapshotting {
+	return &snapshotting{
+		flights: newFlights[*Snapshot](c.life, &c.work), begun: map[string]string{}, titles: map[string]string{},
+	}
+}
+
+func (s *snapshotting) begin(name, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun[name] = id
+}
+
+func (s *snapshotting) forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.begun, name)
+}
+
+func (s *snapshotting) idOf(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun[name]
+}
+
+// mostTitles bounds what is remembered.
+const mostTitles = 100_000
+
+func (s *snapshotting) saw(id, title string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.titles) >= mostTitles {
+		clear(s.titles)
+	}
+	s.titles[id] = title
+}
+
+// candidates leaves out the backups known to have another title. Those that we make have theirs from the start.
+func (s *snapshotting) candidates(ids []string, title string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []string
+	for _, id := range ids {
+		if seen, known := s.titles[id]; !known || seen == title {
+			found = append(found, id)
+		}
+	}
+	return found
+}
+
+// CreateSnapshot returns the snapshot of spec.Name, begun if there is none. It does not wait until the backup is online:
+// Ready tells, and the repeated call looks again. Calls for one name at one time are one, and the snapshot is found
+// again whatever happened to earlier calls. While the volume is busy with another backup or a clone, it waits until ctx
+// ends. One of that name made of another volume is ErrAlreadyExists.
+func (c *Cloud) CreateSnapshot(ctx context.Context, spec SnapshotSpec) (*Snapshot, error) {
+	doing := Error{Op: "create", Resource: "snapshot", ID: spec.Name, Target: "of volume " + spec.VolumeID}
+	if err := c.checkSnapshotSpec(spec); err != nil {
+		return nil, explain(err, doing)
+	}
+	if !isUUID(spec.VolumeID) {
+		return nil, explain(notAnID(), doing)
+	}
+	snapshot, err := c.snapshots.flights.do(ctx, spec.Name, func(w *work) (*Snapshot, error) {
+		return c.createSnapshot(w, spec)
+	})
+	if err == nil {
+		// The flight may have been another caller's, with another wish.
+		err = sameSource(snapshot, spec)
+	}
+	if err != nil {
+		return nil, explain(err, doing)
+	}
+	own := *snapshot
+	own.Labels = maps.Clone(snapshot.Labels)
+	return &own, nil
+}
+
+func sameSource(snapshot *Snapshot, spec SnapshotSpec) error {
+	if snapshot.SourceID == spec.VolumeID {
+		return nil
+	}
+	return &Error{
+		Kind:    ErrAlreadyExists,
+		Message: "backup " + snapshot.ID + " has that name and is of storage " + snapshot.SourceID,
+		Remedy:  "ask for the snapshot under another name",
+	}
+}
+
+func (c *Cloud) createSnapshot(w *work, spec SnapshotSpec) (*Snapshot, error) {
+	found, err := c.findSnapshot(w.ctx, spec.Name)
+	if err != nil {
+		return nil, err
+	}
+	if found != nil {
+		if err := sameSource(found, spec); err != nil {
+			return nil, err
+		}
+		return c.nameSnapshot(w.ctx, found, spec)
+	}
+
+	pace := statePolls()
+	for failed := 0; ; {
+		begun, err := c.begunSnapshot(w.ctx, spec)
+		if err != nil {
+			return nil, err
+		}
+		if begun == nil {
+			begun, err = c.postBackup(w.ctx, spec)
+		}
+		switch {
+		case err == nil:
+			return c.nameSnapshot(w.ctx, c.onlyOne(w.ctx, begun, spec, failed), spec)
+		case hasCode(err, upcloud.ErrCodeStorageStateIllegal):
+			if err := c.awaitStorage(w, spec.VolumeID, pace); err != nil {
+				return nil, err
+			}
+		case uncertain(err):
+			if failed++; failed == maxCreations || pace.wait(w.ctx) != nil {
+				return nil, err
+			}
+		default:
+			return nil, stillOpen(err, failed > 0)
+		}
+	}
+}
+
+// onlyOne looks again after requests whose outcome is not known: one may have had its effect after the look before.
+func (c *Cloud) onlyOne(ctx context.Context, begun *Snapshot, spec SnapshotSpec, failed int) *Snapshot {
+	if failed == 0 {
+		return begun
+	}
+	if kept, err := c.begunSnapshot(ctx, spec); err == nil && kept != nil {
+		return kept
+	}
+	return begun
+}
+
+// findSnapshot returns the snapshot that this process began under that name, or the one with the labels; nil if none.
+func (c *Cloud) findSnapshot(ctx context.Context, name string) (*Snapshot, error) {
+	if id := c.snapshots.idOf(name); id != "" {
+		begun, err := c.snapshot(ctx, id)
+		if err == nil && begun.Title == name {
+			return begun, nil
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+		c.snapshots.forget(name)
+	}
+	identity := c.snapshotIdentity(name)
+	var answer upcloud.Storages
+	if err := c.call(ctx, http.MethodGet, "/storage?"+labelQuery(identity), nil, &answer); err != nil {
+		return nil, notMissing(err)
+	}
+	var named []*Snapshot
+	for i := range answer.Storages {
+		snapshot := snapshotOf(&answer.Storages[i])
+		if answer.Storages[i].Type == upcloud.StorageTypeBackup && hasLabels(snapshot.Labels, identity) {
+			named = append(named, snapshot)
+		}
+	}
+	if len(named) == 0 {
+		return nil, nil
+	}
+	return slices.MinFunc(named, firstMade), nil
+}
+
+func firstMade(a, b *Snapshot) int {
+	return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
+}
+
+// begunSnapshot looks among the volume's backups for one that was begun under this name and has no labels yet. Where
+// there are several, because an answer was lost or two processes were at work, the first is kept, and the others are
+// deleted if they are new.
+func (c *Cloud) begunSnapshot(ctx context.Context, spec SnapshotSpec) (*Snapshot, error) {
+	var source upcloud.StorageDetails
+	if err := c.call(ctx, http.MethodGet, "/storage/"+spec.VolumeID, nil, &source); err != nil {
+		return nil, err
+	}
+	if source.Type != upcloud.StorageTypeNormal {
+		return nil, &Error{Kind: ErrNotFound, Message: "the storage is no volume: its type is " + source.Type}
+	}
+	backups, err := c.backups(ctx, c.snapshots.candidates(source.BackupUUIDs, spec.Name))
+	if err != nil {
+		return nil, err
+	}
+	var begun []*Snapshot
+	for _, backup := range backups {
+		title := backup.Title
+		if _, named := backup.Labels[LabelSnapshotName]; named || !c.mayBeOurs(backup.Labels) {
+			title = ""
+		}
+		c.snapshots.saw(backup.ID, title)
+		if title == spec.Name && backup.SourceID == spec.VolumeID {
+			begun = append(begun, backup)
+		}
+	}
+	if len(begun) == 0 {
+		return nil, nil
+	}
+	slices.SortFunc(begun, firstMade)
+	for _, extra := range begun[1:] {
+		c.dropSnapshotTwin(ctx, begun[0], extra)
+	}
+	return begun[0], nil
+}
+
+// fewBackups is how many backups are read one by one; more are read with one list.
+const fewBackups = 4
+
+func (c *Cloud) backups(ctx context.Context, ids []string) ([]*Snapshot, error) {
+	if len(ids) > fewBackups {
+		all, err := c.readBackups(ctx)
+		return slices.DeleteFunc(all, func(s *Snapshot) bool { return !slices.Contains(ids, s.ID) }), err
+	}
+	var backups []*Snapshot
+	for _, id := range ids {
+		backup, err := c.snapshot(ctx, id)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		backups = append(backups, backup)
+	}
+	return backups, nil
+}
+
+func (c *Cloud) dropSnapshotTwin(ctx context.Context, kept, extra *Snapshot) {
+	logger := klog.FromContext(ctx).WithValues("snapshot", kept.Title, "kept", kept.ID, "extra", extra.ID)
+	if time.Since(extra.Created).Abs() >= time.Hour {
+		logger.Info("Two backups carry the name of one snapshot: delete one of them by hand")
+		return
+	}
+	if err := c.deleteSnapshot(ctx, extra.ID); err != nil {
+		logger.Info("Two backups carry the name of one snapshot, and the extra one cannot be deleted now", "reason", err.Error())
+		return
+	}
+	logger.Info("Deleted the extra one of two backups made for one snapshot")
+}
+
+func (c *Cloud) postBackup(ctx context.Context, spec SnapshotSpec) (*Snapshot, error) {
+	c.shared.backups.changed()
+	defer c.shared.backups.changed()
+	var made upcloud.StorageDetails
+	wanted := request.CreateBackupRequest{Title: spec.Name}
+	if err := c.call(ctx, http.MethodPost, "/storage/"+spec.VolumeID+"/backup", wanted, &made); err != nil {
+		return nil, err
+	}
+	if !isUUID(made.UUID) {
+		return nil, &Error{Kind: ErrUnavailable, Message: "the API made a backup and did not say which", uncertain: true}
+	}
+	snapshot := snapshotOf(&made.Storage)
+	// What it was asked to be made of, should the answer not say so.
+	snapshot.SourceID = firstNonEmpty(snapshot.SourceID, spec.VolumeID)
+	return snapshot, nil
+}
+
+// nameSnapshot puts the labels on a backup that is online, and calls no other ready: the caller comes again for those
+// that are not.
+func (c *Cloud) nameSnapshot(ctx context.Context, snapshot *Snapshot, spec SnapshotSpec) (*Snapshot, error) {
+	identity := c.snapshotIdentity(spec.Name)
+	if hasLabels(snapshot.Labels, identity) {
+		c.snapshots.forget(spec.Name)
+		return snapshot, nil
+	}
+	c.snapshots.begin(spec.Name, snapshot.ID)
+	switch snapshot.State {
+	case upcloud.StorageStateOnline:
+	case upcloud.StorageStateError:
+		return nil, &Error{
+			Kind: ErrServerState, Message: "backup " + snapshot.ID + " is in state error",
+			Remedy: "delete the snapshot and make another",
+		}
+	default:
+		snapshot.Ready = false
+		return snapshot, nil
+	}
+
+	labels := map[string]string{}
+	maps.Copy(labels, snapshot.Labels)
+	maps.Copy(labels, spec.Labels)
+	maps.Copy(labels, identity)
+	list := labelList(labels)
+	c.shared.backups.changed()
+	defer c.shared.backups.changed()
+	err := c.call(ctx, http.MethodPut, "/storage/"+snapshot.ID, request.ModifyStorageRequest{Labels: &list}, nil)
+	switch {
+	case err == nil:
+		c.snapshots.forget(spec.Name)
+		snapshot.Name, snapshot.Labels = spec.Name, labels
+	case errors.Is(err, ErrBusy):
+		snapshot.Ready = false // it was online a moment ago, and somebody reads it: it is named next time
+	case errors.Is(err, ErrInvalid):
+		// An API that takes no labels on backups: the title and the origin identify it.
+		klog.FromContext(ctx).Info("The API takes no labels on the backup", "snapshot", snapshot.ID, "reason", err.Error())
+	default:
+		return nil, err
+	}
+	return snapshot, nil
+}

@@ -1,0 +1,46 @@
+package driver
+
+import (
+	"encoding/base64"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// tokenPrefix tells our tokens from anything else, and this form of them from later ones.
+const tokenPrefix = "after:"
+
+// pageOf returns a page of entries, and the token of the next page, empty on the last. Pages are in the order of the
+// entries' IDs, and a token holds the last ID of its page: entries that come or go between two pages shift nothing, so
+// that what is there all the time is listed once, whatever else happens, and a token is good for ever.
+func pageOf[E any](entries []E, id func(E) string, maxEntries int32, token string) (page []E, next string, err error) {
+	if maxEntries < 0 {
+		return nil, "", invalid("max_entries", "is negative: %d", maxEntries)
+	}
+	after, err := parseToken(token)
+	if err != nil {
+		return nil, "", err
+	}
+	page = slices.DeleteFunc(slices.Clone(entries), func(e E) bool { return after != "" && id(e) <= after })
+	slices.SortFunc(page, func(a, b E) int { return strings.Compare(id(a), id(b)) })
+	if maxEntries > 0 && len(page) > int(maxEntries) {
+		page = page[:maxEntries]
+		next = base64.RawURLEncoding.EncodeToString([]byte(tokenPrefix + id(page[len(page)-1])))
+	}
+	return page, next, nil
+}
+
+// parseToken returns the ID after which the page begins, empty for the first page.
+func parseToken(token string) (string, error) {
+	if token == "" {
+		return "", nil
+	}
+	text, err := base64.RawURLEncoding.DecodeString(token)
+	after, ours := strings.CutPrefix(string(text), tokenPrefix)
+	if err != nil || !ours || after == "" {
+		return "", status.Errorf(codes.Aborted, "starting_token: %q is none that this driver gave: begin the list anew", token)
+	}
+	return after, nil
+}
