@@ -222,7 +222,7 @@ func (s *Simulator) changeDevices(c *call, v *server, work func(context.Context)
 	if before == serverStopped {
 		d = s.durationOf(realistic.coldplug)
 	}
-	v.state = serverMaintenance
+	v.state, v.settles = serverMaintenance, before
 	done := make(chan struct{})
 	var failure error
 	s.operate(d, work, func(err error) {

@@ -24,6 +24,20 @@ type DiskPlane interface {
 	Close() error
 }
 
+// DiskKeeper is a DiskPlane whose disks outlive the process.
+type DiskKeeper interface {
+	DiskPlane
+	// Keep tells a new plane which disks there are to be, by storage UUID, before anything else is called: it returns
+	// those whose bytes are missing, or makes them, empty, when create says so. Files of other disks are left alone.
+	Keep(disks map[string]KeptDisk, create bool) (missing []string, err error)
+}
+
+// KeptDisk is a disk as the state has it.
+type KeptDisk struct {
+	Size   int    // GiB
+	Server string // to which it is attached, and will be again; empty: none
+}
+
 // LoadBalancerPlane makes load balancers carry traffic.
 type LoadBalancerPlane interface {
 	// Listen makes an address for the load balancer's traffic usable and returns the one to show in the API: the

@@ -36,6 +36,7 @@ type server struct {
 	nics                        []*nic
 
 	started, due time.Time // of its creation, for the progress shown
+	settles      string    // the state that comes after the passing one; empty: started
 	pending      int       // disks that have not appeared in it yet, of those it is created with
 }
 

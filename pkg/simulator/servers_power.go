@@ -32,7 +32,7 @@ func (s *Simulator) stopServer(c *call) (any, error) {
 	if err := v.requireState(serverStarted); err != nil {
 		return nil, err
 	}
-	v.busy = true
+	v.busy, v.settles = true, serverStopped
 	s.after(s.durationOf(realistic.serverStop), func() { v.busy, v.state = false, serverStopped })
 	return s.serverDetails(v), nil
 }
@@ -76,7 +76,7 @@ func (s *Simulator) restartServer(c *call) (any, error) {
 	if err := v.requireState(serverStarted); err != nil {
 		return nil, err
 	}
-	v.busy = true
+	v.busy, v.settles = true, serverStarted
 	half := s.durationOf(realistic.serverRestart) / 2
 	s.after(half/8, func() {
 		v.state = serverMaintenance

@@ -29,6 +29,10 @@ type Config struct {
 	// LoadBalancers makes load balancers carry traffic; nil: they are API only.
 	LoadBalancers LoadBalancerPlane
 
+	// StateDir is a folder in which the state outlives the process: it is written soon after changes, and by Close. The
+	// disks must be of a kind that keeps its files (see DiskKeeper). Empty: each simulator starts with an empty account.
+	StateDir string
+
 	// PublicNetwork is where simulated public IPv4 addresses come from, /24 or larger: one sixteenth for each zone. The
 	// zero value is 198.18.0.0/15, set aside for tests by RFC 2544.
 	PublicNetwork netip.Prefix
@@ -68,7 +72,9 @@ type Simulator struct {
 	timer     Timer
 	timerAt   time.Time
 	history   history
-	doomed    []string // UUIDs of what is to end in the state error
+	keeper    *keeper    // nil: the state goes with the process
+	restored  *keptState // where the state came from; nil: it is new
+	doomed    []string   // UUIDs of what is to end in the state error
 
 	state
 }
@@ -85,6 +91,7 @@ type state struct {
 	loadBalancers table[loadBalancer]
 	bundles       table[certificateBundle]
 	nextMAC       uint32
+	copies        map[string]diskCopy // under way, by UUID of what is filled
 }
 
 // New returns a simulator with the zones, plans, public networks, templates and nothing else. Close it when done.
@@ -118,7 +125,32 @@ func New(cfg Config) (*Simulator, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.state.init(cfg.PublicNetwork.Masked())
 	s.handler = s.newHandler()
+	if cfg.StateDir != "" {
+		if err := s.start(); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
+}
+
+// start goes on from the state that is kept, and keeps it from now on.
+func (s *Simulator) start() error {
+	if err := s.openState(); err != nil {
+		s.cancel()
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.restored != nil {
+		if err := s.resume(); err != nil {
+			s.closed = true
+			s.cancel()
+			return errors.Join(err, s.keeper.lock.Close())
+		}
+		s.runDue()
+	}
+	go s.keepState() // until Close
+	return nil
 }
 
 // Close ends what is going on, waits for it, and removes what the data planes made. Requests that are waiting get no
@@ -135,7 +167,7 @@ func (s *Simulator) Close() error {
 
 	s.cancel()
 	s.operations.Wait()
-	var errs []error
+	errs := []error{s.closeState()}
 	if s.cfg.LoadBalancers != nil {
 		errs = append(errs, s.cfg.LoadBalancers.Close())
 	}

@@ -19,6 +19,7 @@ func (s *Simulator) startCopy(from, to *storage, busy string, done func()) {
 	}
 	to.state = storageMaintenance
 	to.started, to.due = s.now(), s.now().Add(d)
+	copied := s.copying(from, to, busy)
 	var work func(context.Context) error
 	if s.cfg.Disks != nil && !from.public() {
 		source, target, size := from.uuid, to.uuid, to.size
@@ -28,6 +29,7 @@ func (s *Simulator) startCopy(from, to *storage, busy string, done func()) {
 		work = func(context.Context) error { return s.cfg.Disks.Create(target, size) }
 	}
 	s.operate(d, work, func(err error) {
+		copied()
 		if from.state == busy {
 			from.state = storageOnline
 		}
