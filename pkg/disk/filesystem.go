@@ -144,9 +144,13 @@ func (n *Node) formatBlank(ctx context.Context, dev Device, req StageRequest) (D
 	return dev, fsType, n.format(ctx, dev, fsType)
 }
 
-// formatAgain completes a format that was interrupted: the marker proves that the disk was blank and never mounted.
+// formatAgain completes a format that was interrupted: the marker proves that the disk was blank, and that the driver
+// never mounted it.
 func (n *Node) formatAgain(ctx context.Context, dev Device, req StageRequest) (Device, string, error) {
 	if err := mayFormat(dev, req); err != nil {
+		return Device{}, "", err
+	}
+	if err := n.requireUnused(ctx, dev, req.Volume.ID); err != nil {
 		return Device{}, "", err
 	}
 	klog.FromContext(ctx).Info("An earlier format of the volume was interrupted; beginning anew", "device", dev.Path)

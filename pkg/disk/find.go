@@ -26,25 +26,28 @@ func (n *Node) Find(ctx context.Context, vol Volume) (dev Device, err error) {
 	if _, err := Serial(vol.ID); err != nil {
 		return Device{}, err
 	}
-	// The watch stands before the first look, so that no device can slip in between.
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return Device{}, fmt.Errorf("watching %s: %w", n.deviceDir, err)
+	if dev, err = n.lookup(vol); err == nil {
+		return dev, nil
 	}
-	defer watcher.Close()
+	klog.FromContext(ctx).V(2).Info("Waiting for the volume's device", "seen", err.Error())
+	watcher, err := n.newWatcher()
+	if err != nil {
+		// The kernel's limit of watchers is shared with everything on the node, and often used up.
+		klog.FromContext(ctx).Info("Cannot watch for the volume's device, looking once a second instead", "reason", err.Error())
+		watcher = nil
+	} else {
+		defer watcher.Close()
+	}
 	timeout := time.NewTimer(n.deviceTimeout)
 	defer timeout.Stop()
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
-	for looked := false; ; looked = true {
-		watchNearest(watcher, n.deviceDir)
-		watchNearest(watcher, n.devDir)
+	for {
+		// The watch stands before the look, so that no device can slip in between.
+		n.watch(watcher)
 		dev, err := n.lookup(vol)
 		if err == nil {
 			return dev, nil
-		}
-		if !looked {
-			klog.FromContext(ctx).V(2).Info("Waiting for the volume's device", "seen", err.Error())
 		}
 		switch awaitChange(ctx, watcher, tick.C, timeout.C) {
 		case changed:
@@ -69,13 +72,18 @@ const (
 // awaitChange returns when something was made in a watched folder, or might have been. Writes to devices wake the
 // watcher too (every line to a terminal is one), so they are passed over.
 func awaitChange(ctx context.Context, watcher *fsnotify.Watcher, tick, timeout <-chan time.Time) wakeup {
+	var events chan fsnotify.Event
+	var errs chan error
+	if watcher != nil {
+		events, errs = watcher.Events, watcher.Errors
+	}
 	for {
 		select {
-		case event := <-watcher.Events:
+		case event := <-events:
 			if event.Has(fsnotify.Create) {
 				return changed
 			}
-		case err := <-watcher.Errors: // the queue of events overflowed: anything may have changed
+		case err := <-errs: // the queue of events overflowed: anything may have changed
 			klog.FromContext(ctx).V(2).Info("Watching for the volume's device is disturbed", "reason", err)
 			return changed
 		case <-tick:
@@ -86,6 +94,15 @@ func awaitChange(ctx context.Context, watcher *fsnotify.Watcher, tick, timeout <
 			return cancelled
 		}
 	}
+}
+
+// watch watches the places where the device will appear; nil is a watcher that there is not.
+func (n *Node) watch(watcher *fsnotify.Watcher) {
+	if watcher == nil {
+		return
+	}
+	watchNearest(watcher, n.deviceDir)
+	watchNearest(watcher, n.devDir)
 }
 
 // watchNearest watches dir, or the nearest parent that exists: /dev/disk/by-id comes with the first disk.

@@ -23,6 +23,33 @@ func (n *Node) verify(dev Device, vol Volume) error {
 	return nil
 }
 
+// stillThere looks the device up again, for work that waited for its turn after the device was found: it may have been
+// detached meanwhile, and its name be another disk's by now.
+func (n *Node) stillThere(vol Volume) (Device, error) {
+	dev, err := n.lookup(vol)
+	if err != nil {
+		return Device{}, fail(ErrNoDevice, "the device of volume %s has left this node: %v. "+
+			"Check that the storage is attached to this server", vol.ID, err)
+	}
+	return dev, nil
+}
+
+// verifyAgain proves that a device, a disk or a partition, is the volume's still.
+func (n *Node) verifyAgain(source Device, vol Volume) error {
+	now, err := n.deviceAt(source.Path)
+	if err == nil {
+		now, err = n.wholeDisk(now)
+	}
+	if err == nil {
+		err = n.verify(now, vol)
+	}
+	if err != nil {
+		return fail(ErrNoDevice, "the device of volume %s has left this node while it was made ready: %v. "+
+			"Check that the storage is attached to this server", vol.ID, err)
+	}
+	return nil
+}
+
 // verifyIdentity compares the serial number. Loop devices have none: there the name of the backing file must start
 // with the volume's UUID.
 func (n *Node) verifyIdentity(dev Device, volumeID string) error {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 	"k8s.io/mount-utils"
 
@@ -27,6 +28,7 @@ const mib = 1 << 20
 type machine struct {
 	*disk.Node
 	dir, deviceDir string
+	registry       *prometheus.Registry
 }
 
 func newMachine(t *testing.T, timeout time.Duration) *machine {
@@ -36,11 +38,11 @@ func newMachine(t *testing.T, timeout time.Duration) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{dir: dir, deviceDir: filepath.Join(dir, "by-id")}
+	m := &machine{dir: dir, deviceDir: filepath.Join(dir, "by-id"), registry: prometheus.NewRegistry()}
 	if err := os.Mkdir(m.deviceDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m.Node, err = disk.New(disk.Config{DeviceDir: m.deviceDir, DeviceTimeout: timeout})
+	m.Node, err = disk.New(disk.Config{DeviceDir: m.deviceDir, DeviceTimeout: timeout, Registerer: m.registry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,18 +75,26 @@ func requireLoopDevices(t *testing.T) {
 // the file first.
 func (m *machine) attach(t *testing.T, sizeMiB int64, prepare func(file string)) (disk.Volume, string) {
 	t.Helper()
+	vol := m.makeDisk(t, sizeMiB)
+	file := m.path(vol.ID + ".img")
+	if prepare != nil {
+		prepare(file)
+	}
+	return vol, m.attachFile(t, vol.ID, file)
+}
+
+// makeDisk makes a disk that is attached to nothing: a sparse file named after it.
+func (m *machine) makeDisk(t *testing.T, sizeMiB int64) disk.Volume {
+	t.Helper()
 	vol := disk.Volume{ID: "01" + uuid.NewString()[2:], SizeBytes: sizeMiB * mib}
-	file := filepath.Join(m.dir, vol.ID+".img")
+	file := m.path(vol.ID + ".img")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(file, vol.SizeBytes); err != nil {
 		t.Fatal(err)
 	}
-	if prepare != nil {
-		prepare(file)
-	}
-	return vol, m.attachFile(t, vol.ID, file)
+	return vol
 }
 
 func (m *machine) attachFile(t *testing.T, volumeID, file string) string {

@@ -2,6 +2,8 @@ package disk
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -42,6 +44,51 @@ func marked(dev Device, volumeID string) (bool, error) {
 		return false, fmt.Errorf("reading %s: %w", dev.Path, err)
 	}
 	return bytes.Equal(found, markerFor(volumeID)), nil
+}
+
+// Where the superblocks of ext2, ext3, ext4 and XFS have what we need of them, in bytes from the start of the disk.
+const (
+	extMagicAt, extMountTimeAt, extMountsAt = 1024 + 0x38, 1024 + 0x2c, 1024 + 0x34
+	xfsMagicAt, xfsInodesAt, xfsFreeAt      = 0, 128, 136
+	// xfsOwnInodes is what a new XFS uses itself: the root folder and two of the real-time device.
+	xfsOwnInodes = 3
+)
+
+// requireUnused refuses a marked disk that somebody has put to use by hand since the format was interrupted: an mkfs of
+// ours leaves no partition table, nothing but the filesystems we know, and none that was ever mounted.
+func (n *Node) requireUnused(ctx context.Context, dev Device, volumeID string) error {
+	found, err := n.probe(ctx, dev.Path)
+	if err != nil {
+		return err
+	}
+	_, supported := filesystemTypes[found.filesystem]
+	foreign := found.partitionTable != "" || found.filesystem != "" && !supported
+	mounted, err := everMounted(dev)
+	if err != nil || !foreign && !mounted {
+		return err
+	}
+	return fail(ErrRefused, "the format of volume %s (%s) was interrupted, and the disk was used since by other means: it "+
+		"holds %s. Not formatting it. To keep what it holds, run: dd if=/dev/zero of=%s bs=%d seek=%d count=1; "+
+		"to lose it, fill the first MiB of the disk with zeros",
+		volumeID, dev.Path, found, dev.Path, markerBytes, (dev.SizeBytes-markerFromEnd)/markerBytes)
+}
+
+// everMounted tells whether the disk holds a filesystem that was mounted before, as far as superblocks tell.
+func everMounted(dev Device) (bool, error) {
+	file, err := os.Open(dev.Path)
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	head := make([]byte, 4096)
+	if _, err := io.ReadFull(file, head); err != nil {
+		return false, fmt.Errorf("reading %s: %w", dev.Path, err)
+	}
+	ext := binary.LittleEndian.Uint16(head[extMagicAt:]) == 0xef53 &&
+		(binary.LittleEndian.Uint32(head[extMountTimeAt:]) != 0 || binary.LittleEndian.Uint16(head[extMountsAt:]) != 0)
+	xfs := string(head[xfsMagicAt:][:4]) == "XFSB" &&
+		binary.BigEndian.Uint64(head[xfsInodesAt:])-binary.BigEndian.Uint64(head[xfsFreeAt:]) > xfsOwnInodes
+	return ext || xfs, nil
 }
 
 // mark writes the marker, after which the disk may be formatted at any time. The caller has proved that it is blank.

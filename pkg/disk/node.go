@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/mount-utils"
 )
@@ -29,6 +30,8 @@ type Node struct {
 	deviceDir, devDir, sysDir string
 	deviceTimeout             time.Duration
 
+	newWatcher func() (*fsnotify.Watcher, error)
+
 	mounter  mount.Interface
 	jobs     *jobs
 	duration *prometheus.HistogramVec
@@ -41,6 +44,7 @@ func New(cfg Config) (*Node, error) {
 		devDir:        orDefault(cfg.DevDir, "/dev"),
 		sysDir:        orDefault(cfg.SysDir, "/sys"),
 		deviceTimeout: cfg.DeviceTimeout,
+		newWatcher:    fsnotify.NewWatcher,
 		// Scopes of systemd are for filesystems with a daemon in user space; ours have none.
 		mounter: mount.NewWithoutSystemd(""),
 		jobs:    newJobs(),

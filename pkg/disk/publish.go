@@ -141,8 +141,7 @@ func bindReadOnly(source, path string) error {
 
 // PublishBlock makes the volume's device node appear at path. Doing it again is fine.
 func (n *Node) PublishBlock(ctx context.Context, vol Volume, path string, singleWriter bool) error {
-	dev, err := n.Find(ctx, vol)
-	if err != nil {
+	if _, err := n.Find(ctx, vol); err != nil {
 		return err
 	}
 	type key struct {
@@ -151,11 +150,15 @@ func (n *Node) PublishBlock(ctx context.Context, vol Volume, path string, single
 		single bool
 	}
 	return n.jobs.run(ctx, vol.ID, key{vol, path, singleWriter}, func(ctx context.Context) error {
-		return n.publishBlock(ctx, dev, vol, path, singleWriter)
+		return n.publishBlock(ctx, vol, path, singleWriter)
 	})
 }
 
-func (n *Node) publishBlock(ctx context.Context, dev Device, vol Volume, path string, singleWriter bool) error {
+func (n *Node) publishBlock(ctx context.Context, vol Volume, path string, singleWriter bool) error {
+	dev, err := n.stillThere(vol)
+	if err != nil {
+		return err
+	}
 	target, err := n.top(ctx, path)
 	if err != nil {
 		return err

@@ -42,16 +42,19 @@ func (n *Node) Stage(ctx context.Context, req StageRequest) error {
 	if err := ValidateFilesystem(req.Filesystem); err != nil {
 		return err
 	}
-	dev, err := n.Find(ctx, req.Volume)
-	if err != nil {
+	if _, err := n.Find(ctx, req.Volume); err != nil {
 		return err
 	}
 	return n.jobs.run(ctx, req.Volume.ID, req.key(), func(ctx context.Context) error {
-		return n.stage(ctx, dev, req)
+		return n.stage(ctx, req)
 	})
 }
 
-func (n *Node) stage(ctx context.Context, dev Device, req StageRequest) error {
+func (n *Node) stage(ctx context.Context, req StageRequest) error {
+	dev, err := n.stillThere(req.Volume)
+	if err != nil {
+		return err
+	}
 	staged, err := n.staged(ctx, dev, req)
 	if staged || err != nil {
 		return err
@@ -61,6 +64,10 @@ func (n *Node) stage(ctx context.Context, dev Device, req StageRequest) error {
 		return err
 	}
 	if err := os.MkdirAll(req.Path, 0o750); err != nil {
+		return err
+	}
+	// mkfs and fsck take their time, in which nothing keeps the disk from being detached.
+	if err := n.verifyAgain(source, req.Volume); err != nil {
 		return err
 	}
 	options := slices.Concat(req.Options, filesystemTypes[fsType].mountOptions)
@@ -85,15 +92,29 @@ func (n *Node) staged(ctx context.Context, dev Device, req StageRequest) (bool, 
 			"source", top.Source, "device", dev.Path)
 		return false, n.unmountAll(ctx, req.Path)
 	}
+	wantReadOnly := req.ReadOnly || asksReadOnly(req.Options)
 	switch {
 	case req.Filesystem != "" && req.Filesystem != top.FsType:
 		return false, fail(ErrConflict, "volume %s is staged at %s as %s, and %s was asked for",
 			req.Volume.ID, req.Path, top.FsType, req.Filesystem)
-	case req.ReadOnly != readOnly(*top):
+	case wantReadOnly != readOnly(*top):
 		return false, fail(ErrConflict, "volume %s is staged at %s %s, and %s was asked for",
-			req.Volume.ID, req.Path, writability(readOnly(*top)), writability(req.ReadOnly))
+			req.Volume.ID, req.Path, writability(readOnly(*top)), writability(wantReadOnly))
 	}
 	return true, nil
+}
+
+// asksReadOnly tells whether mount options make a mount read-only: the last that says something counts.
+func asksReadOnly(options []string) (readOnly bool) {
+	for option := range strings.SplitSeq(strings.Join(options, ","), ",") {
+		switch option {
+		case "ro":
+			readOnly = true
+		case "rw":
+			readOnly = false
+		}
+	}
+	return readOnly
 }
 
 func writability(readOnly bool) string {
@@ -110,10 +131,24 @@ func (n *Node) mountDevice(ctx context.Context, source, path, fsType string, opt
 }
 
 // CheckDevice waits for the volume's device and proves that it is the volume's. It is all there is to do to stage a
-// raw block volume.
+// raw block volume, but for one thing: whoever gets the raw disk may write to it, so that a marker of a format that was
+// interrupted must not stay.
 func (n *Node) CheckDevice(ctx context.Context, vol Volume) error {
-	_, err := n.Find(ctx, vol)
-	return err
+	if _, err := n.Find(ctx, vol); err != nil {
+		return err
+	}
+	type checkKey struct{ vol Volume }
+	return n.jobs.run(ctx, vol.ID, checkKey{vol}, func(context.Context) error {
+		dev, err := n.stillThere(vol)
+		if err != nil {
+			return err
+		}
+		interrupted, err := marked(dev, vol.ID)
+		if err != nil || !interrupted {
+			return err
+		}
+		return unmark(dev)
+	})
 }
 
 // Unstage takes down everything that is mounted at path. Nothing there, or no such path, is fine. The folder stays:

@@ -1,0 +1,31 @@
+package disk
+
+import (
+	"context"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Hold keeps the volume's turn until release is called.
+func (n *Node) Hold(volumeID string) (release func()) {
+	begun, end := make(chan struct{}), make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = n.jobs.run(context.Background(), volumeID, end, func(context.Context) error {
+			close(begun)
+			<-end
+			return nil
+		})
+	}()
+	<-begun
+	return func() {
+		close(end)
+		<-done
+	}
+}
+
+// WithoutWatchers makes the node unable to watch for devices, as one is whose kernel has no watchers left.
+func (n *Node) WithoutWatchers(err error) {
+	n.newWatcher = func() (*fsnotify.Watcher, error) { return nil, err }
+}

@@ -1,0 +1,224 @@
+package disk_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
+)
+
+// While work waits for its turn, the disk can be detached, and its name be given to another disk.
+func TestADiskThatWasReplacedMeanwhileIsNotTouched(t *testing.T) {
+	work := map[string]func(*machine, disk.Volume) error{
+		"stage": func(m *machine, vol disk.Volume) error { return stage(m, vol, "ext4") },
+		"publish as a raw block volume": func(m *machine, vol disk.Volume) error {
+			return m.PublishBlock(context.Background(), vol, m.path("raw"), false)
+		},
+		"check": func(m *machine, vol disk.Volume) error { return m.CheckDevice(context.Background(), vol) },
+	}
+	for name, do := range work {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t, time.Second)
+			dev := ownLoopDevice(t)
+			vol, other := m.makeDisk(t, 64), m.makeDisk(t, 64)
+			run(t, "mkfs.ext4", "-q", m.path(other.ID+".img"))
+			run(t, "losetup", dev, m.path(vol.ID+".img"))
+			m.link(t, vol.ID, dev)
+			release := m.Hold(vol.ID)
+			outcome := make(chan error)
+			go func() { outcome <- do(m, vol) }()
+			for m.found(t) == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			run(t, "losetup", "--detach", dev)
+			run(t, "losetup", dev, m.path(other.ID+".img"))
+			before := fingerprint(t, dev, m.path(other.ID+".img"))
+			release()
+			if err := <-outcome; !errors.Is(err, disk.ErrNoDevice) {
+				t.Errorf("got %v, want that the device is gone", err)
+			}
+			for _, path := range []string{"staging", "raw"} {
+				if got := mountsOn(t, m.path(path)); len(got) != 0 {
+					t.Errorf("mounted: %+v", got)
+				}
+			}
+			if fingerprint(t, dev, m.path(other.ID+".img")) != before {
+				t.Error("the other disk was written to")
+			}
+			unmountBelow(t, m.dir)
+			run(t, "losetup", "--detach", dev)
+		})
+	}
+}
+
+// ownLoopDevice makes a loop device of a number that nobody else on the machine is given by chance.
+func ownLoopDevice(t *testing.T) string {
+	t.Helper()
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := 200
+	for ; ; number++ {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), unix.LOOP_CTL_ADD, uintptr(number))
+		if errno == 0 {
+			break
+		}
+		if errno != unix.EEXIST {
+			t.Fatalf("no loop device %d: %v", number, errno)
+		}
+	}
+	t.Cleanup(func() {
+		defer control.Close()
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), unix.LOOP_CTL_REMOVE, uintptr(number)); errno != 0 {
+			t.Errorf("the loop device %d stays: %v", number, errno)
+		}
+	})
+	return "/dev/loop" + strconv.Itoa(number)
+}
+
+// found counts the searches for devices that have ended.
+func (m *machine) found(t *testing.T) (n uint64) {
+	t.Helper()
+	families, err := m.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			for _, label := range metric.GetLabel() {
+				if label.GetValue() == "find" {
+					n += metric.GetHistogram().GetSampleCount()
+				}
+			}
+		}
+	}
+	return n
+}
+
+func TestFindDoesWithoutWatchers(t *testing.T) {
+	m := newMachine(t, time.Minute)
+	m.WithoutWatchers(syscall.EMFILE)
+	vol, dev := m.attach(t, 64, nil)
+	name, err := disk.LinkName(vol.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := m.deviceDir + "/" + name
+	if err := os.Rename(link, link+"-later"); err != nil {
+		t.Fatal(err)
+	}
+	found := make(chan error, 1)
+	go func() {
+		_, err := m.Find(context.Background(), vol)
+		found <- err
+	}()
+	if err := os.Rename(link+"-later", link); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-found; err != nil {
+		t.Errorf("%s was not found: %v", dev, err)
+	}
+}
+
+// interrupt makes a format of the volume end in the middle, with a whole filesystem on the disk and the marker.
+func interrupt(t *testing.T, m *machine, vol disk.Volume, fsType string) {
+	t.Helper()
+	real, err := exec.LookPath("mkfs." + fsType)
+	if err != nil {
+		t.Skipf("needs mkfs.%s", fsType)
+	}
+	programs := t.TempDir()
+	script := "#!/bin/sh\n" + real + ` "$@" >&2` + "\nkill -9 $$\n"
+	if err := os.WriteFile(programs+"/mkfs."+fsType, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := os.Getenv("PATH")
+	t.Setenv("PATH", programs+":"+path)
+	if err := stage(m, vol, fsType); err == nil {
+		t.Fatal("staged by an mkfs that was killed")
+	}
+	t.Setenv("PATH", path)
+}
+
+// Whoever mounts the disk by hand after a format failed, and puts data there, must not lose it to the retry.
+func TestAFormatIsNotTakenUpAgainOnAFilesystemInUse(t *testing.T) {
+	for _, fsType := range []string{"ext4", "xfs"} {
+		t.Run(fsType, func(t *testing.T) {
+			m := newMachine(t, 10*time.Second)
+			vol, dev := m.attach(t, 1024, nil)
+			interrupt(t, m, vol, fsType)
+			if err := os.Mkdir(m.path("by-hand"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			run(t, "mount", dev, m.path("by-hand"))
+			if err := os.WriteFile(m.path("by-hand/file"), []byte("data"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			run(t, "umount", m.path("by-hand"))
+
+			err := stage(m, vol, fsType)
+			if !errors.Is(err, disk.ErrRefused) {
+				t.Fatalf("got %v, want a refusal", err)
+			}
+			_, remedy, _ := strings.Cut(err.Error(), "run: ")
+			remedy, _, _ = strings.Cut(remedy, ";")
+			run(t, "sh", "-c", remedy)
+			if err := stage(m, vol, fsType); err != nil {
+				t.Fatal(err)
+			}
+			if data, err := os.ReadFile(m.path("staging/file")); err != nil || string(data) != "data" {
+				t.Errorf("the file is %q, %v", data, err)
+			}
+		})
+	}
+}
+
+func TestAFormatIsNotTakenUpAgainOnWhatIsNoFilesystemOfOurs(t *testing.T) {
+	m := newMachine(t, 10*time.Second)
+	vol, dev := m.attach(t, 1024, nil)
+	interrupt(t, m, vol, "ext4")
+	run(t, "dd", "if=/dev/zero", "of="+dev, "bs=1M", "count=1", "conv=notrunc", "status=none")
+	run(t, "mkswap", dev)
+	if err := stage(m, vol, "ext4"); !errors.Is(err, disk.ErrRefused) || !strings.Contains(err.Error(), "swap") {
+		t.Errorf("got %v, want a refusal that names what is there", err)
+	}
+}
+
+// Data on a raw disk must not be lost to a format that was begun before it was raw.
+func TestARawBlockVolumeLosesTheMarkerOfAFormat(t *testing.T) {
+	m := newMachine(t, 10*time.Second)
+	vol, dev := m.attach(t, 1024, nil)
+	interrupt(t, m, vol, "ext4")
+	if err := m.CheckDevice(context.Background(), vol); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "dd", "if=/dev/urandom", "of="+dev, "bs=4096", "count=1024", "conv=notrunc", "status=none")
+	if err := stage(m, vol, "ext4"); !errors.Is(err, disk.ErrRefused) {
+		t.Errorf("got %v, want a refusal", err)
+	}
+}
+
+func TestStageTwiceWithReadOnlyAsAMountOption(t *testing.T) {
+	m := newMachine(t, 10*time.Second)
+	vol, _ := m.attach(t, 64, nil)
+	req := disk.StageRequest{Volume: vol, Path: m.path("staging"), Options: []string{"noatime,ro"}}
+	for range 2 {
+		if err := m.Stage(context.Background(), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	req.Options = []string{"ro", "rw"}
+	if err := m.Stage(context.Background(), req); !errors.Is(err, disk.ErrConflict) {
+		t.Errorf("staged read-only, for writing asked: got %v", err)
+	}
+}
