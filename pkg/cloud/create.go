@@ -25,7 +25,7 @@ const (
 // exists and is not what spec asks for (size, tier, zone, encryption) is ErrAlreadyExists.
 func (c *Cloud) CreateVolume(ctx context.Context, spec VolumeSpec) (*Volume, error) {
 	doing := Error{Op: "create", Resource: "volume", ID: spec.Name}
-	spec.Tier = canonicalTier(spec.Tier)
+	spec.Tier, spec.SourceID = canonicalTier(spec.Tier), canonicalID(spec.SourceID)
 	if err := c.checkSpec(spec); err != nil {
 		return nil, explain(err, doing)
 	}
@@ -61,6 +61,12 @@ func (c *Cloud) checkSpec(spec VolumeSpec) error {
 		return invalid("size %d GiB is outside what tier %s has: ask for %d to %d GiB",
 			spec.SizeGiB, tier.Name, tier.MinSizeGiB, tier.MaxSizeGiB)
 	}
+	if spec.SourceID != "" && !isUUID(spec.SourceID) {
+		return notAnID()
+	}
+	if err := spec.BackupRule.Validate(); err != nil {
+		return err
+	}
 	for key, value := range c.volumeLabels(spec) {
 		if err := checkLabel(key, value); err != nil {
 			return err
@@ -82,6 +88,9 @@ func (c *Cloud) volumeLabels(spec VolumeSpec) map[string]string {
 	labels := map[string]string{}
 	maps.Copy(labels, spec.Labels)
 	maps.Copy(labels, c.identity(spec.Name))
+	if spec.SourceID != "" {
+		labels[LabelSource] = spec.SourceID
+	}
 	return labels
 }
 
@@ -96,7 +105,11 @@ func (c *Cloud) create(w *work, spec VolumeSpec) (*Volume, error) {
 		if volume != nil {
 			return c.adopt(w, volume, spec)
 		}
-		volume, err = c.makeVolume(w.ctx, spec)
+		if spec.SourceID == "" {
+			volume, err = c.makeVolume(w.ctx, spec)
+		} else {
+			volume, err = c.copyVolume(w, spec)
+		}
 		if err == nil && n > 1 {
 			// An earlier request may have had its effect after the look: keep one of the two.
 			return c.settleOn(w, volume, spec)
@@ -147,12 +160,23 @@ func (c *Cloud) settleOn(w *work, made *Volume, spec VolumeSpec) (*Volume, error
 	if err != nil || volume == nil {
 		volume = made
 	}
+	if spec.SourceID != "" {
+		// What is unfinished beside the finished one is that one's twin.
+		extra, err := c.unfinished(w, spec)
+		if err == nil && extra != nil {
+			err = c.dropUnfinished(w, extra)
+		}
+		if err != nil {
+			return nil, stillOpen(err, true)
+		}
+	}
 	return c.awaitOnline(w, volume)
 }
 
 func (c *Cloud) makeVolume(ctx context.Context, spec VolumeSpec) (*Volume, error) {
 	wanted := request.CreateStorageRequest{
 		Size: spec.SizeGiB, Tier: spec.Tier, Title: spec.Name, Zone: spec.Zone, Labels: labelList(c.volumeLabels(spec)),
+		BackupRule: spec.BackupRule.wire(),
 	}
 	if spec.Encrypted {
 		wanted.Encrypted = upcloud.True
@@ -183,27 +207,26 @@ func compatible(volume *Volume, spec VolumeSpec) error {
 		return differs("size in GiB", volume.SizeGiB, spec.SizeGiB)
 	case volume.Tier != spec.Tier:
 		return differs("tier", volume.Tier, spec.Tier)
+	case volume.Labels[LabelSource] != spec.SourceID:
+		return differs("source", orNone(volume.Labels[LabelSource]), orNone(spec.SourceID))
+	case spec.SourceID != "" && volume.Encrypted:
+		return nil // a copy of what is encrypted is so too, asked for or not
 	case volume.Encrypted != spec.Encrypted:
 		return differs("encryption at rest", volume.Encrypted, spec.Encrypted)
 	}
 	return nil
 }
 
+func orNone(id string) string { return firstNonEmpty(id, "none") }
+
 // find returns the volume of that name, or nil. Where there are several, it settles on one (see twins.go).
 func (c *Cloud) find(ctx context.Context, name string) (*Volume, error) {
 	identity := c.identity(name)
-	var answer struct {
-		Storages *struct {
-			Storage []upcloud.Storage `json:"storage"`
-		} `json:"storages"`
-	}
-	if err := c.call(ctx, http.MethodGet, "/storage?"+labelQuery(identity), nil, &answer); err != nil {
+	storages, err := c.storages(ctx, "/storage?"+labelQuery(identity))
+	if err != nil {
 		return nil, err
 	}
-	if answer.Storages == nil {
-		return nil, notAbout("storages") // which is not to say that there are none
-	}
-	found := volumesWith(identity, answer.Storages.Storage)
+	found := volumesWith(identity, storages)
 	switch len(found) {
 	case 0:
 		return nil, nil

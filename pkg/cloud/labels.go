@@ -17,6 +17,8 @@ const (
 	LabelName = "csi-name"
 	// LabelCluster holds Config.ClusterID, where that is set.
 	LabelCluster = "csi-cluster"
+	// LabelSource holds the ID of the storage that a volume was made a copy of; the API does not tell of clones.
+	LabelSource = "csi-source"
 )
 
 // Lengths of labels in characters, from the API's documentation of its newer products.

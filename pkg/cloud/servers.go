@@ -101,6 +101,7 @@ type sharedReads struct {
 	serverDetails     serverDetails
 	loadBalancerPlans loadBalancerPlans
 	backups           shared[[]*Snapshot]
+	volumes           shared[[]*Volume]
 }
 
 // serverSnapshot remembers the last ServerSet, and lets all who want a newer one wait for the same reading.

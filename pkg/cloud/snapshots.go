@@ -57,9 +57,13 @@ func (c *Cloud) snapshot(ctx context.Context, id string) (*Snapshot, error) {
 	if !isUUID(id) {
 		return nil, notAnID()
 	}
+	id = canonicalID(id)
 	var details upcloud.StorageDetails
 	if err := c.call(ctx, http.MethodGet, "/storage/"+id, nil, &details); err != nil {
 		return nil, err
+	}
+	if details.UUID != id {
+		return nil, notAbout("storage " + id)
 	}
 	if details.Type != upcloud.StorageTypeBackup {
 		return nil, &Error{Kind: ErrNotFound, Message: "the storage of that ID is no backup: its type is " + details.Type}
@@ -72,7 +76,7 @@ func (c *Cloud) snapshot(ctx context.Context, id string) (*Snapshot, error) {
 func (c *Cloud) Snapshots(ctx context.Context) ([]*Snapshot, error) {
 	all, err := c.shared.backups.since(ctx, c, time.Now().Add(-snapshotsAge), c.readBackups)
 	if err != nil {
-		return nil, explain(notMissing(err), Error{Op: "list", Resource: "snapshots"})
+		return nil, explain(err, Error{Op: "list", Resource: "snapshots"})
 	}
 	own := make([]*Snapshot, 0, len(all))
 	for _, snapshot := range all {
@@ -84,14 +88,14 @@ func (c *Cloud) Snapshots(ctx context.Context) ([]*Snapshot, error) {
 }
 
 func (c *Cloud) readBackups(ctx context.Context) ([]*Snapshot, error) {
-	var answer upcloud.Storages
-	if err := c.call(ctx, http.MethodGet, "/storage/backup", nil, &answer); err != nil {
+	storages, err := c.storages(ctx, "/storage/backup")
+	if err != nil {
 		return nil, err
 	}
-	snapshots := make([]*Snapshot, 0, len(answer.Storages))
-	for i := range answer.Storages {
-		if answer.Storages[i].Type == upcloud.StorageTypeBackup {
-			snapshots = append(snapshots, snapshotOf(&answer.Storages[i]))
+	snapshots := make([]*Snapshot, 0, len(storages))
+	for i := range storages {
+		if storages[i].Type == upcloud.StorageTypeBackup {
+			snapshots = append(snapshots, snapshotOf(&storages[i]))
 		}
 	}
 	return snapshots, nil
@@ -103,7 +107,9 @@ func (c *Cloud) mayBeOurs(labels map[string]string) bool {
 	return !told || cluster == c.config.ClusterID
 }
 
-func isResizeBackup(s *Snapshot) bool { return s.Title == titleResizeBackup && s.Labels[LabelSnapshotName] == "" }
+func isResizeBackup(s *Snapshot) bool {
+	return s.Title == titleResizeBackup && s.Labels[LabelSnapshotName] == ""
+}
 
 // DeleteSnapshot deletes the backup. One that is gone already is no error, and neither is an ID that is no backup's:
 // then there is no such snapshot, and the storage stays as it is. ErrBusy says that it is being made or restored.

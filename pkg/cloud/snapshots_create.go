@@ -90,6 +90,7 @@ func (c *Cloud) CreateSnapshot(ctx context.Context, spec SnapshotSpec) (*Snapsho
 	if !isUUID(spec.VolumeID) {
 		return nil, explain(notAnID(), doing)
 	}
+	spec.VolumeID = canonicalID(spec.VolumeID)
 	snapshot, err := c.snapshots.flights.do(ctx, spec.Name, func(w *work) (*Snapshot, error) {
 		return c.createSnapshot(w, spec)
 	})
@@ -178,14 +179,16 @@ func (c *Cloud) findSnapshot(ctx context.Context, name string) (*Snapshot, error
 		c.snapshots.forget(name)
 	}
 	identity := c.snapshotIdentity(name)
-	var answer upcloud.Storages
-	if err := c.call(ctx, http.MethodGet, "/storage?"+labelQuery(identity), nil, &answer); err != nil {
-		return nil, notMissing(err)
+	storages, err := c.storages(ctx, "/storage?"+labelQuery(identity))
+	if err != nil {
+		return nil, err
 	}
 	var named []*Snapshot
-	for i := range answer.Storages {
-		snapshot := snapshotOf(&answer.Storages[i])
-		if answer.Storages[i].Type == upcloud.StorageTypeBackup && hasLabels(snapshot.Labels, identity) {
+	for i := range storages {
+		snapshot := snapshotOf(&storages[i])
+		// Who has no name for the cluster has no claim to the snapshots of one that has.
+		ours := snapshot.Labels[LabelCluster] == identity[LabelCluster]
+		if ours && storages[i].Type == upcloud.StorageTypeBackup && hasLabels(snapshot.Labels, identity) {
 			named = append(named, snapshot)
 		}
 	}

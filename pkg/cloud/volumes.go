@@ -20,7 +20,7 @@ type Volume struct {
 	Zone     string
 	Tier     string
 	State    string // online, maintenance, cloning, backuping, syncing, error
-	OriginID string // the storage that this is a copy of, where the API tells
+	OriginID string // the storage that this is a copy of, empty where neither a label nor the API tells
 	SizeGiB  int
 	// Encrypted is encryption at rest.
 	Encrypted bool
@@ -28,6 +28,8 @@ type Volume struct {
 	// ServerIDs are the servers it is attached to, known after Volume only: lists do not tell.
 	ServerIDs []string
 	Created   time.Time
+	// BackupRule is known after Volume only, too.
+	BackupRule BackupRule
 
 	encryptionUnknown bool // lists of old recordings do not tell
 	kind              string
@@ -44,6 +46,11 @@ type VolumeSpec struct {
 	Encrypted bool
 	// Labels to put on it besides those it is found by.
 	Labels map[string]string
+	// SourceID is the storage, volume or snapshot, that it is to be a copy of; empty for an empty volume. The size must
+	// not be less than the source's.
+	SourceID string
+	// BackupRule is when the API makes backups of it by itself; nil for never.
+	BackupRule *BackupRule
 }
 
 // Volume returns the volume of that ID with all its details. ErrNotFound when there is none.
@@ -156,7 +163,7 @@ func volumeOf(storage *upcloud.Storage) *Volume {
 	labels := labelMap(storage.Labels)
 	return &Volume{
 		ID: storage.UUID, Title: storage.Title, Name: labels[LabelName], Zone: storage.Zone,
-		Tier: canonicalTier(storage.Tier), State: storage.State, OriginID: storage.Origin, SizeGiB: storage.Size,
+		Tier: canonicalTier(storage.Tier), State: storage.State, OriginID: firstNonEmpty(storage.Origin, labels[LabelSource]), SizeGiB: storage.Size,
 		Encrypted: storage.Encrypted.Bool(), Labels: labels, Created: storage.Created,
 		encryptionUnknown: storage.Encrypted.Empty(), kind: storage.Type,
 	}
@@ -167,5 +174,6 @@ func volumeOfDetails(details *upcloud.StorageDetails) *Volume {
 	volume.ServerIDs = slices.Clone(details.ServerUUIDs)
 	volume.encryptionUnknown = false
 	volume.backups = len(details.BackupUUIDs)
+	volume.BackupRule = backupRuleOf(details.BackupRule)
 	return volume
 }

@@ -17,9 +17,6 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	if err := checkCapabilities("volume_capabilities", req.GetVolumeCapabilities()); err != nil {
 		return nil, err
 	}
-	if req.GetVolumeContentSource() != nil {
-		return nil, invalid("volume_content_source", "volumes cannot be made from snapshots or other volumes: leave it out")
-	}
 	if len(req.GetMutableParameters()) > 0 {
 		return nil, invalid("mutable_parameters", "volumes cannot be modified: leave them out")
 	}
@@ -27,7 +24,14 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	if err != nil {
 		return nil, err
 	}
-	size, err := chooseSize(req.GetCapacityRange(), params.tier)
+	source, err := c.sourceOf(ctx, req.GetVolumeContentSource())
+	if errors.Is(err, cloud.ErrNotFound) {
+		return c.finished(ctx, req, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	size, err := sizeFor(req.GetCapacityRange(), params.tier, source)
 	if err != nil {
 		return nil, err
 	}
@@ -35,17 +39,18 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	if err != nil {
 		return nil, err
 	}
-	volume, err := c.create(ctx, cloud.VolumeSpec{
+	spec := cloud.VolumeSpec{
 		Name: req.GetName(), SizeGiB: size, Tier: params.tier.Name, Encrypted: params.encrypted, Labels: params.labels,
-	}, zones)
+	}
+	if source != nil {
+		spec.SourceID = source.ID
+		spec.Encrypted = spec.Encrypted || source.Encrypted
+	}
+	volume, err := c.create(ctx, spec, zones)
 	if err != nil {
 		return nil, err
 	}
-	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
-		VolumeId:           volume.ID,
-		CapacityBytes:      int64(volume.SizeGiB) * gib,
-		AccessibleTopology: []*csi.Topology{topologyOf(volume.Zone)},
-	}}, nil
+	return created(req, volume), nil
 }
 
 // create makes the volume in the first of the zones. A volume of that name that is there already may be in any of

@@ -141,9 +141,12 @@ func TestCreateVolumeRefusesBadRequests(t *testing.T) {
 		{"unknown parameter", params("teir", "maxiops"), codes.InvalidArgument, `"teir"`},
 		{"unknown tier", params("tier", "gold"), codes.InvalidArgument, "standard"},
 		{"unknown encryption", params("encryption", "yes"), codes.InvalidArgument, "data-at-rest"},
-		{"a snapshot as source", func(req *csi.CreateVolumeRequest) {
+		{"a snapshot that is not there", func(req *csi.CreateVolumeRequest) {
 			req.VolumeContentSource = &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
 				Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: uuid.NewString()}}}
+		}, codes.NotFound, "STORAGE_NOT_FOUND"},
+		{"a source of no kind", func(req *csi.CreateVolumeRequest) {
+			req.VolumeContentSource = &csi.VolumeContentSource{}
 		}, codes.InvalidArgument, "volume_content_source"},
 		{"mutable parameters", func(req *csi.CreateVolumeRequest) {
 			req.MutableParameters = map[string]string{"a": "b"}

@@ -1,0 +1,260 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
+	"k8s.io/klog/v2"
+)
+
+// How a copy is made: the request takes neither labels nor a size. So the storage begins under a provisional title,
+// which says for which volume, of what and for which cluster it is being made. When it is online, one PUT gives it the labels,
+// the size and the title of the volume, all or nothing. A storage with that title is what an interrupted call left
+// behind, and nothing else can be; one with the labels is finished.
+
+// Source is what a volume can be made a copy of.
+type Source struct {
+	ID        string
+	SizeGiB   int
+	Encrypted bool
+}
+
+// SnapshotSource reads the snapshot that a volume is to be made of. ErrNotFound when there is none.
+func (c *Cloud) SnapshotSource(ctx context.Context, id string) (*Source, error) {
+	snapshot, err := c.Snapshot(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{ID: snapshot.ID, SizeGiB: snapshot.SizeGiB, Encrypted: snapshot.Encrypted}, nil
+}
+
+// VolumeSource reads the volume that another is to be made of. ErrNotFound when there is none.
+func (c *Cloud) VolumeSource(ctx context.Context, id string) (*Source, error) {
+	volume, err := c.Volume(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if volume.kind != upcloud.StorageTypeNormal {
+		return nil, &Error{
+			Kind: ErrNotFound, Op: "copy", Resource: "storage", ID: id,
+			Message: "the storage of that ID is no volume: its type is " + volume.kind,
+		}
+	}
+	return &Source{ID: volume.ID, SizeGiB: volume.SizeGiB, Encrypted: volume.Encrypted}, nil
+}
+
+// VolumeNamed returns the finished volume of that name. ErrNotFound when there is none.
+func (c *Cloud) VolumeNamed(ctx context.Context, name string) (*Volume, error) {
+	volume, err := c.find(ctx, name)
+	if err == nil && volume == nil {
+		err = &Error{Kind: ErrNotFound}
+	}
+	return volume, explain(err, Error{Op: "find", Resource: "volume", ID: name})
+}
+
+// provisionalTitle is under which a copy is begun: the same for every try of one request, and for no other.
+func (c *Cloud) provisionalTitle(spec VolumeSpec) string {
+	of := " (unfinished copy of " + spec.SourceID
+	if c.config.ClusterID != "" {
+		of += " for " + c.config.ClusterID
+	}
+	of += ")"
+	name := []rune(spec.Name)
+	if room := maxTitle - utf8.RuneCountInString(of); len(name) > room {
+		// The end of a name tells more than its beginning: they begin alike.
+		name = name[max(0, len(name)-max(0, room)):]
+	}
+	return string(name) + of
+}
+
+// copyVolume makes the volume out of its source, going on from whatever an earlier try left behind.
+func (c *Cloud) copyVolume(w *work, spec VolumeSpec) (*Volume, error) {
+	begun, err := c.unfinished(w, spec)
+	if err != nil {
+		return nil, err
+	}
+	if begun != nil && (begun.Zone != spec.Zone || begun.Tier != spec.Tier) {
+		// The same request may come with another zone in front.
+		if err := c.dropUnfinished(w, begun); err != nil {
+			return nil, stillOpen(err, true)
+		}
+		begun = nil
+	}
+	pace := statePolls()
+	for begun == nil {
+		begun, err = c.postClone(w.ctx, spec)
+		if !hasCode(err, upcloud.ErrCodeStorageStateIllegal) {
+			break
+		}
+		if err := c.awaitStorage(w, spec.SourceID, pace); err != nil {
+			return nil, err
+		}
+	}
+	if hasCode(err, upcloud.ErrCodeServerStateIllegal) {
+		return nil, &Error{
+			Kind: ErrInUse, Code: codeOf(err),
+			Message: "volume " + spec.SourceID + " is attached to a server that is not stopped, and the API clones none such",
+			Remedy:  "make a snapshot of it and restore that, or detach it meanwhile",
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	volume, err := c.finish(w, begun, spec)
+	return volume, stillOpen(err, true) // there is a copy now: no error may read as if there were none
+}
+
+// unfinished finds what an earlier try of the same request began. Titles cannot be asked for: it reads a list that was
+// begun after the request came, and that all who look at the same time share.
+func (c *Cloud) unfinished(w *work, spec VolumeSpec) (*Volume, error) {
+	all, err := c.shared.volumes.since(w.ctx, c, time.Now(), c.readVolumes)
+	if err != nil {
+		return nil, notMissing(err)
+	}
+	title := c.provisionalTitle(spec)
+	var begun []*Volume
+	for _, volume := range all {
+		if volume.Title == title && volume.Name == "" {
+			begun = append(begun, volume)
+		}
+	}
+	if len(begun) == 0 {
+		return nil, nil
+	}
+	slices.SortFunc(begun, byClaim)
+	for _, extra := range begun[1:] {
+		if err := c.dropUnfinished(w, extra); err != nil {
+			return nil, err
+		}
+	}
+	return begun[0], nil
+}
+
+// dropUnfinished deletes a copy that nobody can have got to know: it was never finished.
+func (c *Cloud) dropUnfinished(w *work, extra *Volume) error {
+	logger := klog.FromContext(w.ctx)
+	if extra.State != upcloud.StorageStateError {
+		// While it is being made it cannot be deleted.
+		if _, err := c.awaitOnline(w, extra); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	if err := c.deleteVolume(w.ctx, extra.ID); err != nil {
+		return err
+	}
+	c.shared.volumes.changed()
+	logger.Info("Deleted the extra one of two copies begun for one volume", "extra", extra.ID, "title", extra.Title)
+	return nil
+}
+
+// readVolumes lists all storages that are disks.
+func (c *Cloud) readVolumes(ctx context.Context) ([]*Volume, error) {
+	storages, err := c.storages(ctx, "/storage/normal")
+	if err != nil {
+		return nil, err
+	}
+	volumes := make([]*Volume, 0, len(storages))
+	for i := range storages {
+		if storages[i].Type == upcloud.StorageTypeNormal {
+			volumes = append(volumes, volumeOf(&storages[i]))
+		}
+	}
+	return volumes, nil
+}
+
+// storages reads a list of storages.
+func (c *Cloud) storages(ctx context.Context, path string) ([]upcloud.Storage, error) {
+	var answer struct {
+		Storages *struct {
+			Storage []upcloud.Storage `json:"storage"`
+		} `json:"storages"`
+	}
+	if err := c.call(ctx, http.MethodGet, path, nil, &answer); err != nil {
+		return nil, notMissing(err)
+	}
+	if answer.Storages == nil {
+		return nil, notAbout("storages") // which is not to say that there are none
+	}
+	return answer.Storages.Storage, nil
+}
+
+func (c *Cloud) postClone(ctx context.Context, spec VolumeSpec) (*Volume, error) {
+	wanted := request.CloneStorageRequest{Zone: spec.Zone, Tier: spec.Tier, Title: c.provisionalTitle(spec)}
+	if spec.Encrypted {
+		wanted.Encrypted = upcloud.True
+	}
+	var made upcloud.StorageDetails
+	if err := c.call(ctx, http.MethodPost, "/storage/"+spec.SourceID+"/clone", wanted, &made); err != nil {
+		return nil, err
+	}
+	if !isUUID(made.UUID) {
+		return nil, &Error{Kind: ErrUnavailable, Message: "the API made a clone and did not say which", uncertain: true}
+	}
+	return volumeOfDetails(&made), nil
+}
+
+// finish makes the volume out of a copy: its labels, size and title in one request.
+func (c *Cloud) finish(w *work, begun *Volume, spec VolumeSpec) (*Volume, error) {
+	volume, err := c.awaitOnline(w, begun)
+	switch {
+	case errors.Is(err, ErrServerState):
+		return nil, c.giveUp(w, begun, "it is in state error")
+	case err != nil:
+		return nil, err
+	case volume.SizeGiB > spec.SizeGiB:
+		return nil, c.giveUp(w, begun, fmt.Sprintf("it has %d GiB, as the source grew meanwhile", volume.SizeGiB))
+	}
+	labels := map[string]string{}
+	maps.Copy(labels, volume.Labels) // those of the API's own
+	maps.Copy(labels, c.volumeLabels(spec))
+	list := labelList(labels)
+	wanted := request.ModifyStorageRequest{Title: spec.Name, Labels: &list, BackupRule: spec.BackupRule.wire()}
+	if volume.SizeGiB < spec.SizeGiB {
+		wanted.Size = spec.SizeGiB
+	}
+	finished, err := c.put(w, volume.ID, wanted)
+	if err != nil {
+		return nil, err
+	}
+	return c.awaitOnline(w, finished)
+}
+
+// giveUp deletes a copy that can never become the volume, so that the retry begins anew.
+func (c *Cloud) giveUp(w *work, begun *Volume, why string) error {
+	err := c.deleteVolume(w.ctx, begun.ID)
+	c.shared.volumes.changed()
+	if err != nil {
+		return stillOpen(err, true)
+	}
+	return &Error{Kind: ErrUnavailable, Message: "copy " + begun.ID + " was of no use: " + why, Remedy: remedyWait}
+}
+
+// put changes a storage, waiting while it is busy.
+func (c *Cloud) put(w *work, id string, wanted request.ModifyStorageRequest) (*Volume, error) {
+	pace := statePolls()
+	for {
+		var changed upcloud.StorageDetails
+		err := c.call(w.ctx, http.MethodPut, "/storage/"+id, wanted, &changed)
+		c.shared.volumes.changed()
+		switch {
+		case err == nil && changed.UUID != id:
+			return nil, notAbout("storage " + id)
+		case err == nil:
+			return volumeOfDetails(&changed), nil
+		case hasCode(err, upcloud.ErrCodeStorageStateIllegal):
+			if err := c.awaitStorage(w, id, pace); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, err
+		}
+	}
+}
