@@ -78,7 +78,12 @@ func TestStartUpErrorsAreOneLineThatNamesTheSetting(t *testing.T) {
 		args        []string
 		says        []string
 	}{
-		{"no credentials", map[string]string{"UPCLOUD_TOKEN": ""}, controller, []string{"UPCLOUD_TOKEN", "UPCLOUD_USERNAME"}},
+		{"no credentials", map[string]string{"UPCLOUD_TOKEN": ""}, controller,
+			[]string{"UPCLOUD_TOKEN", "UPCLOUD_USERNAME", "--credentials-dir"}},
+		{"two faults", map[string]string{"UPCLOUD_DEBUG_API_BASE_URL": "x"}, with("--cluster-id", "a\nb"),
+			[]string{"UPCLOUD_DEBUG_API_BASE_URL", "cluster ID"}},
+		{"nobody listens", map[string]string{"UPCLOUD_DEBUG_API_BASE_URL": "http://127.0.0.1:1"}, controller,
+			[]string{"http://127.0.0.1:1", "UPCLOUD_DEBUG_API_BASE_URL"}},
 		{"two kinds of credentials", map[string]string{"UPCLOUD_USERNAME": "u", "UPCLOUD_PASSWORD": "p"}, controller, []string{"UPCLOUD_TOKEN"}},
 		{"wrong credentials", map[string]string{"UPCLOUD_TOKEN": "ucat_wrong"}, controller, []string{"UPCLOUD_TOKEN"}},
 		{"no credentials in the folder", nil, with("--credentials-dir", "/no/such/folder"), []string{"/no/such/folder"}},

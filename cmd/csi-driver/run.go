@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -64,6 +66,9 @@ func connect(mode driver.Mode, opts options, registry prometheus.Registerer) (*c
 	if err != nil {
 		return nil, err
 	}
+	if opts.credentialsDir == "" && config.Token == "" && config.Username == "" {
+		return nil, errors.New("no UpCloud credentials: set UPCLOUD_TOKEN, or UPCLOUD_USERNAME and UPCLOUD_PASSWORD, or --credentials-dir")
+	}
 	config.CredentialsDir = opts.credentialsDir
 	config.ClusterID = opts.clusterID
 	config.UserAgent = "upcloud-csi-driver/" + programVersion()
@@ -82,11 +87,8 @@ func configure(ctx context.Context, mode driver.Mode, opts options, account *clo
 		Zone: self.Zone, NodeID: self.NodeID, Cloud: account, MaxVolumes: opts.maxVolumes, Registerer: registry,
 	}
 	if account != nil {
-		if err := account.Check(ctx); err != nil {
+		if err := check(ctx, account, self.Zone); err != nil {
 			return driver.Config{}, err
-		}
-		if err := account.CheckZone(ctx, self.Zone); err != nil {
-			return driver.Config{}, fmt.Errorf("--zone: %w", err)
 		}
 	}
 	if !mode.Node() {
@@ -97,4 +99,21 @@ func configure(ctx context.Context, mode driver.Mode, opts options, account *clo
 	}
 	config.Disk, err = disk.New(disk.Config{DeviceDir: opts.deviceDir, Registerer: registry})
 	return config, err
+}
+
+// checkTimeout is how long the API may take to answer at start-up, retries included, before whoever waits is told.
+const checkTimeout = 30 * time.Second
+
+// check asks the API two questions: whether the account can be used, and whether the zone exists.
+func check(ctx context.Context, account *cloud.Cloud, zone string) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	if err := account.Check(ctx); err != nil {
+		return err
+	}
+	err := account.CheckZone(ctx, zone)
+	if errors.Is(err, cloud.ErrInvalid) {
+		return fmt.Errorf("--zone: %w", err)
+	}
+	return err
 }

@@ -177,6 +177,10 @@ func (c *Cloud) Check(ctx context.Context) error {
 	problem.Op, problem.Resource, problem.ID = "check", "the UpCloud account", ""
 	baseURL := client.EnvDebugAPIBaseURL
 	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		problem.Kind, problem.Err = ErrUnavailable, nil
+		problem.Message = "the UpCloud API at " + c.config.BaseURL + " did not answer in time"
+		problem.Remedy = "check the network from here, and " + baseURL + " if it is set"
 	case errors.Is(err, ErrUnauthorized):
 		problem.Message = "the API refused the credentials from " + c.credentials.setting
 		problem.Remedy = "set " + c.credentials.setting + " to those of an API user or to a valid token"

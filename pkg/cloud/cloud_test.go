@@ -119,6 +119,20 @@ func TestCheckNamesTheSettingAndTheRemedy(t *testing.T) {
 	}
 }
 
+// What accepts connections and never answers must be told too, in the time that the caller gives.
+func TestCheckOfASilentAPINamesTheSetting(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	address := listener.Addr().String()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	err = newCloud(t, Config{BaseURL: "http://" + address, Token: "t"}).Check(ctx)
+	wantKind(t, err, ErrUnavailable, address, "did not answer", "UPCLOUD_DEBUG_API_BASE_URL")
+}
+
 // closedPort is a loopback address at which nobody listens.
 func closedPort(t *testing.T) string {
 	t.Helper()

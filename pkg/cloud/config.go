@@ -141,14 +141,28 @@ func (c Config) validate() error {
 	case strings.HasSuffix(u.Path, "/"+client.APIVersion):
 		fault("the API's base URL %q (%s) ends in /%s: leave that out, it is added", c.BaseURL, client.EnvDebugAPIBaseURL, client.APIVersion)
 	}
-	if len(c.ClusterID) > maxLabelValue {
-		fault("the cluster ID has %d characters: give at most %d, it becomes the value of the label %s",
-			len(c.ClusterID), maxLabelValue, LabelCluster)
+	if err := checkLabel(LabelCluster, c.ClusterID); err != nil {
+		fault("the cluster ID is no good as a label: %w", err)
+	}
+	if err := checkToken(c.Token); c.CredentialsDir == "" && err != nil {
+		fault("the token (%s) %w", firstNonEmpty(c.setting, client.EnvToken), err)
 	}
 	if c.RequestsPerSecond < 0 || c.Burst < 0 || c.Concurrency < 0 || c.AttemptTimeout < 0 {
 		fault("RequestsPerSecond, Burst, Concurrency and AttemptTimeout must not be negative; zero means the default")
 	}
-	return errors.Join(faults...)
+	return oneSentence(faults)
+}
+
+// oneSentence joins faults on one line, as what is told at start-up must be.
+func oneSentence(faults []error) error {
+	if len(faults) == 0 {
+		return nil
+	}
+	texts := make([]string, len(faults))
+	for i, fault := range faults {
+		texts[i] = fault.Error()
+	}
+	return errors.New(strings.Join(texts, "; "))
 }
 
 // redactedURL is the base URL without what may be a password, as one that does not parse may still hold one.

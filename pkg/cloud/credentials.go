@@ -128,8 +128,21 @@ func sameFiles(a, b []fs.FileInfo) bool {
 	return true
 }
 
+// checkToken refuses what cannot be sent in a header, before it fails there with words about HTTP.
+func checkToken(token string) error {
+	for _, r := range token {
+		if r <= ' ' || r > '~' {
+			return errors.New("has characters that no token has, such as a line break or a space: give the token alone")
+		}
+	}
+	return nil
+}
+
 // readCredentials reads a mounted secret. Its errors name the files, never what is in them.
 func readCredentials(dir string) (credentials, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return credentials{}, fmt.Errorf("the credentials directory %s cannot be used: %w", dir, err)
+	}
 	values := map[string]string{}
 	for _, name := range credentialFiles {
 		content, err := os.ReadFile(filepath.Join(dir, name))
@@ -147,6 +160,9 @@ func readCredentials(dir string) (credentials, error) {
 	case found.token == "" && (found.username == "" || found.password == ""):
 		return credentials{}, fmt.Errorf("the credentials directory %s has no credentials: "+
 			"put there the file token, or the files username and password", dir)
+	}
+	if err := checkToken(found.token); err != nil {
+		return credentials{}, fmt.Errorf("the file %s %w", filepath.Join(dir, "token"), err)
 	}
 	return found, nil
 }

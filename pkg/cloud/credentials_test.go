@@ -94,7 +94,7 @@ func TestHalfARotationKeepsTheOldCredentials(t *testing.T) {
 	writeSecret(t, dir, map[string]string{"username": "u", "password": "p"})
 	source, clock := newTestSource(t, dir)
 	old := source.get()
-	for _, half := range []map[string]string{{"username": "u2"}, {}, {"token": "t", "username": "u2", "password": "p2"}} {
+	for _, half := range []map[string]string{{"username": "u2"}, {}, {"token": "t", "username": "u2", "password": "p2"}, {"token": "t\nt"}} {
 		writeSecret(t, dir, half)
 		*clock = clock.Add(credentialCheckInterval)
 		if source.get() != old {
