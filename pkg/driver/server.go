@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 )
 
@@ -47,6 +48,12 @@ func parseEndpoint(endpoint string) (socket, error) {
 // listen takes the socket over from a server that has ended, but not from one that answers, and never removes anything
 // that is no socket.
 func (s socket) listen(ctx context.Context) (net.Listener, error) {
+	// Of two that start at once, one would remove the socket that the other has just made.
+	unlock, err := lockFolder(filepath.Dir(s.path))
+	if err != nil {
+		return nil, fmt.Errorf("--endpoint: cannot listen on %s: %w; check that its folder exists and can be written to", s.path, cause(err))
+	}
+	defer unlock()
 	info, err := os.Lstat(s.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -65,6 +72,19 @@ func (s socket) listen(ctx context.Context) (net.Listener, error) {
 		return nil, fmt.Errorf("--endpoint: cannot listen on %s: %w; check that its folder exists and can be written to", s.path, cause(err))
 	}
 	return listener, nil
+}
+
+// lockFolder keeps other copies of the program from claiming a socket in the folder. It leaves nothing there.
+func lockFolder(path string) (unlock func(), err error) {
+	folder, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(folder.Fd()), unix.LOCK_EX); err != nil {
+		folder.Close()
+		return nil, err
+	}
+	return func() { folder.Close() }, nil
 }
 
 func (s socket) removeStale(ctx context.Context) error {

@@ -126,6 +126,42 @@ func TestListenTakesOverOnlyAStaleSocket(t *testing.T) {
 	}
 }
 
+// Of many that start at once where a killed driver left its socket, one gets it, and keeps it.
+func TestOneOfManyTakesOverAStaleSocket(t *testing.T) {
+	path := filepath.Join(shortDir(t), "csi.sock")
+	account := newCloud(t, simulatortest.Start(t, simulator.Config{}))
+	for range 20 {
+		stale, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stale.(*net.UnixListener).SetUnlinkOnClose(false)
+		stale.Close()
+		var wg sync.WaitGroup
+		got := make(chan net.Listener, 8)
+		for range cap(got) {
+			wg.Go(func() {
+				d, err := driver.New(driver.Config{Endpoint: path, Mode: driver.ModeController, Cloud: account})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if listener, err := d.Listen(context.Background()); err == nil {
+					got <- listener
+				}
+			})
+		}
+		wg.Wait()
+		close(got)
+		if len(got) != 1 {
+			t.Errorf("%d took the socket over", len(got))
+		}
+		for listener := range got {
+			listener.Close()
+		}
+	}
+}
+
 func TestBadEndpoints(t *testing.T) {
 	for _, endpoint := range []string{"", "csi.sock", "unix://csi.sock", "tcp://127.0.0.1:1", "http:///csi.sock",
 		"unix:///" + strings.Repeat("a", 120)} {
