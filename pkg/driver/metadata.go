@@ -83,14 +83,15 @@ func parseMetadata(body io.Reader) (Metadata, error) {
 	if err := json.NewDecoder(body).Decode(&answer); err != nil {
 		return Metadata{}, fmt.Errorf("the answer of the metadata service is not what UpCloud's has: %w", err)
 	}
-	if _, err := uuid.Parse(answer.InstanceID); err != nil {
+	id, err := uuid.Parse(answer.InstanceID)
+	if err != nil {
 		return Metadata{}, fmt.Errorf("the metadata service names the server %q, which is not a UUID", answer.InstanceID)
 	}
 	if answer.Region == "" {
 		return Metadata{}, errors.New("the metadata service does not tell the server's region")
 	}
 	return Metadata{
-		ServerID: answer.InstanceID, Zone: answer.Region, Hostname: answer.Hostname,
+		ServerID: id.String(), Zone: answer.Region, Hostname: answer.Hostname,
 		Interfaces: len(answer.Network.Interfaces),
 	}, nil
 }

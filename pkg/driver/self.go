@@ -22,9 +22,11 @@ type Self struct {
 // and two servers may share it. A controller needs the zone only, as a default for volumes, so --zone wins there.
 func Identify(ctx context.Context, mode Mode, metadataURL, nodeID, zone string) (Self, error) {
 	if nodeID != "" {
-		if _, err := uuid.Parse(nodeID); err != nil {
+		id, err := uuid.Parse(nodeID)
+		if err != nil || len(nodeID) != len(id.String()) {
 			return Self{}, fmt.Errorf("--node-id: %q is not the UUID of an UpCloud server", nodeID)
 		}
+		nodeID = id.String()
 	}
 	if !mode.Node() && zone != "" {
 		return Self{Zone: zone}, nil
