@@ -31,28 +31,38 @@ func checkCapabilities(field string, capabilities []*csi.VolumeCapability) error
 }
 
 func checkCapability(field string, capability *csi.VolumeCapability) error {
-	if capability == nil {
-		return missing(field)
+	if err := checkComplete(field, capability); err != nil {
+		return err
 	}
 	mode := capability.GetAccessMode().GetMode()
 	if !accessModes[mode] {
 		return invalid(field+".access_mode", "%s is not supported, as a volume is attached to one node at a time: "+
 			"use SINGLE_NODE_WRITER (ReadWriteOnce) or another SINGLE_NODE mode", mode)
 	}
-	switch {
-	case capability.GetBlock() != nil:
+	if capability.GetBlock() != nil {
 		if mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY {
 			return invalid(field, "a raw block volume cannot be read-only: use a filesystem, or SINGLE_NODE_WRITER")
 		}
 		return nil
-	case capability.GetMount() == nil:
-		return missing(field + ".access_type")
 	}
 	if capability.GetMount().GetVolumeMountGroup() != "" {
 		return invalid(field+".mount.volume_mount_group", "is not supported: leave it out")
 	}
 	if err := disk.ValidateFilesystem(capability.GetMount().GetFsType()); err != nil {
 		return invalid(field+".mount.fs_type", "%v", err)
+	}
+	return nil
+}
+
+// checkComplete tells whether a capability says all that it must, be it possible or not.
+func checkComplete(field string, capability *csi.VolumeCapability) error {
+	switch {
+	case capability == nil:
+		return missing(field)
+	case capability.GetAccessMode().GetMode() == csi.VolumeCapability_AccessMode_UNKNOWN:
+		return missing(field + ".access_mode")
+	case capability.GetBlock() == nil && capability.GetMount() == nil:
+		return missing(field + ".access_type")
 	}
 	return nil
 }

@@ -38,10 +38,10 @@ func parseSnapshotParameters(given map[string]string) (labels map[string]string,
 // CreateSnapshot begins a backup of the volume, and answers at once: the snapshot is ready to use when a later call finds
 // it online. It costs three calls, and those that poll it one each.
 func (c *controller) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequest) (*csi.CreateSnapshotResponse, error) {
-	switch {
-	case req.GetName() == "":
-		return nil, missing("name")
-	case req.GetSourceVolumeId() == "":
+	if err := checkName("name", req.GetName()); err != nil {
+		return nil, err
+	}
+	if req.GetSourceVolumeId() == "" {
 		return nil, missing("source_volume_id")
 	}
 	labels, err := parseSnapshotParameters(req.GetParameters())

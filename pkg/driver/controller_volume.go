@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"k8s.io/klog/v2"
@@ -11,8 +12,8 @@ import (
 )
 
 func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
-	if req.GetName() == "" {
-		return nil, missing("name")
+	if err := checkName("name", req.GetName()); err != nil {
+		return nil, err
 	}
 	if err := checkCapabilities("volume_capabilities", req.GetVolumeCapabilities()); err != nil {
 		return nil, err
@@ -88,6 +89,11 @@ func (c *controller) ValidateVolumeCapabilities(ctx context.Context, req *csi.Va
 	}
 	if len(req.GetVolumeCapabilities()) == 0 {
 		return nil, missing("volume_capabilities")
+	}
+	for i, capability := range req.GetVolumeCapabilities() {
+		if err := checkComplete(fmt.Sprintf("volume_capabilities[%d]", i), capability); err != nil {
+			return nil, err
+		}
 	}
 	volume, err := c.cloud.Volume(ctx, req.GetVolumeId())
 	if err != nil {

@@ -29,6 +29,7 @@ const (
 type rig struct {
 	sim        *simulatortest.Server
 	endpoint   string
+	conn       *grpc.ClientConn
 	identity   csi.IdentityClient
 	controller csi.ControllerClient
 	node       csi.NodeClient
@@ -89,7 +90,7 @@ func serve(t *testing.T, sim *simulatortest.Server, cfg driver.Config) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{
-		sim: sim, endpoint: cfg.Endpoint,
+		sim: sim, endpoint: cfg.Endpoint, conn: conn,
 		identity:   csi.NewIdentityClient(conn),
 		controller: csi.NewControllerClient(conn),
 		node:       csi.NewNodeClient(conn),

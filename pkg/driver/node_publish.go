@@ -16,11 +16,12 @@ const ephemeralKey = sidecarPrefix + "ephemeral"
 // NodePublishVolume makes the staged volume appear at the target path: the filesystem, or the device node of a raw
 // block volume.
 func (n *node) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+	if err := checkPath("target_path", req.GetTargetPath()); err != nil {
+		return nil, err
+	}
 	switch {
 	case req.GetVolumeId() == "":
 		return nil, missing("volume_id")
-	case req.GetTargetPath() == "":
-		return nil, missing("target_path")
 	case req.GetVolumeContext()[ephemeralKey] == "true":
 		return nil, invalid("volume_context", "inline ephemeral volumes are not supported: use a generic ephemeral volume")
 	}
@@ -29,6 +30,9 @@ func (n *node) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolume
 	}
 	if req.GetStagingTargetPath() == "" {
 		return nil, status.Error(codes.FailedPrecondition, "staging_target_path: is required, volumes are staged first")
+	}
+	if err := checkPath("staging_target_path", req.GetStagingTargetPath()); err != nil {
+		return nil, err
 	}
 	volume, err := volumeFor(req.GetVolumeId(), req.GetPublishContext())
 	if err != nil {
@@ -58,11 +62,11 @@ func (n *node) publish(ctx context.Context, volume disk.Volume, req *csi.NodePub
 }
 
 func (n *node) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
-	switch {
-	case req.GetVolumeId() == "":
+	if req.GetVolumeId() == "" {
 		return nil, missing("volume_id")
-	case req.GetTargetPath() == "":
-		return nil, missing("target_path")
+	}
+	if err := checkPath("target_path", req.GetTargetPath()); err != nil {
+		return nil, err
 	}
 	if err := n.disk.Unpublish(ctx, req.GetVolumeId(), req.GetTargetPath()); err != nil {
 		return nil, err

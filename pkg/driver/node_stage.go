@@ -12,11 +12,11 @@ import (
 // NodeStageVolume mounts the volume's filesystem at the staging path, after making it on a volume that is provably
 // blank. For a raw block volume it waits for the device and proves that it is the volume's.
 func (n *node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
-	switch {
-	case req.GetVolumeId() == "":
-		return nil, missing("volume_id")
-	case req.GetStagingTargetPath() == "":
-		return nil, missing("staging_target_path")
+	if err := checkVolumeID(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if err := checkPath("staging_target_path", req.GetStagingTargetPath()); err != nil {
+		return nil, err
 	}
 	if err := checkCapability("volume_capability", req.GetVolumeCapability()); err != nil {
 		return nil, err
@@ -58,11 +58,11 @@ func volumeFor(id string, published map[string]string) (disk.Volume, error) {
 }
 
 func (n *node) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
-	switch {
-	case req.GetVolumeId() == "":
+	if req.GetVolumeId() == "" {
 		return nil, missing("volume_id")
-	case req.GetStagingTargetPath() == "":
-		return nil, missing("staging_target_path")
+	}
+	if err := checkPath("staging_target_path", req.GetStagingTargetPath()); err != nil {
+		return nil, err
 	}
 	if err := n.disk.Unstage(ctx, req.GetVolumeId(), req.GetStagingTargetPath()); err != nil {
 		return nil, err

@@ -55,6 +55,9 @@ func parseParameters(given map[string]string) (parameters, error) {
 			}
 			params.encrypted = value == encryptionAtRest
 		case label != "":
+			if err := checkText("parameters", value); err != nil {
+				return parameters{}, err
+			}
 			if value != "" {
 				params.labels[label] = value
 			}

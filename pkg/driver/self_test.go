@@ -46,6 +46,10 @@ func TestIdentifyWithoutMetadata(t *testing.T) {
 	if err != nil || got.NodeID != server || got.Zone != zone {
 		t.Errorf("with both flags: %+v, %v", got, err)
 	}
+	got, err = driver.Identify(callContext(t), driver.ModeNode, absent.URL, strings.ToUpper(server), zone)
+	if err != nil || got.NodeID != server {
+		t.Errorf("an ID in capitals: %+v, %v; want it as the API has it", got, err)
+	}
 	for name, c := range map[string]struct {
 		mode         driver.Mode
 		nodeID, zone string
@@ -55,6 +59,7 @@ func TestIdentifyWithoutMetadata(t *testing.T) {
 		"node without a zone":     {driver.ModeNode, server, "", []string{"--zone"}},
 		"controller without zone": {driver.ModeController, "", "", []string{"--zone"}},
 		"a host name for an ID":   {driver.ModeNode, "worker-1", zone, []string{"--node-id", "UUID"}},
+		"an ID in braces":         {driver.ModeNode, "{" + server + "}", zone, []string{"--node-id", "UUID"}},
 	} {
 		_, err := driver.Identify(callContext(t), c.mode, absent.URL, c.nodeID, c.zone)
 		if err == nil || strings.Contains(err.Error(), "\n") {
