@@ -22,6 +22,7 @@ type options struct {
 	loadBalancers             string
 	loadBalancerInterface     string
 	loadBalancersDir          string
+	state                     string
 	publicNetwork             string
 	username, password, token string
 	tls                       bool
@@ -55,6 +56,9 @@ Examples:
   curl -X POST http://127.0.0.1:8100/_simulator/faults \
     -d '{"operation":"POST /server/{uuid}/storage/attach","status":503,"after_effect":true,"count":3}'
 
+  # What there is survives a restart
+  upcloud-sim --disks loop --state /var/lib/upcloud-sim
+
   # From the start, answer lists of storages as they were half a minute ago
   upcloud-sim --fault "operation=GET /storage,stale=30s"
 
@@ -86,6 +90,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 	f.StringVar(&o.loadBalancerInterface, "load-balancer-interface", "",
 		"network `interface` that gets the load balancers' addresses (default: they listen on 127.64.0.1 and up)")
 	f.StringVar(&o.loadBalancersDir, "load-balancers-dir", "", "`folder` for HAProxy's files (default: a temporary folder)")
+	f.StringVar(&o.state, "state", "", "`folder` in which everything outlives the program: the account, and the disks' bytes unless --disks-dir says\n"+
+		"where they are (default: each start begins with an empty account)")
 	f.StringVar(&o.publicNetwork, "public-network", "198.18.0.0/15", "`prefix` that simulated public IPv4 addresses come from")
 	f.BoolVar(&o.tls, "tls", false, "serve the API over HTTPS, with a certificate of its own making unless --tls-cert names one")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "PEM `file` with the certificate for HTTPS")
@@ -158,6 +164,7 @@ func (o *options) config() (simulator.Config, error) {
 			}
 		}
 	}
+	cfg.StateDir = o.state
 	cfg.Username, cfg.Password, cfg.Token = o.username, o.password, o.token
 	if cfg.Username == "" && cfg.Token == "" {
 		cfg.Username, cfg.Password, cfg.Token = simulator.DefaultUsername, simulator.DefaultPassword, simulator.DefaultToken

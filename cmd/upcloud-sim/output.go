@@ -48,6 +48,15 @@ func banner(out io.Writer, o *options, cfg simulator.Config, api []net.Listener)
 		}
 		fmt.Fprintf(&b, "Load balancers: HAProxy on %s\n", where)
 	}
+	if o.state != "" {
+		fmt.Fprintf(&b, "State: kept in %s\n", o.state)
+	}
+	if o.clock == "manual" {
+		fmt.Fprintf(&b, "Time stands still: curl %s-X POST %s/_simulator/clock -d '{\"advance\":\"10s\"}'\n", insecure, url)
+	}
+	for _, f := range o.faults {
+		fmt.Fprintf(&b, "Fault: %s\n", f)
+	}
 	fmt.Fprint(&b, "\nStop with Ctrl-C.\n")
 	_, _ = io.WriteString(out, b.String())
 }

@@ -73,9 +73,12 @@ func (o *options) openPlanes(cfg *simulator.Config) (err error) {
 	if o.disks == "loop" {
 		dir := o.disksDir
 		if dir == "" {
+			dir = o.state
+		}
+		if dir == "" {
 			dir = filepath.Join(os.TempDir(), fmt.Sprintf("upcloud-sim-%d", os.Getpid()))
 		}
-		if cfg.Disks, err = loopdisk.New(dir); err != nil {
+		if cfg.Disks, err = openDisks(dir, o.state != ""); err != nil {
 			return fmt.Errorf("--disks loop: %w", err)
 		}
 		o.disksDir = dir
@@ -87,6 +90,14 @@ func (o *options) openPlanes(cfg *simulator.Config) (err error) {
 		}
 	}
 	return nil
+}
+
+// openDisks makes the disk plane; those of a state outlive it.
+func openDisks(dir string, keep bool) (simulator.DiskPlane, error) {
+	if !keep {
+		return loopdisk.New(dir)
+	}
+	return loopdisk.Open(dir)
 }
 
 func closePlanes(cfg simulator.Config) error {

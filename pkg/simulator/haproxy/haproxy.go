@@ -44,7 +44,10 @@ var _ simulator.LoadBalancerPlane = (*Plane)(nil)
 // ErrNoProgram says that there is no HAProxy on this machine.
 var ErrNoProgram = errors.New("haproxy is not installed: install the package haproxy (2.6 or newer), or run without load balancers' traffic")
 
-var firstLoopback = netip.MustParseAddr("127.64.0.1")
+var (
+	firstLoopback = netip.MustParseAddr("127.64.0.1")
+	loopback      = netip.MustParsePrefix("127.64.0.0/10")
+)
 
 // New returns a plane; nothing runs until a load balancer is applied.
 func New(cfg Config) (simulator.LoadBalancerPlane, error) {
@@ -79,6 +82,10 @@ func (p *Plane) Listen(proposed netip.Addr) (netip.Addr, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cfg.Interface == "" {
+		if loopback.Contains(proposed) && !p.addresses[proposed] {
+			p.addresses[proposed] = true // of a former plane
+			return proposed, nil
+		}
 		for p.addresses[p.next] {
 			p.next = p.next.Next()
 		}

@@ -21,8 +21,9 @@ const attempts = 64
 
 // loop is a loop device of ours. The descriptor stays open, so that the device cannot become another's meanwhile.
 type loop struct {
-	path string
-	file *os.File
+	path   string // /dev/loopN
+	number int
+	file   *os.File
 }
 
 // attachLoop makes a loop device of the file.
@@ -58,13 +59,31 @@ func configure(n int, backing *os.File) (*loop, error) {
 		return nil, err
 	}
 	config := &unix.LoopConfig{Fd: uint32(backing.Fd())}
-	config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR // should this process die, the device goes when nobody uses it
+	// should this process die, the device goes when nobody uses it
+	config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR | unix.LO_FLAGS_PARTSCAN
 	copy(config.Info.File_name[:], filepath.Base(backing.Name()))
 	if err := unix.IoctlLoopConfigure(int(file.Fd()), config); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("configure %s: %w", path, err)
 	}
-	return &loop{path: path, file: file}, nil
+	return &loop{path: path, number: n, file: file}, nil
+}
+
+// adoptLoop takes over a device that another process made of the file, and whose disk was not pulled.
+func adoptLoop(n int) (*loop, error) {
+	path := "/dev/loop" + strconv.Itoa(n)
+	file, err := openDevice(path, n)
+	if err != nil {
+		return nil, err
+	}
+	info, err := unix.IoctlLoopGetStatus64(int(file.Fd()))
+	if err == nil && info.Offset != 0 {
+		err = errors.New("its disk was pulled out")
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("take over %s: %w", path, err), file.Close())
+	}
+	return &loop{path: path, number: n, file: file}, nil
 }
 
 // openDevice opens a loop device, and makes its node where no udev does.
@@ -102,39 +121,75 @@ func (l *loop) forget() error {
 	return nil
 }
 
-// detach frees the device: at once, or when the last user is gone.
-func (l *loop) detach() error {
-	err := l.file.Sync()
-	if clear := unix.IoctlSetInt(int(l.file.Fd()), unix.LOOP_CLR_FD, 0); clear != nil && !errors.Is(clear, unix.ENXIO) {
-		err = errors.Join(err, fmt.Errorf("free %s: %w", l.path, clear))
-	}
+// nowhere is an offset in the file, in bytes, where no file has anything and none can be written to.
+const nowhere = 1 << 62
+
+// pull takes the disk out of the machine, as a hypervisor does: what was written reaches the file, and from then on every
+// access fails, to a mounted filesystem's too. The device goes at once, or when its last user is gone.
+func (l *loop) pull() error {
+	err := errors.Join(l.cutOff(), l.clear())
 	return errors.Join(err, l.file.Close())
 }
 
-// detachAllBelow frees the loop devices whose files lie in the folder.
-func detachAllBelow(dir string) error {
+// cutOff moves the device's window on the file to where there is nothing: the kernel first writes what it holds of the
+// device, then waits for what is under way. The size becomes zero.
+func (l *loop) cutOff() error {
+	info, err := unix.IoctlLoopGetStatus64(int(l.file.Fd()))
+	if err != nil {
+		return fmt.Errorf("read the state of %s: %w", l.path, err)
+	}
+	info.Offset = nowhere
+	for range attempts {
+		if err = unix.IoctlLoopSetStatus64(int(l.file.Fd()), info); !errors.Is(err, unix.EAGAIN) {
+			break // EAGAIN: somebody wrote to the device meanwhile
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cut %s off: %w", l.path, err)
+	}
+	return nil
+}
+
+func (l *loop) clear() error {
+	err := unix.IoctlSetInt(int(l.file.Fd()), unix.LOOP_CLR_FD, 0)
+	if err != nil && !errors.Is(err, unix.ENXIO) {
+		return fmt.Errorf("free %s: %w", l.path, err)
+	}
+	return nil
+}
+
+// release lets go of the device: it stays while others use it, and goes else.
+func (l *loop) release() error { return errors.Join(l.sync(), l.file.Close()) }
+
+// loopsBelow returns the numbers of the loop devices whose files lie in the folder, by the files' paths.
+func loopsBelow(dir string) (map[string][]int, error) {
 	found, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var errs []error
+	out := map[string][]int{}
 	for _, path := range found {
-		backing, err := os.ReadFile(path)
+		text, err := os.ReadFile(path)
 		if err != nil {
 			continue // freed meanwhile
 		}
-		if filepath.Dir(strings.TrimSuffix(strings.TrimSpace(string(backing)), " (deleted)")) != dir {
-			continue
+		image := strings.TrimSuffix(strings.TrimSpace(string(text)), " (deleted)")
+		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(filepath.Dir(filepath.Dir(path))), "loop"))
+		if err == nil && filepath.Dir(image) == dir {
+			out[image] = append(out[image], n)
 		}
-		device := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(path)))
-		file, err := os.OpenFile(device, os.O_RDWR, 0)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		errs = append(errs, (&loop{path: device, file: file}).detach())
 	}
-	return errors.Join(errs...)
+	return out, nil
+}
+
+// pullNumber takes the disk out of a device that another process made.
+func pullNumber(n int) error {
+	path := "/dev/loop" + strconv.Itoa(n)
+	file, err := openDevice(path, n)
+	if err != nil {
+		return err
+	}
+	return (&loop{path: path, number: n, file: file}).pull()
 }
 
 // copyImage makes to a copy of from, size bytes long. Where the filesystem can share blocks it does; else only what is

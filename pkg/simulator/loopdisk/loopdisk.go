@@ -7,6 +7,7 @@
 //
 //	disks/<storage UUID>.img                         the bytes
 //	servers/<server UUID>/by-id/virtio-<20 hex>      link to /dev/loopN, of disks on the virtio bus
+//	                            virtio-<20 hex>-part1  link to /dev/loopNp1, while the disk has that partition
 //
 // Whoever runs a machine for the server mounts its by-id folder over the machine's /dev/disk/by-id. The package knows
 // Linux and nothing of the API; it touches no loop device but those it made.
@@ -29,26 +30,49 @@ const gib = 1 << 30
 
 // Plane is a simulator.DiskPlane on loop devices.
 type Plane struct {
-	dir string
+	dir     string
+	keeps   bool     // the files outlive the plane
+	watcher *watcher // of partitions
 
 	mu       sync.Mutex
 	disks    map[string]bool        // made by this plane, by storage UUID
 	attached map[string]*attachment // by storage UUID
 	servers  map[string]bool        // whose folders this plane made
+	found    map[string][]int       // loop devices, by image, of a former plane: taken over when their disks are attached
 }
 
 type attachment struct {
 	server string
 	loop   *loop
-	link   string // empty: none
+	link   string   // empty: none
+	nodes  []string // of partitions, that the plane made
 }
 
-var _ simulator.DiskPlane = (*Plane)(nil)
+var _ simulator.DiskKeeper = (*Plane)(nil)
 
 // New returns a plane that keeps its files below dir, which is made if it is not there. It needs root and
 // /dev/loop-control. Links and loop devices of a plane that was killed, and whose files are below the same folder, are
 // removed first.
 func New(dir string) (simulator.DiskPlane, error) {
+	p, err := open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return p, errors.Join(p.removeLeftovers(), p.begin())
+}
+
+// Open returns a plane whose files outlive it: Keep says which of those that are there already are disks. Loop devices
+// that a former plane left, because machines use them, are taken over.
+func Open(dir string) (simulator.DiskKeeper, error) {
+	p, err := open(dir)
+	if err != nil {
+		return nil, err
+	}
+	p.keeps = true
+	return p, errors.Join(p.removeLinks(), p.begin())
+}
+
+func open(dir string) (*Plane, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("loop devices need root: run as root, or without disks")
 	}
@@ -60,16 +84,28 @@ func New(dir string) (simulator.DiskPlane, error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
-	p := &Plane{dir: dir, disks: map[string]bool{}, attached: map[string]*attachment{}, servers: map[string]bool{}}
-	if err := p.removeLeftovers(); err != nil {
-		return nil, err
-	}
+	return &Plane{dir: dir, disks: map[string]bool{}, attached: map[string]*attachment{}, servers: map[string]bool{}}, nil
+}
+
+func (p *Plane) begin() (err error) {
 	for _, d := range []string{p.disksDir(), p.serversDir()} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return p, nil
+	p.watcher, err = newWatcher(p.partitionsChanged)
+	return err
+}
+
+// partitionsChanged is called when the kernel added or removed something on a loop device.
+func (p *Plane) partitionsChanged(number int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range p.attached {
+		if a.loop.number == number {
+			a.followPartitions() // an error here is one of a link; the next change tries again
+		}
+	}
 }
 
 func (p *Plane) disksDir() string   { return filepath.Join(p.dir, "disks") }
@@ -81,23 +117,28 @@ func (p *Plane) byID(server string) string { return filepath.Join(p.serversDir()
 
 // removeLeftovers frees what a killed plane left below the folder: loop devices whose file lies there, links, files.
 func (p *Plane) removeLeftovers() error {
-	if err := detachAllBelow(p.disksDir()); err != nil {
-		return err
+	loops, err := loopsBelow(p.disksDir())
+	errs := []error{err}
+	for _, numbers := range loops {
+		for _, n := range numbers {
+			errs = append(errs, pullNumber(n))
+		}
 	}
-	return p.removeFiles()
+	images, err := filepath.Glob(filepath.Join(p.disksDir(), "*.img"))
+	errs = append(errs, err)
+	for _, path := range images {
+		errs = append(errs, ignoreMissing(os.Remove(path)))
+	}
+	return errors.Join(append(errs, p.removeLinks())...)
 }
 
-func (p *Plane) removeFiles() error {
-	images, err := filepath.Glob(filepath.Join(p.disksDir(), "*.img"))
-	if err != nil {
-		return err
-	}
+func (p *Plane) removeLinks() error {
 	links, err := filepath.Glob(filepath.Join(p.serversDir(), "*", "by-id", "virtio-*"))
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, path := range append(images, links...) {
+	for _, path := range links {
 		errs = append(errs, ignoreMissing(os.Remove(path)))
 	}
 	return errors.Join(errs...)
@@ -108,6 +149,34 @@ func ignoreMissing(err error) error {
 		return nil
 	}
 	return err
+}
+
+// Keep implements simulator.DiskKeeper.
+func (p *Plane) Keep(disks map[string]simulator.KeptDisk, create bool) (missing []string, err error) {
+	if p.found, err = loopsBelow(p.disksDir()); err != nil {
+		return nil, err
+	}
+	for image, numbers := range p.found {
+		uuid := strings.TrimSuffix(filepath.Base(image), ".img")
+		if disks[uuid].Server != "" {
+			continue // Attach takes it over
+		}
+		for _, n := range numbers {
+			err = errors.Join(err, pullNumber(n))
+		}
+	}
+	for uuid, disk := range disks {
+		_, absent := os.Stat(p.image(uuid))
+		switch {
+		case absent == nil:
+			p.disks[uuid] = true
+		case create:
+			err = errors.Join(err, p.Create(uuid, disk.Size))
+		default:
+			missing = append(missing, uuid)
+		}
+	}
+	return missing, err
 }
 
 // Create implements simulator.DiskPlane.
@@ -170,19 +239,32 @@ func (p *Plane) Attach(ctx context.Context, server, storage, address string) err
 		return err
 	}
 	p.servers[server] = true
-	l, err := attachLoop(p.image(storage))
+	l, err := p.loopOf(storage)
 	if err != nil {
 		return err
 	}
 	a := &attachment{server: server, loop: l}
-	if strings.HasPrefix(address, "virtio:") {
-		a.link = filepath.Join(p.byID(server), LinkName(storage))
-		if err := link(l.path, a.link); err != nil {
-			return errors.Join(err, l.detach())
+	p.attached[storage] = a
+	if !strings.HasPrefix(address, "virtio:") {
+		return nil
+	}
+	a.link = filepath.Join(p.byID(server), LinkName(storage))
+	if err := errors.Join(link(l.path, a.link), p.watcher.add(l), a.followPartitions()); err != nil {
+		return errors.Join(err, p.detach(storage, a))
+	}
+	return nil
+}
+
+// loopOf makes a loop device of the disk, or takes over the one that there is.
+func (p *Plane) loopOf(storage string) (*loop, error) {
+	numbers := p.found[p.image(storage)]
+	delete(p.found, p.image(storage))
+	for _, n := range numbers {
+		if l, err := adoptLoop(n); err == nil {
+			return l, nil
 		}
 	}
-	p.attached[storage] = a
-	return nil
+	return attachLoop(p.image(storage))
 }
 
 // LinkName is the name of the link that leads to a disk on the virtio bus: the disk's serial is the first 20
@@ -203,8 +285,8 @@ func link(target, path string) error {
 	return os.Rename(temporary, path)
 }
 
-// Detach implements simulator.DiskPlane. Like a pulled disk, the device goes whether or not it is in use; the kernel
-// keeps a device that still is mounted until it no longer is.
+// Detach implements simulator.DiskPlane. The disk goes whether or not it is in use: see loop.pull. It can be attached
+// elsewhere at once, for the former device no longer reaches the file.
 func (p *Plane) Detach(server, storage string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -217,11 +299,14 @@ func (p *Plane) Detach(server, storage string) error {
 
 func (p *Plane) detach(storage string, a *attachment) error {
 	delete(p.attached, storage)
-	var err error
-	if a.link != "" {
-		err = ignoreMissing(os.Remove(a.link))
+	return errors.Join(a.unlink(), a.loop.pull())
+}
+
+func (a *attachment) unlink() error {
+	if a.link == "" {
+		return nil
 	}
-	return errors.Join(err, a.loop.detach())
+	return errors.Join(a.forgetPartitions(), ignoreMissing(os.Remove(a.link)))
 }
 
 // Delete implements simulator.DiskPlane.
@@ -236,16 +321,25 @@ func (p *Plane) Delete(storage string) error {
 	return errors.Join(err, ignoreMissing(os.Remove(p.image(storage))))
 }
 
-// Close implements simulator.DiskPlane. Folders that others put something into stay.
+// Close implements simulator.DiskPlane. Folders that others put something into stay, and with Open the files; a device
+// that a machine uses then stays until the machine lets go of it, or the next plane takes it over.
 func (p *Plane) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var errs []error
+	errs := []error{p.watcher.close()}
+	p.watcher = nil
 	for storage, a := range p.attached {
+		if p.keeps {
+			errs = append(errs, a.unlink(), a.loop.release())
+			continue
+		}
 		errs = append(errs, p.detach(storage, a))
 	}
+	p.attached = map[string]*attachment{}
 	for storage := range p.disks {
-		errs = append(errs, ignoreMissing(os.Remove(p.image(storage))))
+		if !p.keeps {
+			errs = append(errs, ignoreMissing(os.Remove(p.image(storage))))
+		}
 	}
 	for server := range p.servers {
 		os.Remove(p.byID(server))

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
-	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/client"
+	sdk "github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/client"
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/service"
 	"golang.org/x/sys/unix"
@@ -39,8 +39,12 @@ func start(t *testing.T) *bench {
 	sim := simulatortest.Start(t, simulator.Config{Disks: plane})
 	return &bench{
 		Server: sim, dir: dir, server: sim.CreateServer(t, "node-1", testZone),
-		api: service.New(client.New(sim.Username, sim.Password, client.WithBaseURL(sim.URL))),
+		api: client(sim),
 	}
+}
+
+func client(sim *simulatortest.Server) *service.Service {
+	return service.New(sdk.New(sim.Username, sim.Password, sdk.WithBaseURL(sim.URL)))
 }
 
 func (b *bench) disk(t *testing.T, title string) string {
