@@ -75,6 +75,8 @@ func (s *Simulator) newHandler() http.Handler {
 	root := http.NewServeMux()
 	root.Handle(apiPrefix+"/", http.StripPrefix(apiPrefix, s.dispatch()))
 	root.Handle(controlPrefix+"/", s.controlHandler())
+	root.HandleFunc("PUT "+uploadPrefix+"{session}", s.upload)
+	root.HandleFunc("POST "+uploadPrefix+"{session}", s.upload)
 	root.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "The API is under "+apiPrefix+", the simulator's control endpoints under "+controlPrefix+".",
 			http.StatusNotFound)

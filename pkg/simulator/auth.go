@@ -13,6 +13,11 @@ func (s *Simulator) authenticate(r *http.Request) error {
 		if s.cfg.Token != "" && equal(token, s.cfg.Token) {
 			return nil
 		}
+		if t := s.tokenOf(r); t != nil {
+			used := stamp(s.now())
+			t.LastUsedAt = &used
+			return nil
+		}
 		return refuse(http.StatusUnauthorized, "AUTHENTICATION_FAILED", "Authentication failed using the given token.")
 	}
 	username, password, ok := r.BasicAuth()

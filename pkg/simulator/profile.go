@@ -47,6 +47,9 @@ type durations struct {
 	copyBase, copyPerGiB                                 time.Duration
 	loadBalancerStep, loadBalancerChange                 time.Duration
 	loadBalancerDelete                                   time.Duration
+	importStart, importWork                              time.Duration
+	fileStorageCreate, fileStorageChange                 time.Duration
+	fileStorageDelete                                    time.Duration
 }
 
 var realistic = durations{
@@ -61,6 +64,11 @@ var realistic = durations{
 	loadBalancerStep:   21 * time.Second, // seven steps
 	loadBalancerChange: 5 * time.Second,
 	loadBalancerDelete: 12 * time.Second, // four steps
+	importStart:        time.Second,
+	importWork:         9 * time.Second,
+	fileStorageCreate:  40 * time.Second,
+	fileStorageChange:  10 * time.Second,
+	fileStorageDelete:  20 * time.Second,
 }
 
 func (p Profile) of(d time.Duration) time.Duration {

@@ -19,6 +19,12 @@ func (s *Simulator) resume() error {
 	for st := range s.storages.all() {
 		s.resumeStorage(st)
 	}
+	for i := range s.imports.all() {
+		s.resumeImport(i)
+	}
+	for f := range s.fileStorages.all() {
+		s.resumeFileStorage(f)
+	}
 	for lb := range s.loadBalancers.all() {
 		s.resumeLoadBalancer(lb)
 	}

@@ -178,7 +178,7 @@ func checkRoutes(asked []staticRoute) ([]staticRoute, error) {
 			return nil, badRequest("INVALID_ROUTE", "The route '%s' is given twice.", route.Route)
 		}
 		seen[prefix] = true
-		route.Name, route.Type = or(route.Name, "static-route-"+itoa(i)), "user"
+		route.Name, route.Type = or(route.Name, "static-route-"+itoa(i)), "" // service routes alone have a type, as recorded
 		out = append(out, route)
 	}
 	return out, nil

@@ -34,6 +34,7 @@ type server struct {
 	remoteAccessPassword        string
 	devices                     []*device
 	nics                        []*nic
+	rules                       []firewallRule
 
 	started, due time.Time // of its creation, for the progress shown
 	settles      string    // the state that comes after the passing one; empty: started
@@ -284,6 +285,7 @@ func (s *Simulator) removeServer(v *server) {
 	for _, n := range append([]*nic{}, v.nics...) {
 		s.removeNIC(n)
 	}
+	s.leaveGroup(v)
 	s.servers.remove(v.uuid)
 }
 

@@ -99,6 +99,9 @@ func (s *Simulator) createServer(c *call) (any, error) {
 		return nil, err
 	}
 	s.servers.put(v.uuid, v)
+	if g, ok := s.groups.get(v.group); ok {
+		g.servers = append(g.servers, v.uuid)
+	}
 	v.started, v.due = s.now(), s.now().Add(s.durationOf(realistic.serverCreate))
 	s.after(s.durationOf(realistic.serverCreate), func() { s.serverCreated(v) })
 	answer := s.serverDetails(v)
@@ -131,7 +134,7 @@ func (s *Simulator) newServer(req *serverRequest) (*server, error) {
 	}
 	v := &server{
 		uuid: newUUID(serverKind), hostname: r.Hostname, title: r.Title, zone: r.Zone, state: serverMaintenance,
-		host: 4714676867 + int64(s.servers.len()%64)*4096, created: s.now(), group: r.ServerGroup, userData: r.UserData,
+		host: hostNumber(s.servers.len()), created: s.now(), userData: r.UserData,
 		bootOrder: or(r.BootOrder, "disk"), firewall: or(r.Firewall, "off"), nicModel: or(r.NICModel, "virtio"),
 		videoModel: or(r.VideoModel, "cirrus"), timezone: or(r.Timezone, "UTC"), simpleBackup: or(r.SimpleBackup, "no"),
 		remoteAccessType: or(r.RemoteType, "vnc"), remoteAccessPassword: or(r.RemotePassword, randomHex(4)),
@@ -145,6 +148,15 @@ func (s *Simulator) newServer(req *serverRequest) (*server, error) {
 			return nil, err
 		}
 		v.labels = r.Labels.Label
+	}
+	if r.ServerGroup != "" {
+		if _, err := s.serverGroup(r.ServerGroup); err != nil {
+			return nil, err
+		}
+		v.group = r.ServerGroup
+	}
+	if err := s.place(v, 0, 0); err != nil {
+		return nil, err
 	}
 	return v, v.setPlan(r.Plan, int(r.CoreNumber), int(r.MemoryAmount))
 }

@@ -37,6 +37,13 @@ func (s *Simulator) stopServer(c *call) (any, error) {
 	return s.serverDetails(v), nil
 }
 
+type startRequest struct {
+	Server struct {
+		Host      int64 `json:"host"` // in private zones alone
+		AvoidHost int64 `json:"avoid_host"`
+	} `json:"server"`
+}
+
 // startServer answers `started`, as recorded.
 func (s *Simulator) startServer(c *call) (any, error) {
 	v, err := s.server(c.path("uuid"))
@@ -44,6 +51,15 @@ func (s *Simulator) startServer(c *call) (any, error) {
 		return nil, err
 	}
 	if err := v.requireState(serverStopped); err != nil {
+		return nil, err
+	}
+	var req startRequest
+	if len(c.body) > 0 {
+		if err := c.decode(&req); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.place(v, req.Server.Host, req.Server.AvoidHost); err != nil {
 		return nil, err
 	}
 	v.state = serverStarted

@@ -29,6 +29,9 @@ type Config struct {
 	// LoadBalancers makes load balancers carry traffic; nil: they are API only.
 	LoadBalancers LoadBalancerPlane
 
+	// ImportClient fetches what is imported into storages from web servers; nil: such imports fail.
+	ImportClient *http.Client
+
 	// StateDir is a folder in which the state outlives the process: it is written soon after changes, and by Close. The
 	// disks must be of a kind that keeps its files (see DiskKeeper). Empty: each simulator starts with an empty account.
 	StateDir string
@@ -90,6 +93,12 @@ type state struct {
 	interfaces    map[string]*nic           // by MAC
 	loadBalancers table[loadBalancer]
 	bundles       table[certificateBundle]
+	tags          table[tag] // by tagKey
+	groups        table[serverGroup]
+	tokens        table[apiToken]
+	subaccounts   table[subaccount]    // by user name
+	imports       table[storageImport] // by storage
+	fileStorages  table[fileStorage]
 	nextMAC       uint32
 	copies        map[string]diskCopy // under way, by UUID of what is filled
 }

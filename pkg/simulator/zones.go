@@ -17,7 +17,7 @@ var knownZones = []zone{
 	{ID: "es-mad1", Description: "Madrid #1", Public: true},
 	{ID: "fi-hel1", Description: "Helsinki #1", Public: true},
 	{ID: "fi-hel2", Description: "Helsinki #2", Public: true},
-	{ID: "fi-pri1", Description: "Private cloud in Helsinki #1", ParentZone: "fi-hel1"},
+	{ID: "fi-tst1", Description: "Test Cloud #1", ParentZone: "fi-hel2"},
 	{ID: "nl-ams1", Description: "Amsterdam #1", Public: true},
 	{ID: "no-svg1", Description: "Stavanger #1", Public: true},
 	{ID: "pl-waw1", Description: "Warsaw #1", Public: true},
