@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"k8s.io/klog/v2"
 )
 
 // inflight runs one operation on a volume at a time. An equal request waits for the first one's outcome, another one on
@@ -109,7 +110,12 @@ func (f *inflight) finish(ctx context.Context, key string, current *call, run fu
 	current.resp, current.err = run(ctx)
 	f.mu.Lock()
 	delete(f.calls, key)
+	left := current.waiters == 0
 	f.mu.Unlock()
+	if left && current.err != nil {
+		// The callers were told that their time was over; what took it is known only now.
+		klog.FromContext(ctx).Info("Left by its caller", "reason", statusMessage(current.err))
+	}
 	close(current.done)
 }
 

@@ -218,6 +218,30 @@ func (b *safeBuffer) String() string {
 	return b.data.String()
 }
 
+// A caller whose time is over learns nothing but that; the log has to tell what took it.
+func TestTheLogTellsWhatATimeoutWaitedFor(t *testing.T) {
+	sim := simulatortest.Start(t, simulator.Config{})
+	var log safeBuffer
+	logger := funcr.New(func(prefix, args string) { log.add(prefix + " " + args) }, funcr.Options{})
+	r := serve(t, sim, driver.Config{Mode: driver.ModeController, Cloud: newCloud(t, sim), Logger: &logger})
+	server := sim.CreateServer(t, "worker-1", zone)
+	id := r.create(t, createRequest("pvc-1")).GetVolumeId()
+	sim.Inject(simulator.Fault{Operation: "POST /server/{uuid}/storage/attach", Latency: time.Second, Count: 1})
+	ctx, leave := context.WithTimeout(callContext(t), 100*time.Millisecond)
+	defer leave()
+	_, err := r.controller.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
+		VolumeId: id, NodeId: server, VolumeCapability: writer(),
+	})
+	wantCode(t, err, codes.DeadlineExceeded)
+	deadline := callContext(t)
+	for !strings.Contains(log.String(), "the API has not answered yet") {
+		if deadline.Err() != nil {
+			t.Fatalf("the log does not tell:\n%s", log.String())
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func TestLogsAndMetrics(t *testing.T) {
 	sim := simulatortest.Start(t, simulator.Config{})
 	var log safeBuffer
