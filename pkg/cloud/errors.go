@@ -19,6 +19,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrInvalid: the request can never succeed as it is.
 	ErrInvalid = errors.New("invalid request")
+	// ErrOutOfRange: no size is within what is asked for and what the API has.
+	ErrOutOfRange = errors.New("size out of range")
 	// ErrUnauthorized: the credentials are wrong.
 	ErrUnauthorized = errors.New("credentials refused")
 	// ErrForbidden: the credentials are right, and do not allow this.

@@ -112,9 +112,10 @@ func isResizeBackup(s *Snapshot) bool {
 }
 
 // DeleteSnapshot deletes the backup. One that is gone already is no error, and neither is an ID that is no backup's:
-// then there is no such snapshot, and the storage stays as it is. ErrBusy says that it is being made or restored.
+// then there is no such snapshot, and the storage stays as it is. While it is being made, or made a volume of, it waits
+// until ctx ends.
 func (c *Cloud) DeleteSnapshot(ctx context.Context, id string) error {
-	return explain(c.deleteSnapshot(ctx, id), Error{Op: "delete", Resource: "snapshot", ID: id})
+	return explain(c.whenIdle(ctx, canonicalID(id), c.deleteSnapshot), Error{Op: "delete", Resource: "snapshot", ID: id})
 }
 
 func (c *Cloud) deleteSnapshot(ctx context.Context, id string) error {

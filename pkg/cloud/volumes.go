@@ -89,9 +89,9 @@ func notAnID() error {
 }
 
 // DeleteVolume deletes the volume and keeps its backups. One that is gone already is no error. ErrInUse names the
-// server that has it attached; ErrBusy the state in which it cannot be deleted.
+// server that has it attached. While it is busy with a backup or a clone, it waits until ctx ends, and names the state.
 func (c *Cloud) DeleteVolume(ctx context.Context, id string) error {
-	return explain(c.deleteVolume(ctx, id), Error{Op: "delete", Resource: "storage", ID: id})
+	return explain(c.whenIdle(ctx, canonicalID(id), c.deleteVolume), Error{Op: "delete", Resource: "storage", ID: id})
 }
 
 func (c *Cloud) deleteVolume(ctx context.Context, id string) error {

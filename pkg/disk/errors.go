@@ -18,6 +18,8 @@ var (
 	ErrNotStaged = errors.New("not staged")
 	// ErrConflict: the path is in use already, in a way that is incompatible with the request.
 	ErrConflict = errors.New("conflict")
+	// ErrNotGrown: the kernel does not see the size yet that the disk should have.
+	ErrNotGrown = errors.New("disk not grown yet")
 	// ErrNotMounted: nothing of the volume is at the path.
 	ErrNotMounted = errors.New("not mounted")
 )

@@ -29,3 +29,6 @@ func (n *Node) Hold(volumeID string) (release func()) {
 func (n *Node) WithoutWatchers(err error) {
 	n.newWatcher = func() (*fsnotify.Watcher, error) { return nil, err }
 }
+
+// MayGrowMountedExt is mayGrowMountedExt, for tests to know what can be tested here.
+func MayGrowMountedExt() bool { return mayGrowMountedExt() }

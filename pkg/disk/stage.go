@@ -56,12 +56,23 @@ func (n *Node) stage(ctx context.Context, req StageRequest) error {
 		return err
 	}
 	staged, err := n.staged(ctx, dev, req)
-	if staged || err != nil {
+	if err != nil {
 		return err
+	}
+	if staged {
+		if req.ReadOnly {
+			return nil
+		}
+		return n.growStaged(ctx, req) // in case the first try ended in between
 	}
 	source, fsType, err := n.prepare(ctx, dev, req)
 	if err != nil {
 		return err
+	}
+	if !req.ReadOnly {
+		if source, err = n.growBeforeMount(ctx, dev, source, fsType, req); err != nil {
+			return err
+		}
 	}
 	if err := os.MkdirAll(req.Path, 0o750); err != nil {
 		return err
@@ -74,7 +85,10 @@ func (n *Node) stage(ctx context.Context, req StageRequest) error {
 	if req.ReadOnly {
 		options = append(options, "ro")
 	}
-	return n.mountDevice(ctx, source.Path, req.Path, fsType, options)
+	if err := n.mountDevice(ctx, source.Path, req.Path, fsType, options); err != nil || req.ReadOnly {
+		return err
+	}
+	return n.growStaged(ctx, req)
 }
 
 // staged tells whether the volume is mounted at the staging path already, as asked.

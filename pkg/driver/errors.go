@@ -24,6 +24,7 @@ var statusCodes = []struct {
 }{
 	{cloud.ErrNotFound, codes.NotFound},
 	{cloud.ErrInvalid, codes.InvalidArgument},
+	{cloud.ErrOutOfRange, codes.OutOfRange},
 	{cloud.ErrUnauthorized, codes.Unauthenticated},
 	{cloud.ErrForbidden, codes.PermissionDenied},
 	{cloud.ErrExhausted, codes.ResourceExhausted},
@@ -40,6 +41,7 @@ var statusCodes = []struct {
 	{disk.ErrRefused, codes.FailedPrecondition},
 	{disk.ErrNotStaged, codes.FailedPrecondition},
 	{disk.ErrConflict, codes.AlreadyExists},
+	{disk.ErrNotGrown, codes.Unavailable},
 
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{context.Canceled, codes.Canceled},
@@ -64,6 +66,11 @@ func statusError(err error) error {
 // invalid is INVALID_ARGUMENT: it names the field of the request, the value and the remedy.
 func invalid(field, format string, args ...any) error {
 	return status.Error(codes.InvalidArgument, field+": "+fmt.Sprintf(format, args...))
+}
+
+// outOfRange is OUT_OF_RANGE, for sizes that cannot be.
+func outOfRange(format string, args ...any) error {
+	return status.Errorf(codes.OutOfRange, format, args...)
 }
 
 // missing is INVALID_ARGUMENT for a required field that was left empty.
