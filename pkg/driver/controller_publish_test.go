@@ -166,10 +166,17 @@ func TestPublishAfterADetachmentThatWasLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.sim.Inject(simulator.Fault{Operation: detach, Latency: time.Second, Count: 1})
-	ctx, leave := context.WithTimeout(callContext(t), 200*time.Millisecond)
+	r.sim.ResetRequests()
+	ctx, leave := context.WithCancel(callContext(t))
 	defer leave()
+	go func() { // the look before the detachment has been answered: it has begun
+		for r.sim.Requests().Of("GET /server/{uuid}") == 0 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		leave()
+	}()
 	_, err := r.controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: server})
-	wantCode(t, err, codes.DeadlineExceeded)
+	wantCode(t, err, codes.Canceled)
 
 	if err := r.publishUntilHeard(t, id, server); err != nil {
 		t.Fatal(err)

@@ -226,8 +226,8 @@ func TestTheLogTellsWhatATimeoutWaitedFor(t *testing.T) {
 	r := serve(t, sim, driver.Config{Mode: driver.ModeController, Cloud: newCloud(t, sim), Logger: &logger})
 	server := sim.CreateServer(t, "worker-1", zone)
 	id := r.create(t, createRequest("pvc-1")).GetVolumeId()
-	sim.Inject(simulator.Fault{Operation: "POST /server/{uuid}/storage/attach", Latency: time.Second, Count: 1})
-	ctx, leave := context.WithTimeout(callContext(t), 100*time.Millisecond)
+	sim.Inject(simulator.Fault{Operation: "POST /server/{uuid}/storage/attach", Latency: 2 * time.Second, Count: 1})
+	ctx, leave := context.WithTimeout(callContext(t), 500*time.Millisecond)
 	defer leave()
 	_, err := r.controller.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
 		VolumeId: id, NodeId: server, VolumeCapability: writer(),
