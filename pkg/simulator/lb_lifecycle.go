@@ -4,13 +4,17 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // States of a load balancer.
 const (
 	lbPending = "pending"
 	lbRunning = "running"
+	lbStopped = "stopped"
 	lbFailing = "failing" // of the OpenAPI document: the nodes do not work as configured
+
+	lbNotResponding = "not-responding" // of a node
 )
 
 // setupStates are passed through between pending and running, and deleteStates between pending and gone.
@@ -164,6 +168,30 @@ func (s *Simulator) loadBalancerApplied(lb *loadBalancer, err error) {
 	}
 	lb.setNodes(s, lbRunning)
 }
+
+// loadBalancerFailed is told by the data plane that a load balancer stopped working by itself. As a managed service does,
+// the simulator starts it again.
+func (s *Simulator) loadBalancerFailed(uuid string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lb, ok := s.loadBalancers.get(uuid)
+	if s.closed || !ok || lb.deleting {
+		return
+	}
+	s.reportPlane("run load balancer", uuid, err)
+	s.changing()
+	lb.setNodes(s, lbNotResponding)
+	lb.setState(s, lbFailing)
+	s.after(max(healingPause, s.durationOf(realistic.loadBalancerStep)), func() {
+		if lb.OperationalState == lbFailing && !lb.deleting {
+			s.applyLoadBalancer(lb)
+		}
+	})
+	s.setTimer()
+}
+
+// healingPause is the least time after which a load balancer is started again.
+const healingPause = time.Second
 
 // fail makes the API show that the load balancer does not do what is configured, until a change goes well.
 func (lb *loadBalancer) fail(s *Simulator) { lb.setNodes(s, lbFailing) }

@@ -161,12 +161,14 @@ type BackendProperties struct {
 
 // Member is a server of a backend.
 type Member struct {
+	Backup      bool   `json:"backup,omitempty"` // gets traffic only while no other is up; shown once it is set
 	CreatedAt   stamp  `json:"created_at"`
 	Enabled     bool   `json:"enabled"`
 	IP          string `json:"ip,omitempty"` // a dynamic member may have none
 	MaxSessions int    `json:"max_sessions"`
 	Name        string `json:"name"`
 	Port        int    `json:"port,omitempty"`
+	ServerUUID  string `json:"server_uuid,omitempty"`
 	Type        string `json:"type"`
 	UpdatedAt   stamp  `json:"updated_at"`
 	Weight      int    `json:"weight"`

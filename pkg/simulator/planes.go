@@ -53,6 +53,28 @@ type LoadBalancerPlane interface {
 	Close() error
 }
 
+// LoadBalancerWatcher is a LoadBalancerPlane that notices when a load balancer stops working by itself.
+type LoadBalancerWatcher interface {
+	// Watch has failed called then. It is called before anything else, and failed may call Apply.
+	Watch(failed func(uuid string, err error))
+}
+
+// LoadBalancerMeter is a LoadBalancerPlane that counts traffic.
+type LoadBalancerMeter interface {
+	// Measure returns the counts of each frontend, backend and member of the load balancer.
+	Measure(ctx context.Context, uuid string) ([]Measured, error)
+}
+
+// Measured is what was counted of a frontend, a backend, or a member of it.
+type Measured struct {
+	Frontend        string // name; empty: a backend, or a member
+	Backend, Member string
+	Status          string           // of a member: UP, DOWN 1/3, MAINT, no check
+	Check           string           // outcome of the last health check: L4OK, L7STS
+	CheckText       string           // what it said
+	Counts          map[string]int64 // by HAProxy's name: stot, bin, hrsp_2xx
+}
+
 // LoadBalancerSpec is what a data plane needs to know of a load balancer. The simulator does not change it afterwards.
 type LoadBalancerSpec struct {
 	LoadBalancer LoadBalancer

@@ -134,6 +134,9 @@ func New(cfg Config) (*Simulator, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.state.init(cfg.PublicNetwork.Masked())
 	s.handler = s.newHandler()
+	if plane, ok := cfg.LoadBalancers.(LoadBalancerWatcher); ok {
+		plane.Watch(s.loadBalancerFailed)
+	}
 	if cfg.StateDir != "" {
 		if err := s.start(); err != nil {
 			return nil, err

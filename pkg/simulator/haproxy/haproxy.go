@@ -37,6 +37,7 @@ type Plane struct {
 	instances map[string]*instance // by UUID of the load balancer
 	addresses map[netip.Addr]bool  // added to the interface, or taken of the loopback network
 	next      netip.Addr           // of the loopback network
+	failed    func(uuid string, err error)
 }
 
 var _ simulator.LoadBalancerPlane = (*Plane)(nil)
@@ -75,6 +76,22 @@ func New(cfg Config) (simulator.LoadBalancerPlane, error) {
 		return p, nil
 	}
 	return p, os.MkdirAll(cfg.Dir, 0o755)
+}
+
+// Watch implements simulator.LoadBalancerWatcher.
+func (p *Plane) Watch(failed func(uuid string, err error)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failed = failed
+}
+
+func (p *Plane) ended(uuid string, err error) {
+	p.mu.Lock()
+	failed := p.failed
+	p.mu.Unlock()
+	if failed != nil {
+		failed(uuid, err)
+	}
 }
 
 // Listen implements simulator.LoadBalancerPlane.
@@ -117,7 +134,8 @@ func (p *Plane) Apply(ctx context.Context, spec simulator.LoadBalancerSpec) erro
 	p.mu.Lock()
 	i := p.instances[spec.LoadBalancer.UUID]
 	if i == nil {
-		i = newInstance(p.cfg.Program, filepath.Join(p.cfg.Dir, spec.LoadBalancer.UUID))
+		uuid := spec.LoadBalancer.UUID
+		i = newInstance(p.cfg.Program, filepath.Join(p.cfg.Dir, uuid), func(err error) { p.ended(uuid, err) })
 		p.instances[spec.LoadBalancer.UUID] = i
 	}
 	for _, list := range spec.Addresses {

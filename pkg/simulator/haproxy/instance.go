@@ -2,8 +2,8 @@ package haproxy
 
 import (
 	"bufio"
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -25,13 +25,15 @@ import (
 // connections it has.
 type instance struct {
 	program, dir string
+	ended        func(error)  // is called when the process ends without having been told to
 	addresses    []netip.Addr // guarded by the plane's lock
 
-	mu     sync.Mutex
-	config []byte // the one that runs
-	master *exec.Cmd
-	exited chan struct{}
-	output *tail
+	mu      sync.Mutex
+	applied [sha256.Size]byte // fingerprint of what runs
+	serving bool              // until the process ends
+	master  *exec.Cmd
+	exited  chan struct{}
+	output  *tail
 }
 
 const (
@@ -39,7 +41,9 @@ const (
 	stopTimeout   = 5 * time.Second
 )
 
-func newInstance(program, dir string) *instance { return &instance{program: program, dir: dir} }
+func newInstance(program, dir string, ended func(error)) *instance {
+	return &instance{program: program, dir: dir, ended: ended}
+}
 
 func (i *instance) configPath() string { return filepath.Join(i.dir, "haproxy.cfg") }
 func (i *instance) socketPath() string { return filepath.Join(i.dir, "master.sock") }
@@ -51,20 +55,20 @@ func (i *instance) apply(ctx context.Context, spec simulator.LoadBalancerSpec) e
 	if err := os.MkdirAll(i.dir, 0o755); err != nil {
 		return err
 	}
-	config, err := render(spec, i.dir)
+	next, err := render(spec, i.dir)
 	if err != nil {
 		return err
 	}
-	if bytes.Equal(config, i.config) && i.running() {
+	if next.fingerprint() == i.applied && i.running() {
 		return nil
 	}
-	if err := writeCertificates(spec, i.dir); err != nil {
+	if err := next.write(); err != nil {
 		return err
 	}
-	if err := i.check(ctx, config); err != nil {
+	if err := i.check(ctx, next.config); err != nil {
 		return err
 	}
-	if err := os.WriteFile(i.configPath(), config, 0o600); err != nil {
+	if err := os.WriteFile(i.configPath(), next.config, 0o600); err != nil {
 		return err
 	}
 	if i.running() {
@@ -73,7 +77,7 @@ func (i *instance) apply(ctx context.Context, spec simulator.LoadBalancerSpec) e
 		err = i.start(ctx)
 	}
 	if err == nil {
-		i.config = config
+		i.applied, i.serving = next.fingerprint(), true
 	}
 	return err
 }
@@ -97,7 +101,9 @@ func (i *instance) check(ctx context.Context, config []byte) error {
 		return err
 	}
 	defer os.Remove(path)
-	out, err := exec.CommandContext(ctx, i.program, "-c", "-f", path).CombinedOutput()
+	cmd := exec.CommandContext(ctx, i.program, "-c", "-f", filepath.Base(path))
+	cmd.Dir = i.dir
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("haproxy refuses the configuration: %s", strings.TrimSpace(string(out)))
 	}
@@ -118,18 +124,32 @@ func (i *instance) start(ctx context.Context) error {
 	go func() { // ends with the process, which stop ends
 		runtime.LockOSThread() // the kernel ends the process with the thread that started it: with this program, so
 		defer runtime.UnlockOSThread()
-		defer close(exited)
 		err := cmd.Start()
 		started <- err
 		if err == nil {
 			_ = cmd.Wait()
 		}
+		close(exited)
+		i.hasEnded(cmd)
 	}()
 	if err := <-started; err != nil {
 		return err
 	}
 	i.master, i.exited = cmd, exited
 	return i.awaitWorker(ctx, "")
+}
+
+// hasEnded tells about a process that served, and was not told to end.
+func (i *instance) hasEnded(cmd *exec.Cmd) {
+	i.mu.Lock()
+	unexpected := i.serving && i.master == cmd
+	if unexpected {
+		i.serving = false
+	}
+	i.mu.Unlock()
+	if unexpected {
+		i.ended(fmt.Errorf("haproxy ended: %s: %s", cmd.ProcessState, i.output.last()))
+	}
 }
 
 // reload has the master start a new worker, and returns when that one serves.
@@ -210,6 +230,7 @@ func current(status string) string {
 func (i *instance) stop() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.serving = false
 	if i.running() {
 		_ = i.master.Process.Signal(syscall.SIGTERM)
 		select {
@@ -219,7 +240,7 @@ func (i *instance) stop() error {
 			<-i.exited
 		}
 	}
-	i.master, i.config = nil, nil
+	i.master = nil
 	return os.RemoveAll(i.dir)
 }
 

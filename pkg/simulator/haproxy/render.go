@@ -2,9 +2,12 @@ package haproxy
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,11 +18,32 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
 
+// rendered is a load balancer as HAProxy reads it: a configuration, and the files that it names.
+type rendered struct {
+	config []byte
+	files  map[string][]byte
+}
+
+// fingerprint tells configurations apart, by their files' contents, too.
+func (r *rendered) fingerprint() [sha256.Size]byte {
+	all := sha256.New()
+	all.Write(r.config)
+	for _, path := range slices.Sorted(maps.Keys(r.files)) {
+		fmt.Fprintf(all, "%s %d\n", path, len(r.files[path]))
+		all.Write(r.files[path])
+	}
+	return [sha256.Size]byte(all.Sum(nil))
+}
+
 // render writes a load balancer as an HAProxy configuration.
-func render(spec simulator.LoadBalancerSpec, dir string) ([]byte, error) {
+func render(spec simulator.LoadBalancerSpec, dir string) (*rendered, error) {
 	var b bytes.Buffer
 	lb := spec.LoadBalancer
-	fmt.Fprintf(&b, "# load balancer %s\nglobal\n", lb.UUID)
+	files := map[string][]byte{}
+	for uuid, pem := range spec.Certificates {
+		files[certificatePath(dir, uuid)] = pem
+	}
+	fmt.Fprintf(&b, "# load balancer %s\nglobal\n  stats socket unix@stats.sock mode 600 level operator\n", lb.UUID)
 	if spec.MaxSessions > 0 {
 		fmt.Fprintf(&b, "  maxconn %d\n", spec.MaxSessions)
 	}
@@ -30,13 +54,16 @@ func render(spec simulator.LoadBalancerSpec, dir string) ([]byte, error) {
 	}
 	if lb.ConfiguredStatus == "started" {
 		for _, f := range lb.Frontends {
-			if err := renderFrontend(&b, spec, f, dir); err != nil {
+			if err := renderFrontend(&b, spec, f, dir, files); err != nil {
 				return nil, fmt.Errorf("frontend %s: %w", f.Name, err)
 			}
 		}
 	}
 	modes := backendModes(lb)
 	for _, be := range lb.Backends {
+		if ca := authorities(spec, be); len(ca) > 0 {
+			files[authoritiesPath(dir, be.Name)] = ca
+		}
 		for _, mode := range modes[be.Name] {
 			renderBackend(&b, be, mode, spec, dir)
 		}
@@ -45,14 +72,14 @@ func render(spec simulator.LoadBalancerSpec, dir string) ([]byte, error) {
 		// HAProxy does not run without a listener: this one cannot be reached from outside
 		b.WriteString("\nfrontend idle\n  bind unix@idle.sock\n  mode tcp\n")
 	}
-	return b.Bytes(), nil
+	return &rendered{b.Bytes(), files}, nil
 }
 
 func renderResolver(b *bytes.Buffer, r simulator.Resolver) {
 	fmt.Fprintf(b, "resolvers %s\n", r.Name)
 	for i, ns := range r.Nameservers {
-		if !strings.Contains(ns, ":") {
-			ns += ":53"
+		if a, err := netip.ParseAddr(ns); err == nil {
+			ns = netip.AddrPortFrom(a, 53).String()
 		}
 		fmt.Fprintf(b, "  nameserver ns%d %s\n", i+1, ns)
 	}
@@ -76,6 +103,12 @@ func backendModes(lb simulator.LoadBalancer) map[string][]string {
 					add(parsed.UseBackend.Backend, f.Mode)
 				}
 			}
+			for _, raw := range r.Matchers {
+				var m matcher
+				if err := json.Unmarshal(raw, &m); err == nil && m.Type == "num_members_up" {
+					add(m.NumMembersUp.Backend, f.Mode) // its members' health is asked for
+				}
+			}
 		}
 	}
 	return modes
@@ -83,7 +116,8 @@ func backendModes(lb simulator.LoadBalancer) map[string][]string {
 
 func backendName(name, mode string) string { return "be_" + mode + "_" + name }
 
-func renderFrontend(b *bytes.Buffer, spec simulator.LoadBalancerSpec, f simulator.Frontend, dir string) error {
+func renderFrontend(b *bytes.Buffer, spec simulator.LoadBalancerSpec, f simulator.Frontend, dir string,
+	files map[string][]byte) error {
 	var listen []netip.Addr
 	for _, n := range f.Networks {
 		listen = union(listen, spec.Addresses[n.Name])
@@ -115,10 +149,18 @@ func renderFrontend(b *bytes.Buffer, spec simulator.LoadBalancerSpec, f simulato
 	fmt.Fprintf(b, "  timeout client %ds\n", f.Properties.TimeoutClient)
 	rules := slices.Clone(f.Rules)
 	slices.SortStableFunc(rules, func(x, y simulator.Rule) int { return y.Priority - x.Priority })
-	for n, r := range rules {
-		if err := renderRule(b, n, r, f.Mode); err != nil {
-			return fmt.Errorf("rule %s: %w", r.Name, err)
+	if f.Mode == "http" && len(rules) > 0 {
+		b.WriteString(schemelessURL)
+	}
+	for n, raw := range rules {
+		r, err := parseRule(n, raw, f, dir)
+		if err == nil {
+			err = r.render(b)
 		}
+		if err != nil {
+			return fmt.Errorf("rule %s: %w", raw.Name, err)
+		}
+		maps.Copy(files, r.payloads())
 	}
 	fmt.Fprintf(b, "  default_backend %s\n\n", backendName(f.DefaultBackend, f.Mode))
 	return nil
@@ -144,7 +186,8 @@ func renderBackend(b *bytes.Buffer, be simulator.Backend, mode string, spec simu
 			p.HealthCheckExpectedStatus)
 	}
 	if p.StickySessionCookieName != "" && mode == "http" {
-		fmt.Fprintf(b, "  cookie %s insert indirect nocache\n", quote(p.StickySessionCookieName))
+		fmt.Fprintf(b, "  cookie %s insert indirect nocache%s\n", quote(p.StickySessionCookieName),
+			cookieAttributes(p.StickySessionAttributes))
 	}
 	server := fmt.Sprintf(" check inter %ds fall %d rise %d", p.HealthCheckInterval, p.HealthCheckFall, p.HealthCheckRise)
 	switch p.OutboundProxyProtocol {
@@ -153,30 +196,36 @@ func renderBackend(b *bytes.Buffer, be simulator.Backend, mode string, spec simu
 	case "v2":
 		server += " send-proxy-v2 check-send-proxy"
 	}
+	if p.HealthCheckOnDown == "shutdown-sessions" {
+		server += " on-marked-down shutdown-sessions"
+	}
 	if p.TLSEnabled {
 		server += tlsToMembers(spec, be, dir)
 	}
 	for _, m := range be.Members {
-		renderMember(b, be, m, mode, server)
+		renderMember(b, be, m, mode, server, portOf(spec.LoadBalancer, be.Name))
 	}
 	b.WriteString("\n")
 }
 
-// tlsToMembers uses a bundle with a key as the load balancer's own certificate, one without as the members' authority.
+// tlsToMembers uses a bundle with a key as the load balancer's own certificate, those without as the members' authorities.
 func tlsToMembers(spec simulator.LoadBalancerSpec, be simulator.Backend, dir string) string {
-	out, authority := " ssl", "@system-ca"
+	out, authorities := " ssl", []string{}
 	for _, t := range be.TLSConfigs {
 		path := certificatePath(dir, t.CertificateBundleUUID)
 		if bytes.Contains(spec.Certificates[t.CertificateBundleUUID], []byte("PRIVATE KEY-----")) {
 			out += " crt " + path
 		} else {
-			authority = path
+			authorities = append(authorities, path)
 		}
 	}
-	if be.Properties.TLSVerify {
-		out += " verify required ca-file " + authority
-	} else {
+	switch {
+	case !be.Properties.TLSVerify:
 		out += " verify none"
+	case be.Properties.TLSUseSystemCA || len(authorities) == 0:
+		out += " verify required ca-file @system-ca"
+	default:
+		out += " verify required ca-file " + authoritiesPath(dir, be.Name)
 	}
 	if be.Properties.HTTP2Enabled {
 		out += " alpn h2,http/1.1"
@@ -184,83 +233,91 @@ func tlsToMembers(spec simulator.LoadBalancerSpec, be simulator.Backend, dir str
 	return out
 }
 
-func renderMember(b *bytes.Buffer, be simulator.Backend, m simulator.Member, mode, options string) {
-	if m.IP == "" {
-		return // a dynamic member whose address a resolver is to find, by a name that this member does not have
+// authorities are the certificates of all authorities that a backend's members are verified with, in one file.
+func authorities(spec simulator.LoadBalancerSpec, be simulator.Backend) []byte {
+	var out []byte
+	for _, t := range be.TLSConfigs {
+		if pem := spec.Certificates[t.CertificateBundleUUID]; !bytes.Contains(pem, []byte("PRIVATE KEY-----")) {
+			out = append(append(out, pem...), '\n')
+		}
 	}
+	return out
+}
+
+func authoritiesPath(dir, backend string) string { return filepath.Join(dir, "be_"+backend+".ca.pem") }
+
+// cookieAttributes turns "SameSite=Lax; Secure; HttpOnly" into HAProxy's words.
+func cookieAttributes(raw json.RawMessage) string {
+	var text, out string
+	if json.Unmarshal(raw, &text) != nil {
+		return ""
+	}
+	for _, attribute := range strings.Split(text, ";") {
+		switch attribute = strings.TrimSpace(attribute); strings.ToLower(attribute) {
+		case "":
+		case "secure":
+			out += " secure"
+		case "httponly":
+			out += " httponly"
+		default:
+			out += " attr " + quote(attribute)
+		}
+	}
+	return out
+}
+
+// renderMember writes a member. A dynamic one is found by its name, by way of the backend's resolver; its IP address, if
+// any, is used until it is found. Without a port it is reached at the port of the frontend.
+func renderMember(b *bytes.Buffer, be simulator.Backend, m simulator.Member, mode, options string, frontendPort int) {
 	port := m.Port
 	if port == 0 {
-		port = 80
+		port = frontendPort
 	}
 	if mode == "http" && be.Properties.StickySessionCookieName != "" {
-		options += " cookie " + m.Name
+		options += " cookie " + quote(m.Name)
 	}
 	if m.MaxSessions > 0 {
 		options += fmt.Sprintf(" maxconn %d", m.MaxSessions)
 	}
+	if m.Backup {
+		options += " backup"
+	}
 	if !m.Enabled {
 		options += " disabled"
 	}
-	address := m.IP
-	if a, err := netip.ParseAddr(m.IP); err == nil {
-		address = netip.AddrPortFrom(a, uint16(port)).String()
-	} else {
-		address += ":" + strconv.Itoa(port)
+	address := net.JoinHostPort(m.IP, strconv.Itoa(port))
+	if m.Type == "dynamic" {
+		address = net.JoinHostPort(m.Name, strconv.Itoa(port))
+		first := "none"
+		if m.IP != "" {
+			first = m.IP
+		}
+		options += " init-addr " + first
+		if be.Resolver != "" {
+			options += " resolvers " + be.Resolver + " resolve-prefer ipv4"
+		}
 	}
 	// HAProxy's weights go to 256, the API's to 100: the same proportions
 	fmt.Fprintf(b, "  server %s %s weight %d%s\n", m.Name, address, m.Weight, options)
 }
 
-// quote makes one word of text, whatever is in it.
-func quote(text string) string {
-	return "'" + strings.NewReplacer("'", `'\''`, "\n", "", "\r", "").Replace(text) + "'"
-}
-
 func certificatePath(dir, bundle string) string { return filepath.Join(dir, bundle+".pem") }
 
-func writeCertificates(spec simulator.LoadBalancerSpec, dir string) error {
+// write writes the files that the configuration names.
+func (r *rendered) write() error {
 	var errs []error
-	for uuid, pem := range spec.Certificates {
-		errs = append(errs, os.WriteFile(certificatePath(dir, uuid), pem, 0o600))
+	for path, content := range r.files {
+		errs = append(errs, os.WriteFile(path, content, 0o600))
 	}
 	return errors.Join(errs...)
 }
 
-type action struct {
-	Type         string                   `json:"type"`
-	UseBackend   struct{ Backend string } `json:"action_use_backend"`
-	HTTPReturn   httpReturn               `json:"action_http_return"`
-	HTTPRedirect httpRedirect             `json:"action_http_redirect"`
-	SetRequest   setHeader                `json:"action_set_request_header"`
-	SetResponse  setHeader                `json:"action_set_response_header"`
-	RewritePath  rewrite                  `json:"action_http_rewrite_path"`
-	RewriteURI   rewrite                  `json:"action_http_rewrite_uri"`
-}
-
-type httpReturn struct {
-	Status      int    `json:"status"`
-	ContentType string `json:"content_type"`
-	Payload     []byte `json:"payload"` // base64
-}
-
-type httpRedirect struct {
-	Location string `json:"location"`
-	Scheme   string `json:"scheme"`
-	Status   int    `json:"status"`
-}
-
-type setHeader struct {
-	Header string `json:"header"`
-	Value  string `json:"value"`
-}
-
-type rewrite struct {
-	Pattern string `json:"match_pattern"`
-	To      string `json:"rewrite_to"`
-}
-
-func parseAction(a simulator.Action) (action, error) {
-	var out action
-	err := json.Unmarshal(a, &out)
-	return out, err
+// portOf is the port of the first frontend that sends to the backend by default.
+func portOf(lb simulator.LoadBalancer, backend string) int {
+	for _, f := range lb.Frontends {
+		if f.DefaultBackend == backend {
+			return f.Port
+		}
+	}
+	return 80
 }

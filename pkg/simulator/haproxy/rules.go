@@ -45,25 +45,70 @@ type numberMatch struct {
 }
 
 type membersMatch struct {
-	Method  string `json:"method"`
-	Value   int    `json:"value"`
+	numberMatch
 	Backend string `json:"backend"`
 }
 
-// renderRule writes rule number n of a frontend: an ACL for each matcher, and each action under the condition that
-// they make.
-func renderRule(b *bytes.Buffer, n int, r simulator.Rule, mode string) error {
-	names := make([]string, 0, len(r.Matchers))
-	for i, raw := range r.Matchers {
+// ofResponse says whether the matcher looks at what a member answered.
+func (m *matcher) ofResponse() bool { return m.Type == "http_status" || m.Type == "response_header" }
+
+// rule is rule number n of a frontend on its way into a configuration.
+type rule struct {
+	n        int
+	mode     string
+	dir      string // for payloads
+	frontend string
+	matchers []matcher
+	actions  []action
+	either   bool // matching condition `or`
+}
+
+func parseRule(n int, r simulator.Rule, f simulator.Frontend, dir string) (*rule, error) {
+	out := &rule{n: n, mode: f.Mode, dir: dir, frontend: f.Name, either: r.MatchingCondition == "or"}
+	for _, raw := range r.Matchers {
 		var m matcher
 		if err := json.Unmarshal(raw, &m); err != nil {
-			return err
+			return nil, err
 		}
-		test, err := m.test(mode)
+		out.matchers = append(out.matchers, m)
+	}
+	for _, raw := range r.Actions {
+		a, err := parseAction(raw)
+		if err != nil {
+			return nil, err
+		}
+		out.actions = append(out.actions, a)
+	}
+	return out, nil
+}
+
+// ofResponse says whether the rule can be decided only when a member has answered.
+func (r *rule) ofResponse() bool {
+	for i := range r.matchers {
+		if r.matchers[i].ofResponse() {
+			return true
+		}
+	}
+	return false
+}
+
+// render writes the rule. In HTTP mode each matcher of the request is decided once, when it is the rule's turn, and its
+// outcome kept in a variable: so the actions of one rule all see the same outcome, whatever they change, and those that
+// wait for the answer see it, too.
+func (r *rule) render(b *bytes.Buffer) error {
+	names := make([]string, 0, len(r.matchers))
+	for i := range r.matchers {
+		m := &r.matchers[i]
+		test, err := m.test(r.mode)
 		if err != nil {
 			return err
 		}
-		name := fmt.Sprintf("r%d_m%d", n, i)
+		name := fmt.Sprintf("r%d_m%d", r.n, i)
+		if r.mode == "http" && !m.ofResponse() {
+			fmt.Fprintf(b, "  acl %s_now %s\n", name, test)
+			fmt.Fprintf(b, "  http-request set-var(txn.%s) bool(true) if %s_now\n", name, name)
+			test = fmt.Sprintf("var(txn.%s) -m bool", name)
+		}
 		fmt.Fprintf(b, "  acl %s %s\n", name, test)
 		if m.Inverse {
 			name = "!" + name
@@ -71,22 +116,19 @@ func renderRule(b *bytes.Buffer, n int, r simulator.Rule, mode string) error {
 		names = append(names, name)
 	}
 	condition := ""
-	switch {
-	case len(names) > 0 && r.MatchingCondition == "or":
-		condition = " if " + strings.Join(names, " || ")
-	case len(names) > 0:
-		condition = " if " + strings.Join(names, " ")
+	if len(names) > 0 {
+		between := " "
+		if r.either {
+			between = " || "
+		}
+		condition = " if " + strings.Join(names, between)
 	}
-	for _, raw := range r.Actions {
-		a, err := parseAction(raw)
+	for i := range r.actions {
+		lines, err := r.directives(i)
 		if err != nil {
 			return err
 		}
-		text, err := a.directive(mode)
-		if err != nil {
-			return err
-		}
-		for _, line := range text {
+		for _, line := range lines {
 			fmt.Fprintf(b, "  %s%s\n", line, condition)
 		}
 	}
@@ -100,8 +142,7 @@ func (m *matcher) test(mode string) (string, error) {
 	case "src_port":
 		return "src_port " + m.SrcPort.operand(), nil
 	case "num_members_up":
-		number := numberMatch{Method: m.NumMembersUp.Method, Value: m.NumMembersUp.Value}
-		return fmt.Sprintf("nbsrv(%s) %s", backendName(m.NumMembersUp.Backend, mode), number.operand()), nil
+		return fmt.Sprintf("nbsrv(%s) %s", backendName(m.NumMembersUp.Backend, mode), m.NumMembersUp.operand()), nil
 	}
 	if mode != "http" {
 		return "", fmt.Errorf("matcher %s needs an HTTP frontend", m.Type)
@@ -112,11 +153,11 @@ func (m *matcher) test(mode string) (string, error) {
 	case "path":
 		return m.Path.test("path"), nil
 	case "url":
-		return m.URL.test("url"), nil
+		return m.URL.test("var(txn.url)"), nil
 	case "url_query":
 		return m.URLQuery.test("query"), nil
 	case "host":
-		return "req.hdr(host),host_only -i -m str " + quote(m.Host.Value), nil
+		return "req.hdr(host),host_only -i -m str -- " + quote(m.Host.Value), nil
 	case "http_method":
 		return "method " + m.HTTPMethod.Value, nil
 	case "http_status":
@@ -135,21 +176,28 @@ func (m *matcher) test(mode string) (string, error) {
 	return "", fmt.Errorf("unknown matcher %q", m.Type)
 }
 
+// schemelessURL is what the matcher url looks at: "Matches by URL without schema, e.g. example.com/dashboard".
+const schemelessURL = "  http-request set-var-fmt(txn.url) %[req.hdr(host)]%[pathq]\n"
+
 var textMethods = map[string]string{
-	"exact": "str", "substring": "sub", "regexp": "reg", "starts": "beg", "ends": "end", "domain": "dom", "ip": "ip",
-	"exists": "found",
+	"exact": "str", "substring": "sub", "regexp": "reg", "starts": "beg", "ends": "end", "domain": "dom",
 }
 
+// anAddress is what the method ip matches: text that is an IP address.
+const anAddress = `'^([0-9]{1,3}\.){3}[0-9]{1,3}$|^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*$'`
+
 func (m textMatch) test(fetch string) string {
-	method := textMethods[m.Method]
-	if method == "found" {
+	switch m.Method {
+	case "exists":
 		return fetch + " -m found"
+	case "ip":
+		return fetch + " -m reg -- " + anAddress
 	}
 	flags := ""
 	if m.IgnoreCase {
 		flags = " -i"
 	}
-	return fmt.Sprintf("%s%s -m %s -- %s", fetch, flags, method, quote(m.Value))
+	return fmt.Sprintf("%s%s -m %s -- %s", fetch, flags, textMethods[m.Method], quote(m.Value))
 }
 
 var numberMethods = map[string]string{"equal": "eq", "greater": "gt", "greater_or_equal": "ge", "less": "lt",
@@ -160,49 +208,4 @@ func (m numberMatch) operand() string {
 		return fmt.Sprintf("%d:%d", m.RangeStart, m.RangeEnd)
 	}
 	return fmt.Sprintf("%s %d", numberMethods[m.Method], m.Value)
-}
-
-// directive returns the lines that do what the action says, each to be followed by the condition.
-func (a *action) directive(mode string) ([]string, error) {
-	switch a.Type {
-	case "use_backend":
-		return []string{"use_backend " + backendName(a.UseBackend.Backend, mode)}, nil
-	case "tcp_reject":
-		return []string{"tcp-request content reject"}, nil
-	}
-	if mode != "http" {
-		return nil, fmt.Errorf("action %s needs an HTTP frontend", a.Type)
-	}
-	switch a.Type {
-	case "http_return":
-		return []string{fmt.Sprintf("http-request return status %d content-type %s string %s",
-			a.HTTPReturn.Status, quote(a.HTTPReturn.ContentType), quote(string(a.HTTPReturn.Payload)))}, nil
-	case "http_redirect":
-		code := a.HTTPRedirect.Status
-		if code == 0 {
-			code = 302
-		}
-		if a.HTTPRedirect.Scheme != "" {
-			return []string{fmt.Sprintf("http-request redirect scheme %s code %d", a.HTTPRedirect.Scheme, code)}, nil
-		}
-		return []string{fmt.Sprintf("http-request redirect location %s code %d", quote(a.HTTPRedirect.Location), code)}, nil
-	case "set_forwarded_headers":
-		return []string{
-			"http-request set-header X-Forwarded-For %[src]",
-			"http-request set-header X-Forwarded-Port %[dst_port]",
-			"http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]",
-		}, nil
-	case "set_request_header":
-		return []string{fmt.Sprintf("http-request set-header %s %s", quote(a.SetRequest.Header),
-			quote(a.SetRequest.Value))}, nil
-	case "set_response_header":
-		return []string{fmt.Sprintf("http-response set-header %s %s", quote(a.SetResponse.Header),
-			quote(a.SetResponse.Value))}, nil
-	case "http_rewrite_path":
-		return []string{fmt.Sprintf("http-request replace-path %s %s", quote(a.RewritePath.Pattern),
-			quote(a.RewritePath.To))}, nil
-	case "http_rewrite_uri":
-		return []string{fmt.Sprintf("http-request replace-uri %s %s", quote(a.RewriteURI.Pattern), quote(a.RewriteURI.To))}, nil
-	}
-	return nil, fmt.Errorf("unknown action %q", a.Type)
 }
