@@ -53,7 +53,9 @@ func (c *Cloud) inTurn(w *work, volumeID, serverID, op string, do func(w *work, 
 			return err
 		}
 		w.note("the API has not answered yet")
+		c.attached.changed(volumeID)
 		err = do(w, volumeID, serverID)
+		c.attached.changed(volumeID)
 		leave()
 		if !hasCode(err, upcloud.ErrCodeStorageStateIllegal) {
 			return err

@@ -34,6 +34,7 @@ type Cloud struct {
 	attachments *flights[struct{}]
 	snapshots   *snapshotting
 	changes     *flights[*Volume] // expansions and modifications, by volume
+	attached    attachments
 	zones       zoneCache
 
 	life  context.Context

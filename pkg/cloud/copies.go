@@ -191,6 +191,8 @@ func (c *Cloud) postClone(ctx context.Context, spec VolumeSpec) (*Volume, error)
 	if spec.Encrypted {
 		wanted.Encrypted = upcloud.True
 	}
+	c.shared.volumes.changed()
+	defer c.shared.volumes.changed()
 	var made upcloud.StorageDetails
 	if err := c.call(ctx, http.MethodPost, "/storage/"+spec.SourceID+"/clone", wanted, &made); err != nil {
 		return nil, err

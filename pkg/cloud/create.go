@@ -181,6 +181,8 @@ func (c *Cloud) makeVolume(ctx context.Context, spec VolumeSpec) (*Volume, error
 	if spec.Encrypted {
 		wanted.Encrypted = upcloud.True
 	}
+	c.shared.volumes.changed()
+	defer c.shared.volumes.changed()
 	var made upcloud.StorageDetails
 	if err := c.call(ctx, http.MethodPost, "/storage", wanted, &made); err != nil {
 		return nil, err

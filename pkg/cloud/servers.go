@@ -102,6 +102,7 @@ type sharedReads struct {
 	loadBalancerPlans loadBalancerPlans
 	backups           shared[[]*Snapshot]
 	volumes           shared[[]*Volume]
+	account           shared[*upcloud.Account]
 }
 
 // serverSnapshot remembers the last ServerSet, and lets all who want a newer one wait for the same reading.

@@ -99,6 +99,8 @@ func (c *Cloud) deleteVolume(ctx context.Context, id string) error {
 		return nil
 	}
 	id = canonicalID(id)
+	c.shared.volumes.changed()
+	defer c.shared.volumes.changed()
 	err := c.call(ctx, http.MethodDelete, "/storage/"+id+"?backups=keep", nil, nil)
 	switch {
 	case errors.Is(err, ErrNotFound):
