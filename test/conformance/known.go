@@ -62,7 +62,7 @@ func (k *known) test(name string) string {
 func (k *known) recording(name string, d difference) string {
 	for _, known := range k.Recordings {
 		if known.Recording == name && strings.HasPrefix(d.request, known.Request) &&
-			(known.Path == "" || known.Path == d.path) {
+			(known.Path == "" || known.Path == canonical(d.path)) {
 			return known.Reason
 		}
 	}

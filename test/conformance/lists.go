@@ -45,9 +45,14 @@ func hasOwnLabels(labels []any) bool { return slices.ContainsFunc(labels, isOwnL
 func (c *comparison) wideList(path string, recorded, ours []any) {
 	same := make(map[int]bool) // items of ours
 	var foreign []any
+	last := -1
 	for _, r := range recorded {
 		if i := c.find(r, ours, same); i >= 0 {
 			same[i] = true
+			if i < last {
+				c.differ(path, "has items in another order")
+			}
+			last = max(last, i)
 			c.value(fmt.Sprintf("%s[%d]", path, i), r, ours[i])
 			continue
 		}

@@ -28,6 +28,7 @@ type player struct {
 	simulator *simulator.Simulator
 	clock     *simulator.ManualClock
 	compare   *comparison
+	deleted   map[string]bool // URLs
 }
 
 // replay returns how the simulator's answers differ from the recorded ones.
@@ -36,7 +37,8 @@ func replay(r *recording, shapes shapes) ([]difference, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &player{clock: simulator.NewManualClockAt(start), compare: &comparison{names: names{}, shapes: shapes}}
+	p := &player{clock: simulator.NewManualClockAt(start), compare: &comparison{names: names{}, shapes: shapes},
+		deleted: map[string]bool{}}
 	p.simulator, err = simulator.New(simulator.Config{
 		Profile: simulator.Realistic, Clock: p.clock, Username: username, Password: password,
 		ImportClient: &http.Client{Transport: anyFile{}},
@@ -69,11 +71,17 @@ func (p *player) step(i *interaction) ([]difference, error) {
 	if err != nil {
 		return nil, err
 	}
+	if i.Request.Method != http.MethodGet {
+		p.catchUp(i)
+	}
 	var first []difference
 	for waited := time.Duration(0); ; waited += clockStep {
 		got := p.request(i)
 		attempt := p.compare.next(i)
 		attempt.response(i, recorded, got)
+		if p.goneSooner(i, got.Code) {
+			return nil, nil
+		}
 		passing := mayPass(i, got.Code, attempt.differences)
 		if first == nil {
 			first = attempt.differences
@@ -81,12 +89,28 @@ func (p *player) step(i *interaction) ([]difference, error) {
 		switch {
 		case !passing:
 			p.compare = attempt
+			if i.Request.Method == http.MethodDelete && got.Code < 300 {
+				p.deleted[i.Request.URL] = true
+			}
 			return attempt.differences, nil
 		case waited >= patience:
 			return first, nil
 		}
 		p.clock.Advance(clockStep)
 	}
+}
+
+// catchUp lets the time pass that passed in the recording: its waits are not in it, but its dates are.
+func (p *player) catchUp(i *interaction) {
+	if date, err := http.ParseTime(i.Response.Headers.Get("Date")); err == nil && date.After(p.clock.Now()) {
+		p.clock.Advance(date.Sub(p.clock.Now()))
+	}
+}
+
+// goneSooner says whether what the recording deleted took less time to go here than it did there.
+func (p *player) goneSooner(i *interaction, status int) bool {
+	return p.deleted[i.Request.URL] && i.Request.Method == http.MethodGet && status == http.StatusNotFound &&
+		i.Response.Code == http.StatusOK
 }
 
 // mayPass says whether time may make the answer what was recorded: a look at a state that is still to come, or a change

@@ -19,7 +19,8 @@ var sameKind = map[string]string{
 // newer are fields that came after the recordings of their kind: the SDK's types have them, and where there is one, a
 // later recording of the same thing elsewhere.
 var newer = map[string][]string{
-	".zones.zone[]":       {"parent_zone"}, // of private zones
+	".zones.zone[]":       {"parent_zone"},    // of private zones
+	".ip_address":         {"release_policy"}, // recorded since 2025 in servers' interfaces
 	".storages.storage[]": {"encrypted"},
 }
 
@@ -66,7 +67,9 @@ func (s shapes) has(path, key string) bool { return s[canonical(path)][key] }
 
 // canonical is a path without the numbers of items, and the one name of a kind that has two.
 func canonical(path string) string {
-	path = indexes.ReplaceAllString(path, "[]")
+	path = parts.ReplaceAllString(indexes.ReplaceAllString(path, "[]"), "$1.$2[]")
+	path = strings.NewReplacer("load-balancer*", "load-balancer", "load-balancer[]", "load-balancer",
+		"file-storage*", "file-storage", "file-storage[]", "file-storage").Replace(path)
 	for one, other := range sameKind {
 		if rest, ok := strings.CutPrefix(path, one); ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
 			return other + rest
@@ -77,6 +80,7 @@ func canonical(path string) string {
 
 var (
 	indexes = regexp.MustCompile(`\[\d+\]`)
+	parts   = regexp.MustCompile(`(load-balancer|file-storage|\]|\*|\w)/([\w-]+)(?:\*|\[\])?`) // of a service, listed or alone
 	ids     = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 )
 
