@@ -110,6 +110,7 @@ func (s *Simulator) listFileStorages(c *call) (any, error) {
 			list = append(list, f.FileStorage)
 		}
 	}
+	sortByCreation(list, func(f *FileStorage) stamp { return f.CreatedAt })
 	return page(c, list)
 }
 
@@ -141,7 +142,7 @@ func (s *Simulator) createFileStorage(c *call) (any, error) {
 	if err := s.checkZone(req.Zone); err != nil {
 		return nil, invalid(invalidParam{"zone", "Unknown zone."})
 	}
-	f := &fileStorage{FileStorage: FileStorage{UUID: newUUID(fileStorageKind), Zone: req.Zone, CreatedAt: stamp(s.now())}}
+	f := &fileStorage{FileStorage: FileStorage{UUID: newUUID(fileStorageKind), Zone: req.Zone, CreatedAt: s.creation()}}
 	if err := s.changeFileStorage(f, req); err != nil {
 		return nil, err
 	}

@@ -95,7 +95,12 @@ func (s *Simulator) listAddresses(*call) (any, error) {
 	for _, a := range s.addresses {
 		all = append(all, a)
 	}
-	slices.SortFunc(all, func(a, b *ipAddress) int { return a.addr.Compare(b.addr) })
+	slices.SortFunc(all, func(a, b *ipAddress) int { // IPv6 first, as recorded
+		if a.addr.Is4() != b.addr.Is4() {
+			return b.addr.BitLen() - a.addr.BitLen()
+		}
+		return a.addr.Compare(b.addr)
+	})
 	var out addressListAnswer
 	out.IPAddresses.IPAddress = make([]addressEntry, 0, len(all))
 	for _, a := range all {

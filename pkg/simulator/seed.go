@@ -26,19 +26,19 @@ func (st *state) init(public netip.Prefix) {
 
 func (st *state) initZone(i int, z zone, public netip.Prefix) {
 	v4 := subnet(public, zoneBits, i)
-	st.putNetwork(fixedUUID(networkKind, 0x100+i), "Public "+z.ID+" "+v4.String(), z.ID, networkPublic, "", ipNetwork{
+	st.putNetwork(fixedUUID(networkKind, 0xa00+i), "Public "+v4.String(), z.ID, networkPublic, "", ipNetwork{
 		Address: v4.String(), DHCP: true, DHCPDefaultRoute: true, Family: familyIPv4, Gateway: v4.Addr().Next().String(),
 		DHCPDNS: []string{"94.237.127.9", "94.237.40.9"},
 	})
 	v6 := netip.MustParsePrefix(fmt.Sprintf("2001:db8:%x::/64", 0x100+i)) // set aside for documentation by RFC 3849
-	st.putNetwork(fixedUUID(networkKind, 0x200+i), "Public "+z.ID+" "+v6.String(), z.ID, networkPublic, "", ipNetwork{
+	st.putNetwork(fixedUUID(networkKind, 0xb00+i), "Public "+v6.String(), z.ID, networkPublic, "", ipNetwork{
 		Address: v6.String(), DHCP: true, DHCPDefaultRoute: true, Family: familyIPv6, Gateway: v6.Addr().Next().String(),
 		DHCPDNS: []string{"2a04:3540:53::1", "2a04:3544:53::1"},
 	})
-	r := &router{uuid: fixedUUID(routerKind, 0x300+i), name: "Utility network router for zone " + z.ID, kind: "service"}
+	r := &router{uuid: fixedUUID(routerKind, 0xc00+i), name: "Utility network router for zone " + z.ID, kind: "service"}
 	st.routers.put(r.uuid, r)
 	utility := netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/19", i+1))
-	st.putNetwork(fixedUUID(networkKind, 0x300+i), "Private "+utility.String(), z.ID, networkUtility, r.uuid, ipNetwork{
+	st.putNetwork(fixedUUID(networkKind, 0xc00+i), "Private "+utility.String(), z.ID, networkUtility, r.uuid, ipNetwork{
 		Address: utility.String(), DHCP: true, Family: familyIPv4, Gateway: utility.Addr().Next().String(),
 		DHCPRoutes: []string{"10.0.0.0/8"},
 	})

@@ -99,6 +99,7 @@ type state struct {
 	subaccounts   table[subaccount]    // by user name
 	imports       table[storageImport] // by storage
 	fileStorages  table[fileStorage]
+	lastCreation  time.Time // see creation
 	nextMAC       uint32
 	copies        map[string]diskCopy // under way, by UUID of what is filled
 }

@@ -3,9 +3,11 @@ package simulator
 import (
 	"iter"
 	"slices"
+	"time"
 )
 
-// table holds the resources of one kind, in the order of their UUIDs: the order in which the recorded API lists them.
+// table holds the resources of one kind, in the order of their UUIDs: the order in which the recorded API lists the
+// older resources. The newer ones it lists in the order of their creation: see sortByCreation.
 type table[T any] struct {
 	byID map[string]*T
 	ids  []string
@@ -47,4 +49,19 @@ func (t *table[T]) all() iter.Seq[*T] {
 			}
 		}
 	}
+}
+
+// creation is the time of a newer resource that is being made: no two have the same. The lock is held.
+func (s *Simulator) creation() stamp {
+	at := s.now().UTC().Truncate(time.Microsecond)
+	if !at.After(s.lastCreation) {
+		at = s.lastCreation.Add(time.Microsecond)
+	}
+	s.lastCreation = at
+	return stamp(at)
+}
+
+// sortByCreation puts a list of newer resources into the order in which the API lists them.
+func sortByCreation[T any](list []T, created func(*T) stamp) {
+	slices.SortStableFunc(list, func(a, b T) int { return time.Time(created(&a)).Compare(time.Time(created(&b))) })
 }

@@ -60,7 +60,7 @@ func (s *Simulator) createToken(c *call) (any, error) {
 	}
 	secret := "ucat_" + strings.ToUpper(randomHex(13))
 	t := &apiToken{
-		ID: newUUID(tokenKind), Name: req.Name, Type: "workspace", CreatedAt: stamp(s.now()), ExpiresAt: stamp(req.ExpiresAt),
+		ID: newUUID(tokenKind), Name: req.Name, Type: "workspace", CreatedAt: s.creation(), ExpiresAt: stamp(req.ExpiresAt),
 		CanCreate: req.CanCreate, AllowedRanges: append([]string{}, req.AllowedRanges...), Secret: digest(secret),
 	}
 	s.tokens.put(t.ID, t)
@@ -114,6 +114,7 @@ func (s *Simulator) listTokens(c *call) (any, error) {
 	for t := range s.tokens.all() {
 		list = append(list, *t)
 	}
+	sortByCreation(list, func(t *apiToken) stamp { return t.CreatedAt })
 	return page(c, list)
 }
 
