@@ -100,7 +100,7 @@ func TestCostDoesNotGrowWithTheAccount(t *testing.T) {
 		}
 	}
 	wantCalls(t, sim, map[string]int{
-		"GET /storage": 1, "POST /storage": 1,
+		"GET /storage": 2, "POST /storage": 1, // one for its name, and one a minute for what becomes of backups
 		"POST /server/{uuid}/storage/attach": 1,
 		"GET /server/{uuid}":                 1, "POST /server/{uuid}/storage/detach": 1,
 		"DELETE /storage/{uuid}": 1,

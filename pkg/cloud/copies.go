@@ -222,6 +222,9 @@ func (c *Cloud) finish(w *work, begun *Volume, spec VolumeSpec) (*Volume, error)
 	if volume.SizeGiB < spec.SizeGiB {
 		wanted.Size = spec.SizeGiB
 	}
+	if spec.Labels[LabelBackupsOnDelete] != "" {
+		defer c.shared.policies.changed()
+	}
 	finished, err := c.put(w, volume.ID, wanted)
 	if err != nil {
 		return nil, err

@@ -183,6 +183,9 @@ func (c *Cloud) makeVolume(ctx context.Context, spec VolumeSpec) (*Volume, error
 	}
 	c.shared.volumes.changed()
 	defer c.shared.volumes.changed()
+	if spec.Labels[LabelBackupsOnDelete] != "" {
+		defer c.shared.policies.changed()
+	}
 	var made upcloud.StorageDetails
 	if err := c.call(ctx, http.MethodPost, "/storage", wanted, &made); err != nil {
 		return nil, err

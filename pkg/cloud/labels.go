@@ -28,6 +28,9 @@ const (
 	maxLabelValue = 255
 )
 
+// ValidateLabel returns an error of kind ErrInvalid when the API would not take the label.
+func ValidateLabel(key, value string) error { return checkLabel(key, value) }
+
 // checkLabel says what is wrong with a label, so that a bad one is told by its name before anything is made.
 func checkLabel(key, value string) error {
 	switch n := utf8.RuneCountInString(key); {

@@ -103,6 +103,7 @@ type sharedReads struct {
 	backups           shared[[]*Snapshot]
 	volumes           shared[[]*Volume]
 	account           shared[*upcloud.Account]
+	policies          shared[map[string]string]
 }
 
 // serverSnapshot remembers the last ServerSet, and lets all who want a newer one wait for the same reading.

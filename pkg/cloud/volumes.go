@@ -88,20 +88,31 @@ func notAnID() error {
 	return &Error{Kind: ErrNotFound, Message: "nothing can have this ID: it is not a UUID"}
 }
 
-// DeleteVolume deletes the volume and keeps its backups. One that is gone already is no error. ErrInUse names the
-// server that has it attached. While it is busy with a backup or a clone, it waits until ctx ends, and names the state.
+// DeleteVolume deletes the volume, and keeps its backups unless its label csi-backups-on-delete says otherwise. One that
+// is gone already is no error. ErrInUse names the server that has it attached. While it is busy with a backup or a clone,
+// it waits until ctx ends, and names the state.
 func (c *Cloud) DeleteVolume(ctx context.Context, id string) error {
-	return explain(c.whenIdle(ctx, canonicalID(id), c.deleteVolume), Error{Op: "delete", Resource: "storage", ID: id})
-}
-
-func (c *Cloud) deleteVolume(ctx context.Context, id string) error {
+	doing := Error{Op: "delete", Resource: "storage", ID: id}
 	if !isUUID(id) {
 		return nil
 	}
 	id = canonicalID(id)
-	c.shared.volumes.changed()
-	defer c.shared.volumes.changed()
-	err := c.call(ctx, http.MethodDelete, "/storage/"+id+"?backups=keep", nil, nil)
+	policy, err := c.backupsOnDelete(ctx, id)
+	if err != nil {
+		return explain(err, doing)
+	}
+	return explain(c.whenIdle(ctx, id, func(ctx context.Context, id string) error {
+		return c.deleteWith(ctx, id, policy)
+	}), doing)
+}
+
+// deleteVolume deletes a volume and keeps its backups.
+func (c *Cloud) deleteVolume(ctx context.Context, id string) error {
+	return c.deleteWith(ctx, id, KeepBackups)
+}
+
+func (c *Cloud) deleteWith(ctx context.Context, id, policy string) error {
+	err := c.deleteStorage(ctx, id, policy)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return nil

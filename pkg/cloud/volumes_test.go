@@ -337,7 +337,7 @@ func TestDeleteVolume(t *testing.T) {
 	if err := c.DeleteVolume(t.Context(), volume.ID); err != nil {
 		t.Fatal(err)
 	}
-	wantCalls(t, sim, map[string]int{"DELETE /storage/{uuid}": 1})
+	wantCalls(t, sim, map[string]int{"DELETE /storage/{uuid}": 1}) // policies were read for the deletion that was refused
 	_, err := c.Volume(t.Context(), volume.ID)
 	wantKind(t, err, ErrNotFound, volume.ID)
 	for _, gone := range []string{volume.ID, unknownID, "not-a-uuid", "", "../server"} {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"k8s.io/klog/v2"
@@ -18,13 +20,20 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	if err := checkCapabilities("volume_capabilities", req.GetVolumeCapabilities()); err != nil {
 		return nil, err
 	}
-	if len(req.GetMutableParameters()) > 0 {
-		return nil, invalid("mutable_parameters", "volumes cannot be modified: leave them out")
-	}
 	params, err := parseParameters(req.GetParameters())
 	if err != nil {
 		return nil, err
 	}
+	change, err := parseMutable(req.GetMutableParameters())
+	if err != nil {
+		return nil, err
+	}
+	change = merge(params.mutable, change)
+	rule, err := ruleOf(change)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(params.labels, change.Labels)
 	source, err := c.sourceOf(ctx, req.GetVolumeContentSource())
 	if errors.Is(err, cloud.ErrNotFound) {
 		return c.finished(ctx, req, err)
@@ -42,6 +51,7 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	}
 	spec := cloud.VolumeSpec{
 		Name: req.GetName(), SizeGiB: size, Tier: params.tier.Name, Encrypted: params.encrypted, Labels: params.labels,
+		BackupRule: rule,
 	}
 	if source != nil {
 		spec.SourceID = source.ID
@@ -117,8 +127,8 @@ func unconfirmed(volume *cloud.Volume, req *csi.ValidateVolumeCapabilitiesReques
 	if err := checkCapabilities("volume_capabilities", req.GetVolumeCapabilities()); err != nil {
 		return err
 	}
-	if len(req.GetMutableParameters()) > 0 {
-		return invalid("mutable_parameters", "volumes cannot be modified")
+	if err := sameMutable(volume, req.GetMutableParameters()); err != nil {
+		return err
 	}
 	if len(req.GetParameters()) == 0 {
 		return nil
@@ -132,6 +142,23 @@ func unconfirmed(volume *cloud.Volume, req *csi.ValidateVolumeCapabilitiesReques
 	}
 	if params.encrypted && !volume.Encrypted {
 		return invalid("parameters", "%s is asked for, and the volume has none", parameterEncryption)
+	}
+	return nil
+}
+
+// sameMutable tells how a volume differs from the parameters of a VolumeAttributesClass.
+func sameMutable(volume *cloud.Volume, given map[string]string) error {
+	change, err := parseMutable(given)
+	if err != nil {
+		return err
+	}
+	for _, key := range slices.Sorted(maps.Keys(change.Labels)) {
+		if has := volume.Labels[key]; has != change.Labels[key] {
+			return invalid("mutable_parameters", "the label %s is %q, and not %q", key, has, change.Labels[key])
+		}
+	}
+	if rule := change.RuleFor(volume.BackupRule); *rule != volume.BackupRule {
+		return invalid("mutable_parameters", "the volume has %s, and not %s", &volume.BackupRule, rule)
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
 
-// Parameters of a StorageClass.
+// Parameters of a StorageClass. Those that can be changed afterwards are in parameters_mutable.go.
 const (
 	// parameterTier is the tier of the storage: maxiops (the default), standard or hdd (also called archive).
 	parameterTier = "tier"
@@ -36,13 +36,17 @@ var metadataLabels = map[string]string{
 type parameters struct {
 	tier      cloud.Tier
 	encrypted bool
-	labels    map[string]string
+	labels    map[string]string // that tell people whose volume it is
+	mutable   cloud.VolumeChange
 }
 
 // parseParameters reads the parameters of a CreateVolume. A parameter that nobody knows is refused, as a typing error
 // would otherwise make another volume than was wanted.
 func parseParameters(given map[string]string) (parameters, error) {
-	params := parameters{labels: make(map[string]string)}
+	params := parameters{
+		labels:  make(map[string]string),
+		mutable: cloud.VolumeChange{Labels: make(map[string]string)},
+	}
 	tier := defaultTier
 	for _, key := range slices.Sorted(maps.Keys(given)) {
 		value := given[key]
@@ -63,12 +67,21 @@ func parseParameters(given map[string]string) (parameters, error) {
 			}
 		case strings.HasPrefix(key, sidecarPrefix):
 		default:
-			return parameters{}, invalid("parameters", "%q is unknown: use %s and %s only", key, parameterTier, parameterEncryption)
+			known, err := addMutable(&params.mutable, "parameters", key, value)
+			if err != nil {
+				return parameters{}, err
+			}
+			if !known {
+				return parameters{}, invalid("parameters", "%q is unknown: use %s, %s, %s", key, parameterTier, parameterEncryption,
+					strings.Join(mutableKeys, ", "))
+			}
 		}
 	}
 	var err error
-	params.tier, err = findTier(tier)
-	return params, err
+	if params.tier, err = findTier(tier); err != nil {
+		return parameters{}, err
+	}
+	return params, checkRuleChange(params.mutable, "parameters")
 }
 
 // tierArchive is what UpCloud's control panel calls the tier hdd.

@@ -31,6 +31,9 @@ const zone = "fi-hel1"
 // accessTypeVariable tells a run of this test's own program which kind of volume to use.
 const accessTypeVariable = "SANITY_ACCESS_TYPE"
 
+// faultsVariable tells a run of this test's own program to let requests to the API fail at random.
+const faultsVariable = "SANITY_FAULTS"
+
 // TestSanity runs csi-test with volumes that hold a filesystem. Without root it runs what needs no disks.
 func TestSanity(t *testing.T) {
 	accessType := os.Getenv(accessTypeVariable)
@@ -39,7 +42,12 @@ func TestSanity(t *testing.T) {
 	}
 	reason := noDisks()
 	bed := newBed(t, reason == "")
+	heal := func() {}
+	if os.Getenv(faultsVariable) != "" {
+		heal = bed.injectFaults()
+	}
 	bed.runSpecs(t, accessType, reason == "")
+	heal()
 	bed.checkNothingLeft(t)
 	t.Run("node service", func(t *testing.T) {
 		if reason != "" {
@@ -56,14 +64,44 @@ func TestSanityBlock(t *testing.T) {
 	if os.Getenv(accessTypeVariable) != "" {
 		t.Skip("this is that process")
 	}
+	runApart(t, accessTypeVariable+"=block")
+}
+
+// TestSanityWithFaults runs csi-test while one request in a hundred fails before its effect, and one after.
+func TestSanityWithFaults(t *testing.T) {
+	if os.Getenv(accessTypeVariable) != "" || os.Getenv(faultsVariable) != "" {
+		t.Skip("this is that process")
+	}
+	runApart(t, faultsVariable+"=1")
+}
+
+// runApart runs TestSanity in a process of its own.
+func runApart(t *testing.T, variable string) {
+	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	command := exec.Command(program, "-test.run=^TestSanity$", "-test.count=1")
-	command.Env = append(os.Environ(), accessTypeVariable+"=block")
+	command.Env = append(os.Environ(), variable)
 	if output, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
+	}
+}
+
+// injectFaults makes requests fail until the function that it returns is called.
+func (b *bed) injectFaults() (remove func()) {
+	var removes []func()
+	for _, fault := range []simulator.Fault{
+		{Rate: 0.01, Status: 500}, {Rate: 0.01, Status: 502, AfterEffect: true},
+		{Rate: 0.005, Drop: true}, {Rate: 0.005, Drop: true, AfterEffect: true},
+	} {
+		removes = append(removes, b.sim.Inject(fault))
+	}
+	return func() {
+		for _, remove := range removes {
+			remove()
+		}
 	}
 }
 
@@ -179,6 +217,9 @@ func (b *bed) runSpecs(t *testing.T, accessType string, node bool) {
 	config.TestVolumeSize = 1 << 30
 	config.TestVolumeParameters = map[string]string{"tier": "standard", "encryption": "data-at-rest"}
 	config.TestVolumeAccessType = accessType
+	config.TestVolumeMutableParameters = map[string]string{
+		"backupInterval": "daily", "backupTime": "0430", "backupRetention": "7", "labels": "team=storage",
+	}
 	config.TestNodeVolumeAttachLimit = true
 	config.IDGen = ids{}
 
