@@ -44,6 +44,7 @@ func (s *Simulator) controlHandler() http.Handler {
 		writeControl(w, http.StatusOK, clockJSON{Now: s.clock.Now().UTC()})
 	})
 	mux.HandleFunc("POST "+controlPrefix+"/clock", s.postClock)
+	s.dnsControl(mux)
 	return mux
 }
 

@@ -60,6 +60,19 @@ func (s *Simulator) listFloating(c *call) (any, error) {
 	return lb.IPAddresses, nil
 }
 
+func (s *Simulator) getFloatingOfLoadBalancer(c *call) (any, error) {
+	lb, err := s.loadBalancer(c)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range lb.IPAddresses {
+		if f.Address == c.path("address") {
+			return f, nil
+		}
+	}
+	return nil, problemNotFound("IP address")
+}
+
 func (s *Simulator) createFloatingOfLoadBalancer(c *call) (any, error) {
 	lb, err := s.mutableLoadBalancer(c)
 	if err != nil {
@@ -83,7 +96,11 @@ func (s *Simulator) addFloating(lb *loadBalancer, text, networkName string, now 
 		return invalid(invalidParam{"address", "Must be an IP address."})
 	}
 	a, ok := s.addresses[addr]
+	plan, _ := loadBalancerPlanByName(lb.Plan)
 	switch {
+	case len(lb.IPAddresses) >= plan.ServerNumber: // the OpenAPI document: one for each node
+		return invalid(invalidParam{"ip_addresses", "The plan '" + lb.Plan + "' has " + itoa(plan.ServerNumber) +
+			" nodes, and as many floating IP addresses at most."})
 	case !ok || !a.floating:
 		return invalid(invalidParam{"address", "The floating IP address '" + text + "' does not exist."})
 	case !s.inZone(a.zone, lb.Zone):
@@ -129,8 +146,14 @@ func (s *Simulator) releaseFloating(lb *loadBalancer, text string) {
 		delete(lb.floating, text)
 	}
 	if addr, err := netip.ParseAddr(text); err == nil {
-		if a, ok := s.addresses[addr]; ok {
-			a.loadBalancer = ""
+		a, ok := s.addresses[addr]
+		if !ok {
+			return
+		}
+		a.loadBalancer = ""
+		if a.releasePolicy == "release" {
+			a.network.release(addr)
+			delete(s.addresses, addr)
 		}
 	}
 }

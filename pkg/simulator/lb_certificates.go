@@ -123,6 +123,7 @@ func (s *Simulator) createBundle(c *call) (any, error) {
 		return nil, err
 	}
 	s.bundles.put(b.UUID, b)
+	s.issueCertificates()
 	return s.shownBundle(b), nil
 }
 
@@ -141,7 +142,12 @@ func (s *Simulator) modifyBundle(c *call) (any, error) {
 	if err := s.checkBundle(&next); err != nil {
 		return nil, err
 	}
+	if b.Type == bundleDynamic && !slices.Equal(b.Hostnames, next.Hostnames) {
+		next.Certificate, next.privateKey = "", "" // of other host names
+		next.NotBefore, next.NotAfter = stamp{}, stamp{}
+	}
 	*b = next
+	s.issueCertificates()
 	for _, uuid := range s.servicesWithBundle(b.UUID) {
 		if lb, ok := s.loadBalancers.get(uuid); ok {
 			s.loadBalancerChanged(lb)
@@ -168,7 +174,7 @@ type challengeDomain struct {
 }
 
 func (s *Simulator) challengeDomain(*call) (any, error) {
-	return challengeDomain{"ssl-acme-challenge.upcloudlb.com"}, nil
+	return challengeDomain{challengeDomainName}, nil
 }
 
 // checkBundle also fills in what a certificate says of itself.

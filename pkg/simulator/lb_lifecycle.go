@@ -69,16 +69,63 @@ func (lb *loadBalancer) emptyNodes() []Node {
 func (s *Simulator) giveNodesAddresses(lb *loadBalancer) error {
 	nodes := lb.emptyNodes()
 	for i := range nodes {
-		for _, n := range lb.Networks {
-			addresses, err := s.nodeAddresses(lb, n)
-			if err != nil {
-				return err
-			}
-			nodes[i].Networks = append(nodes[i].Networks, NodeNetwork{IPAddresses: addresses, Name: n.Name, Type: n.Type})
+		if err := s.giveNodeAddresses(lb, &nodes[i]); err != nil {
+			return err
 		}
 	}
 	lb.Nodes = nodes
 	return nil
+}
+
+func (s *Simulator) giveNodeAddresses(lb *loadBalancer, node *Node) error {
+	for _, n := range lb.Networks {
+		addresses, err := s.nodeAddresses(lb, n)
+		if err != nil {
+			return err
+		}
+		node.Networks = append(node.Networks, NodeNetwork{IPAddresses: addresses, Name: n.Name, Type: n.Type})
+	}
+	return nil
+}
+
+// fitNodes gives the load balancer as many nodes as its plan has.
+func (s *Simulator) fitNodes(lb *loadBalancer) error {
+	plan, known := loadBalancerPlanByName(lb.Plan)
+	if !known || len(lb.Nodes) == plan.ServerNumber {
+		return nil
+	}
+	lb.Nodes = slices.Clone(lb.Nodes)
+	for len(lb.Nodes) > plan.ServerNumber {
+		last := len(lb.Nodes) - 1
+		s.takeNodeAddresses(lb, lb.Nodes[last])
+		lb.Nodes = lb.Nodes[:last]
+	}
+	for len(lb.Nodes) < plan.ServerNumber {
+		node := Node{Networks: []NodeNetwork{}, OperationalState: lbPending}
+		if err := s.giveNodeAddresses(lb, &node); err != nil {
+			return err
+		}
+		lb.Nodes = append(lb.Nodes, node)
+	}
+	return nil
+}
+
+func (s *Simulator) takeNodeAddresses(lb *loadBalancer, node Node) {
+	for _, n := range node.Networks {
+		for _, a := range n.IPAddresses {
+			addr, err := netip.ParseAddr(a.Address)
+			if err != nil {
+				continue
+			}
+			if a.Listen && s.cfg.LoadBalancers != nil {
+				s.reportPlane("give up address", a.Address, s.cfg.LoadBalancers.Unlisten(addr))
+			}
+			if from, own := lb.reserved[addr]; own {
+				from.release(addr)
+				delete(lb.reserved, addr)
+			}
+		}
+	}
 }
 
 func (s *Simulator) nodeAddresses(lb *loadBalancer, n LoadBalancerNetwork) ([]NodeAddress, error) {
@@ -130,7 +177,7 @@ func (s *Simulator) loadBalancerChanged(lb *loadBalancer) {
 
 // applyLoadBalancer tells the data plane, one change at a time; changes that come meanwhile go together.
 func (s *Simulator) applyLoadBalancer(lb *loadBalancer) {
-	first := lb.OperationalState != lbPending && lb.OperationalState != lbRunning && lb.OperationalState != lbFailing
+	first := slices.Contains(setupStates, lb.OperationalState)
 	if !first {
 		lb.setState(s, lbPending)
 	}
@@ -139,6 +186,10 @@ func (s *Simulator) applyLoadBalancer(lb *loadBalancer) {
 		return
 	}
 	lb.applying = true
+	if err := s.fitNodes(lb); err != nil {
+		s.operate(0, nil, func(error) { s.loadBalancerApplied(lb, err) })
+		return
+	}
 	d := s.durationOf(realistic.loadBalancerChange)
 	if first {
 		d = 0
@@ -166,7 +217,12 @@ func (s *Simulator) loadBalancerApplied(lb *loadBalancer, err error) {
 		lb.fail(s)
 		return
 	}
+	if lb.ConfiguredStatus == lbStopped {
+		lb.setNodes(s, lbStopped)
+		return
+	}
 	lb.setNodes(s, lbRunning)
+	s.issueCertificates()
 }
 
 // loadBalancerFailed is told by the data plane that a load balancer stopped working by itself. As a managed service does,

@@ -1,16 +1,20 @@
 package simulator
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 )
 
 // Rules of the Terraform provider's validators and the SDK's comments; ports and counts as UpCloud documents them.
 var componentName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
 
 const nameReason = "Must match the pattern ^[a-zA-Z0-9_-]{1,64}$."
+
+var maintenanceTime = regexp.MustCompile(`^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$`)
 
 // validator collects what is wrong with a load balancer.
 type validator struct{ invalid []invalidParam }
@@ -42,6 +46,8 @@ func (s *Simulator) checkLoadBalancer(lb *LoadBalancer) error {
 	_, known := loadBalancerPlanByName(lb.Plan)
 	v.add(known, "plan", "The plan '%s' does not exist.", lb.Plan)
 	v.oneOf(lb.ConfiguredStatus, "configured_status", "started", "stopped")
+	v.oneOf(lb.MaintenanceDOW, "maintenance_dow", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+	v.add(maintenanceTime.MatchString(lb.MaintenanceTime), "maintenance_time", "Must be a time such as 03:15:00Z.")
 	v.add(s.checkZone(lb.Zone) == nil, "zone", "The zone '%s' does not exist.", lb.Zone)
 	if err := checkLabels(lb.Labels); err != nil {
 		v.add(false, "labels", "%s", err.Error())
@@ -57,6 +63,10 @@ func (s *Simulator) checkLoadBalancer(lb *LoadBalancer) error {
 				"Must be an IP address, with or without a port.")
 		}
 		v.within(r.Retries, 1, 10, path+"retries")
+		v.within(r.Timeout, 1, 60, path+"timeout")
+		v.within(r.TimeoutRetry, 1, 60, path+"timeout_retry")
+		v.within(r.CacheValid, 1, 86400, path+"cache_valid")
+		v.within(r.CacheInvalid, 1, 86400, path+"cache_invalid")
 	}
 	names = map[string]bool{}
 	for i := range lb.Backends {
@@ -120,8 +130,8 @@ func (s *Simulator) checkBackend(v *validator, lb *LoadBalancer, k *Backend, pat
 	v.add(k.Resolver == "" || slices.ContainsFunc(lb.Resolvers, known), path+"resolver",
 		"The resolver '%s' does not exist.", k.Resolver)
 	p, at := &k.Properties, path+"properties."
-	v.within(p.TimeoutServer, 1, 86400, at+"timeout_server")
-	v.within(p.TimeoutTunnel, 1, 3024000, at+"timeout_tunnel")
+	v.within(p.TimeoutServer, 1, maxTimeout, at+"timeout_server")
+	v.within(p.TimeoutTunnel, 1, maxTunnel, at+"timeout_tunnel")
 	v.within(p.HealthCheckInterval, 1, 86400, at+"health_check_interval")
 	v.within(p.HealthCheckFall, 1, 100, at+"health_check_fall")
 	v.within(p.HealthCheckRise, 1, 100, at+"health_check_rise")
@@ -130,6 +140,8 @@ func (s *Simulator) checkBackend(v *validator, lb *LoadBalancer, k *Backend, pat
 	v.within(len(p.StickySessionCookieName), 0, 64, at+"sticky_session_cookie_name")
 	v.add(cookieName.MatchString(p.StickySessionCookieName), at+"sticky_session_cookie_name", "Must be a cookie's name.")
 	v.oneOf(p.HealthCheckType, at+"health_check_type", "tcp", "http")
+	v.oneOf(p.HealthCheckOnDown, at+"health_check_on_down", "", "shutdown-sessions")
+	checkCookieAttributes(v, p.StickySessionAttributes, at+"sticky_session_cookie_attributes")
 	v.oneOf(p.OutboundProxyProtocol, at+"outbound_proxy_protocol", "", "v1", "v2")
 	members := map[string]bool{}
 	for i := range k.Members {
@@ -145,8 +157,42 @@ var (
 
 const maxMemberSessions = 500000
 
+// maxTimeout is the OpenAPI document's, in seconds; of tunnels the Terraform provider allows more.
+const maxTimeout, maxTunnel = 2145600, 3024000
+
+// checkCookieAttributes takes null, or text such as "SameSite=Lax; Secure; HttpOnly".
+func checkCookieAttributes(v *validator, raw json.RawMessage, path string) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return
+	}
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil || len(text) > 64 {
+		v.add(false, path, "Must be null or a text of at most 64 characters.")
+		return
+	}
+	known, secure, needsSecure := true, false, false
+	for _, attribute := range strings.Split(text, ";") {
+		switch strings.TrimSpace(attribute) {
+		case "Secure":
+			secure = true
+		case "SameSite=None", "Partitioned":
+			needsSecure = true
+		case "", "SameSite=Strict", "SameSite=Lax", "HttpOnly":
+		default:
+			known = false
+		}
+	}
+	v.add(known, path, "Must be made of SameSite=Strict|Lax|None, Secure, HttpOnly, Partitioned, with semicolons between.")
+	v.add(secure || !needsSecure, path, "SameSite=None and Partitioned require Secure.")
+}
+
+// memberName is a domain name: a dynamic member is found by it.
+var memberName = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,253}[a-zA-Z0-9_])?$`)
+
 func checkMember(v *validator, m *Member, path string, names map[string]bool) {
-	v.unique(names, m.Name, path+"name")
+	v.add(memberName.MatchString(m.Name), path+"name", "Must be a domain name.")
+	v.add(!names[m.Name], path+"name", "The name '%s' is used twice.", m.Name)
+	names[m.Name] = true
 	v.oneOf(m.Type, path+"type", "static", "dynamic")
 	v.within(m.Weight, 0, 100, path+"weight")
 	v.within(m.MaxSessions, 0, maxMemberSessions, path+"max_sessions")

@@ -1,20 +1,30 @@
 package simulator
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/netip"
+	"regexp"
 	"slices"
 )
 
-const maxMatchers = 100
+// Limits of the OpenAPI document.
+const (
+	maxMatchers      = 40
+	maxActions       = 40
+	maxLocation      = 255
+	maxHeader        = 256
+	maxReturnPayload = 4096 // characters, of base64
+)
 
 func checkRule(v *validator, lb *LoadBalancer, r *Rule, path string, names map[string]bool) {
 	v.unique(names, r.Name, path+"name")
 	v.within(r.Priority, 0, 100, path+"priority")
 	v.oneOf(r.MatchingCondition, path+"matching_condition", "", "and", "or")
 	v.within(len(r.Matchers), 0, maxMatchers, path+"matchers")
-	v.within(len(r.Actions), 1, maxMatchers, path+"actions")
+	v.within(len(r.Actions), 1, maxActions, path+"actions")
 	for i := range r.Matchers {
 		filled, reason := checkMatcher(lb, r.Matchers[i])
 		v.add(reason == "", fmt.Sprintf("%smatchers.%d", path, i), "%s", reason)
@@ -30,7 +40,7 @@ func checkRule(v *validator, lb *LoadBalancer, r *Rule, path string, names map[s
 
 var matcherTypes = map[string]func(*LoadBalancer, map[string]any) string{
 	"src_ip": checkSourceIP, "src_port": checkNumber, "body_size": checkNumber, "http_status": checkNumber,
-	"path": checkText, "url": checkText, "url_query": checkText, "host": checkValue, "http_method": checkValue,
+	"path": checkText, "url": checkText, "url_query": checkText, "host": checkValue, "http_method": checkHTTPMethod,
 	"cookie": checkNamedText, "header": checkNamedText, "request_header": checkNamedText, "response_header": checkNamedText,
 	"url_param": checkNamedText, "num_members_up": checkMembersUp,
 }
@@ -88,27 +98,54 @@ func checkSourceIP(_ *LoadBalancer, m map[string]any) string {
 	return fmt.Sprintf("'%s' is neither an IP address nor a network.", text)
 }
 
-func checkNumber(_ *LoadBalancer, m map[string]any) string {
-	switch m["method"] {
-	case "equal", "greater", "greater_or_equal", "less", "less_or_equal":
-		if _, ok := m["value"].(float64); !ok {
-			return "The field 'value' is required."
+func checkNumber(_ *LoadBalancer, m map[string]any) string { return checkNumberUpTo(m, math.MaxInt32) }
+
+func checkNumberUpTo(m map[string]any, most float64) string {
+	within := func(name string) string {
+		if v, ok := m[name].(float64); !ok || v != math.Trunc(v) || v < 0 || v > most {
+			return fmt.Sprintf("The field '%s' must be an integer between 0 and %.0f.", name, most)
 		}
 		return ""
+	}
+	switch m["method"] {
+	case "equal", "greater", "greater_or_equal", "less", "less_or_equal":
+		return within("value")
 	case "range":
+		if reason := within("range_start"); reason != "" {
+			return reason
+		}
+		return within("range_end")
+	}
+	return fmt.Sprintf("The method '%v' does not exist.", m["method"])
+}
+
+// beyondGo is in regular expressions that HAProxy takes, and Go does not: look-around and references.
+var beyondGo = regexp.MustCompile(`\(\?|\\[1-9]`)
+
+func checkText(_ *LoadBalancer, m map[string]any) string {
+	switch m["method"] {
+	case "regexp":
+		if text, _ := m["value"].(string); text != "" {
+			if _, err := regexp.Compile(text); err != nil && !beyondGo.MatchString(text) {
+				return "The value is not a regular expression."
+			}
+		}
+		return checkValue(nil, m)
+	case "exact", "substring", "starts", "ends", "domain":
+		return checkValue(nil, m)
+	case "exists", "ip":
 		return ""
 	}
 	return fmt.Sprintf("The method '%v' does not exist.", m["method"])
 }
 
-func checkText(_ *LoadBalancer, m map[string]any) string {
-	switch m["method"] {
-	case "exact", "substring", "regexp", "starts", "ends", "domain", "ip":
-		return checkValue(nil, m)
-	case "exists":
-		return ""
+var httpMethods = []any{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE"}
+
+func checkHTTPMethod(_ *LoadBalancer, m map[string]any) string {
+	if !slices.Contains(httpMethods, m["value"]) {
+		return fmt.Sprintf("The HTTP method '%v' does not exist.", m["value"])
 	}
-	return fmt.Sprintf("The method '%v' does not exist.", m["method"])
+	return ""
 }
 
 func checkValue(_ *LoadBalancer, m map[string]any) string {
@@ -132,7 +169,7 @@ func checkMembersUp(lb *LoadBalancer, m map[string]any) string {
 	if !lb.hasBackend(name) {
 		return fmt.Sprintf("The backend '%s' does not exist.", name)
 	}
-	return checkNumber(lb, m)
+	return checkNumberUpTo(m, 100)
 }
 
 var actionTypes = []string{"use_backend", "tcp_reject", "http_return", "http_redirect", "set_forwarded_headers",
@@ -152,29 +189,77 @@ func checkAction(lb *LoadBalancer, raw Action) string {
 	if !ok {
 		return fmt.Sprintf("The field 'action_%s' is required.", kind)
 	}
-	switch kind {
-	case "use_backend":
-		if name, _ := detail["backend"].(string); !lb.hasBackend(name) {
-			return fmt.Sprintf("The backend '%s' does not exist.", name)
-		}
-	case "http_redirect":
-		status, given := detail["status"].(float64)
-		if given && !slices.Contains([]float64{301, 302, 303, 307, 308}, status) {
-			return "The status must be one of 301, 302, 303, 307, 308."
-		}
-		location, _ := detail["location"].(string)
-		scheme, _ := detail["scheme"].(string)
-		if (location == "") == (scheme == "") {
-			return "One of 'location' and 'scheme' is required."
-		}
-	case "http_return":
-		if status, _ := detail["status"].(float64); status < 100 || status > 599 {
-			return "The status must be between 100 and 599."
-		}
-	case "set_request_header", "set_response_header":
-		if name, _ := detail["header"].(string); !headerName.MatchString(name) {
-			return "The field 'header' is required."
-		}
+	return actionChecks[kind](lb, detail)
+}
+
+var actionChecks = map[string]func(*LoadBalancer, map[string]any) string{
+	"use_backend": checkUseBackend, "http_return": checkHTTPReturn, "http_redirect": checkHTTPRedirect,
+	"set_request_header": checkSetHeader, "set_response_header": checkSetHeader,
+	"http_rewrite_path": checkRewrite, "http_rewrite_uri": checkRewrite,
+	"tcp_reject": checkNothing, "set_forwarded_headers": checkNothing,
+}
+
+func checkNothing(*LoadBalancer, map[string]any) string { return "" }
+
+func checkUseBackend(lb *LoadBalancer, a map[string]any) string {
+	if name, _ := a["backend"].(string); !lb.hasBackend(name) {
+		return fmt.Sprintf("The backend '%s' does not exist.", name)
+	}
+	return ""
+}
+
+func checkHTTPRedirect(_ *LoadBalancer, a map[string]any) string {
+	status, given := a["status"].(float64)
+	if given && !slices.Contains([]float64{301, 302, 303, 307, 308}, status) {
+		return "The status must be one of 301, 302, 303, 307, 308."
+	}
+	location, _ := a["location"].(string)
+	scheme, _ := a["scheme"].(string)
+	switch {
+	case (location == "") == (scheme == ""):
+		return "One of 'location' and 'scheme' is required."
+	case scheme != "" && scheme != "http" && scheme != "https":
+		return "The scheme must be one of http, https."
+	case len(location) > maxLocation || !printable(location):
+		return fmt.Sprintf("The location must have at most %d printable characters.", maxLocation)
+	}
+	return ""
+}
+
+var contentTypes = []any{"text/plain", "text/html", "application/javascript", "application/json"}
+
+func checkHTTPReturn(_ *LoadBalancer, a map[string]any) string {
+	if status, _ := a["status"].(float64); status < 100 || status > 599 {
+		return "The status must be between 100 and 599."
+	}
+	if !slices.Contains(contentTypes, a["content_type"]) {
+		return "The content type must be one of text/plain, text/html, application/javascript, application/json."
+	}
+	payload, _ := a["payload"].(string)
+	if _, err := base64.StdEncoding.DecodeString(payload); err != nil || payload == "" || len(payload) > maxReturnPayload {
+		return fmt.Sprintf("The payload must be base64 of 1 to %d characters.", maxReturnPayload)
+	}
+	return ""
+}
+
+func checkSetHeader(_ *LoadBalancer, a map[string]any) string {
+	name, _ := a["header"].(string)
+	if !headerName.MatchString(name) || len(name) > maxHeader {
+		return "The field 'header' is required."
+	}
+	if value, _ := a["value"].(string); len(value) > maxHeader || !printable(value) {
+		return fmt.Sprintf("The value must have at most %d printable characters.", maxHeader)
+	}
+	return ""
+}
+
+func checkRewrite(_ *LoadBalancer, a map[string]any) string {
+	pattern, given := a["match_pattern"].(string)
+	if !given || !printable(pattern) {
+		return "The field 'match_pattern' is required."
+	}
+	if to, _ := a["rewrite_to"].(string); to == "" || !printable(to) {
+		return "The field 'rewrite_to' is required."
 	}
 	return ""
 }

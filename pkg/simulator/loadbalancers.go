@@ -115,6 +115,14 @@ func (s *Simulator) getLoadBalancer(c *call) (any, error) {
 	return lb.LoadBalancer, nil
 }
 
+func (s *Simulator) getLoadBalancerPlan(c *call) (any, error) {
+	plan, ok := loadBalancerPlanByName(c.path("name"))
+	if !ok {
+		return nil, problemNotFound("Plan")
+	}
+	return plan, nil
+}
+
 func (s *Simulator) listLoadBalancerPlans(c *call) (any, error) { return page(c, loadBalancerPlans) }
 
 // loadBalancerRequest is the body of POST, PUT and PATCH of a load balancer.

@@ -25,9 +25,17 @@ func (s *Simulator) resume() error {
 	for f := range s.fileStorages.all() {
 		s.resumeFileStorage(f)
 	}
+	for b := range s.bundles.all() {
+		if b.OperationalState != bundleIdle {
+			b.OperationalState = bundleIdle // its challenge starts again
+		} else if b.Type == bundleDynamic && b.Certificate != "" {
+			s.renewLater(b)
+		}
+	}
 	for lb := range s.loadBalancers.all() {
 		s.resumeLoadBalancer(lb)
 	}
+	s.issueCertificates()
 	return nil
 }
 

@@ -102,6 +102,8 @@ type state struct {
 	lastCreation  time.Time // see creation
 	nextMAC       uint32
 	copies        map[string]diskCopy // under way, by UUID of what is filled
+	dns           map[string]string   // where names outside of the cloud lead
+	authority     *keyPair            // issues certificates; nil: none yet
 }
 
 // New returns a simulator with the zones, plans, public networks, templates and nothing else. Close it when done.

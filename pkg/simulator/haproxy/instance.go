@@ -158,6 +158,7 @@ func (i *instance) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	i.output.forget()
 	if err := i.master.Process.Signal(syscall.SIGUSR2); err != nil {
 		return err
 	}
@@ -175,6 +176,9 @@ func (i *instance) awaitWorker(ctx context.Context, former string) error {
 		status, err := i.workers(ctx)
 		if pid := current(status); err == nil && pid != "" && pid != former {
 			return nil
+		}
+		if strings.Contains(i.output.last(), "Loading failure") {
+			return fmt.Errorf("haproxy did not take the new configuration: %s", i.output.last())
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
@@ -261,6 +265,12 @@ func (t *tail) Write(b []byte) (int, error) {
 		t.text = append([]byte(nil), t.text[over:]...)
 	}
 	return len(b), nil
+}
+
+func (t *tail) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = nil
 }
 
 func (t *tail) last() string {

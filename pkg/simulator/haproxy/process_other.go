@@ -5,3 +5,6 @@ package haproxy
 import "syscall"
 
 func processAttributes() *syscall.SysProcAttr { return nil }
+
+// mostSessions is how many sessions a process can have here.
+func mostSessions() int { return 2000 }

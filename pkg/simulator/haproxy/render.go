@@ -45,7 +45,7 @@ func render(spec simulator.LoadBalancerSpec, dir string) (*rendered, error) {
 	}
 	fmt.Fprintf(&b, "# load balancer %s\nglobal\n  stats socket unix@stats.sock mode 600 level operator\n", lb.UUID)
 	if spec.MaxSessions > 0 {
-		fmt.Fprintf(&b, "  maxconn %d\n", spec.MaxSessions)
+		fmt.Fprintf(&b, "  maxconn %d\n", min(spec.MaxSessions, mostSessions()))
 	}
 	b.WriteString("  hard-stop-after 1h\n  ssl-server-verify none\n\ndefaults\n  timeout connect 10s\n  timeout client 10s\n  timeout server 10s\n" +
 		"  retries 3\n  option redispatch\n\n")
