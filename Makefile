@@ -23,6 +23,9 @@ test: ## set up, then run every test, with the race detector
 	@hack/install-packages test
 	hack/test
 
+conformance: ## hold the simulator against the official SDK's live tests and recordings (a few minutes)
+	go run ./test/conformance
+
 lint: ## check formatting, vet, and the linters of .golangci.yaml
 	hack/lint
 
@@ -35,5 +38,5 @@ cluster:
 	@mkdir -p $(BUILD)/cluster
 	cd test/cluster && CGO_ENABLED=0 go build -buildvcs=false -o ../../$(BUILD)/cluster/cluster .
 
-.PHONY: help build demo up demo-down test lint clean cluster
+.PHONY: help build demo up demo-down test conformance lint clean cluster
 .DEFAULT_GOAL := help
