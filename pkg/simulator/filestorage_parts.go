@@ -210,7 +210,7 @@ func changePart[T any](s *Simulator, c *call, p fsPart[T], answer string, change
 	}
 	s.applyFileStorage(f, realistic.fileStorageChange)
 	if list, err = p.list(&f.FileStorage, c); err != nil {
-		return nil, nil // what it was in has gone
+		return nil, err
 	}
 	if i := p.find(*list, answer); i >= 0 {
 		return (*list)[i], nil

@@ -63,7 +63,8 @@ func (r *firewallRule) check() error {
 	if n, err := strconv.Atoi(r.ICMPType); r.ICMPType != "" && (err != nil || n < 0 || n > 255) {
 		return badRequest("ICMP_TYPE_INVALID", "The ICMP type '%s' is not valid.", r.ICMPType)
 	}
-	if err := r.checkRange("SOURCE", r.SourceAddressStart, r.SourceAddressEnd, r.SourcePortStart, r.SourcePortEnd); err != nil {
+	err := r.checkRange("SOURCE", r.SourceAddressStart, r.SourceAddressEnd, r.SourcePortStart, r.SourcePortEnd)
+	if err != nil {
 		return err
 	}
 	return r.checkRange("DESTINATION", r.DestinationAddressStart, r.DestinationAddressEnd, r.DestinationPortStart,

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -31,6 +32,8 @@ const (
 )
 
 const uploadPrefix = "/uploader/session/"
+
+var webURL = regexp.MustCompile(`^https?://[^/]`)
 
 // DiskWriter is a DiskPlane that can take the bytes of an import.
 type DiskWriter interface {
@@ -88,7 +91,7 @@ func (s *Simulator) createImport(c *call) (any, error) {
 	if r.Source != importHTTP && r.Source != importUpload {
 		return nil, badRequest("INVALID_REQUEST", "The import source '%s' is not valid.", r.Source)
 	}
-	if r.Source == importHTTP && !strings.HasPrefix(r.SourceLocation, "http://") && !strings.HasPrefix(r.SourceLocation, "https://") {
+	if r.Source == importHTTP && !webURL.MatchString(r.SourceLocation) {
 		return nil, badRequest("INVALID_REQUEST", "The source location '%s' is not an HTTP URL.", r.SourceLocation)
 	}
 	if st.kind != kindNormal {
@@ -101,7 +104,8 @@ func (s *Simulator) createImport(c *call) (any, error) {
 		return nil, conflict("STORAGE_ATTACHED", "The storage %s is attached to a server.", st.uuid)
 	}
 	i := &storageImport{
-		Created: s.now().UTC().Format(time.RFC3339), Source: r.Source, State: importPrepared, UUID: newUUID(importKind), Storage: st.uuid,
+		Created: s.now().UTC().Format(time.RFC3339), Source: r.Source, State: importPrepared, UUID: newUUID(importKind),
+		Storage: st.uuid,
 	}
 	if r.Source == importHTTP {
 		i.SourceLocation = r.SourceLocation
@@ -177,7 +181,9 @@ type transferred struct {
 
 // transfer writes what it reads, unpacked when it is packed, to the storage. The sums are of what is written, as
 // recorded. The lock is not held.
-func (s *Simulator) transfer(ctx context.Context, storage string, size int64, contentType string, from io.Reader) (t transferred) {
+func (s *Simulator) transfer(
+	ctx context.Context, storage string, size int64, contentType string, from io.Reader,
+) (t transferred) {
 	counted := &countingReader{from: from}
 	var unpacked io.Reader = counted
 	switch contentType {

@@ -38,8 +38,8 @@ func (s *Simulator) relocateServer(c *call) (any, error) {
 }
 
 // parentZone returns the public zone beside a private one; empty: the zone is public.
-func (s *state) parentZone(id string) string {
-	for _, z := range s.zones {
+func (st *state) parentZone(id string) string {
+	for _, z := range st.zones {
 		if z.ID == id {
 			return z.ParentZone
 		}

@@ -14,7 +14,8 @@ func (s *Simulator) resizeFilesystem(c *call) (any, error) {
 		return nil, err
 	}
 	if st.kind != kindNormal {
-		return nil, conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be resized.", st.uuid, st.kind)
+		return nil, conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be resized.", st.uuid,
+			st.kind)
 	}
 	if err := requireOnline(st); err != nil {
 		return nil, err

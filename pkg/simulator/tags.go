@@ -71,8 +71,8 @@ func (s *Simulator) listTags(*call) (any, error) {
 // checkTag refuses names that are not valid or taken by another tag, and servers that do not exist.
 func (s *Simulator) checkTag(r *tagBody, self *tag) error {
 	if !tagPattern.MatchString(r.Tag.Name) {
-		return badRequest("TAG_INVALID", "The tag name '%s' is not valid: it must have 1 to 32 letters, digits and underscores.",
-			r.Tag.Name)
+		return badRequest("TAG_INVALID",
+			"The tag name '%s' is not valid: it must have 1 to 32 letters, digits and underscores.", r.Tag.Name)
 	}
 	if other, taken := s.tags.get(tagKey(r.Tag.Name)); taken && other != self {
 		return conflict("TAG_EXISTS", "The tag %s already exists.", r.Tag.Name)

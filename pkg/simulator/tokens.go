@@ -40,12 +40,12 @@ type tokenBody struct {
 }
 
 func (s *Simulator) createToken(c *call) (any, error) {
+	if t := s.tokenOf(c.request); t != nil && !t.CanCreate {
+		return nil, &problem{status: http.StatusForbidden, code: "ACTION_FORBIDDEN", title: "This token cannot create tokens."}
+	}
 	var req tokenBody
 	if err := c.decodeNew(&req); err != nil {
 		return nil, err
-	}
-	if t := s.tokenOf(c.request); t != nil && !t.CanCreate {
-		return nil, &problem{status: http.StatusForbidden, code: "ACTION_FORBIDDEN", title: "This token cannot create tokens."}
 	}
 	if req.Name == "" {
 		return nil, invalid(invalidParam{"name", "Required field."})

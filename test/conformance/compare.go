@@ -59,8 +59,14 @@ func partOfName(c byte) bool {
 }
 
 // chosen matches what an API chooses for a resource where the client does not: UUIDs, addresses, maintenance windows.
-var chosen = regexp.MustCompile(
-	`^(_acme-challenge\.[0-9a-f]+\.upcloudlb\.com|(mon|tues|wednes|thurs|fri|satur|sun)day|[0-2]\d:[0-5]\d:[0-5]\dZ|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+\.\d+\.\d+\.\d+(/\d+)?|[0-9a-f]*:[0-9a-f:]*:[0-9a-f:]+(/\d+)?)$`)
+var chosen = regexp.MustCompile(`^(` + strings.Join([]string{
+	`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`,
+	`\d+\.\d+\.\d+\.\d+(/\d+)?`,
+	`[0-9a-f]*:[0-9a-f:]*:[0-9a-f:]+(/\d+)?`,
+	`[0-2]\d:[0-5]\d:[0-5]\dZ`,
+	`(mon|tues|wednes|thurs|fri|satur|sun)day`,
+	`_acme-challenge\.[0-9a-f]+\.upcloudlb\.com`,
+}, "|") + `)$`)
 
 // free are the fields whose values are the API's choice, or a moment's, or words for people; their types must hold.
 var free = map[string]bool{

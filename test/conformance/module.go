@@ -42,7 +42,7 @@ func (s *sdk) recordingFile(name string) string {
 }
 
 func findSDK(ctx context.Context) (*sdk, error) {
-	dir, err := command(ctx, "", "go", "list", "-m", "-f", "{{.Dir}}", sdkModule)
+	dir, err := goTool(ctx, "", "list", "-m", "-f", "{{.Dir}}", sdkModule)
 	if err != nil {
 		return nil, fmt.Errorf("where is the SDK's module? %w", err)
 	}
@@ -127,14 +127,14 @@ func (s *sdk) copyTo(dir string) error {
 	})
 }
 
-// command runs a program and returns what it writes; what it says on standard error goes into the error.
-func command(ctx context.Context, dir, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
+// goTool runs the go command and returns what it writes; what it says on standard error goes into the error.
+func goTool(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, exit.Stderr)
+		return "", fmt.Errorf("go %s: %w: %s", strings.Join(args, " "), err, exit.Stderr)
 	}
 	return string(out), err
 }

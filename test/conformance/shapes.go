@@ -80,7 +80,7 @@ func canonical(path string) string {
 
 var (
 	indexes = regexp.MustCompile(`\[\d+\]`)
-	parts   = regexp.MustCompile(`(load-balancer|file-storage|\]|\*|\w)/([\w-]+)(?:\*|\[\])?`) // of a service, listed or alone
+	parts   = regexp.MustCompile(`(load-balancer|file-storage|\]|\*|\w)/([\w-]+)(?:\*|\[\])?`) // of services
 	ids     = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 )
 
