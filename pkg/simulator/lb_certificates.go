@@ -115,7 +115,7 @@ func (s *Simulator) createBundle(c *call) (any, error) {
 	if err := c.decodeNew(&req); err != nil {
 		return nil, err
 	}
-	now := stamp(s.now())
+	now := s.creation()
 	b := &certificateBundle{Type: req.Type, UUID: newUUID(loadBalancerKind), Labels: []Label{}, OperationalState: "idle",
 		CreatedAt: now, UpdatedAt: now}
 	req.applyTo(b)

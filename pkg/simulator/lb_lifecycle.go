@@ -9,44 +9,70 @@ import (
 
 // States of a load balancer.
 const (
-	lbPending = "pending"
-	lbRunning = "running"
-	lbStopped = "stopped"
-	lbFailing = "failing" // of the OpenAPI document: the nodes do not work as configured
+	lbPending     = "pending"
+	lbSetupServer = "setup-server"
+	lbRunning     = "running"
+	lbStopped     = "stopped"
+	lbFailing     = "failing" // of the OpenAPI document: the nodes do not work as configured
 
 	lbNotResponding = "not-responding" // of a node
 )
 
-// setupStates are passed through between pending and running, and deleteStates between pending and gone.
+// step is a state that is passed through, and how long it takes.
+type step struct {
+	state string
+	takes time.Duration
+}
+
+// setupSteps lead to running, in the 147 s of a recording, and deleteSteps to where nothing is any more. The recordings
+// show setup-server within a second of the creation, and without addresses for a minute at least; delete-network within a
+// second of the deletion, and delete-server for most of the rest.
 var (
-	setupStates  = []string{"setup-agent", "setup-server", "setup-network", "setup-lb", "setup-dns", "checkup"}
-	deleteStates = []string{"delete-dns", "delete-network", "delete-server", "delete-service"}
+	setupSteps = []step{
+		{lbPending, 300 * time.Millisecond}, {"setup-agent", 300 * time.Millisecond}, {lbSetupServer, 90 * time.Second},
+		{"setup-network", 10 * time.Second}, {"setup-lb", 15 * time.Second}, {"setup-dns", 15 * time.Second},
+		{"checkup", 16400 * time.Millisecond},
+	}
+	deleteSteps = []step{
+		{lbPending, 500 * time.Millisecond}, {"delete-dns", 200 * time.Millisecond}, {"delete-network", 2 * time.Second},
+		{"delete-server", 20 * time.Second}, {"delete-service", 2 * time.Second},
+	}
 )
 
-// setUpLoadBalancer takes a new load balancer through its setup.
-func (s *Simulator) setUpLoadBalancer(lb *loadBalancer) { s.nextSetupStep(lb, 0) }
+// noticed is how long a change shows as pending before the servers are set up anew.
+const noticed = 100 * time.Millisecond
 
-func (s *Simulator) nextSetupStep(lb *loadBalancer, step int) {
-	s.after(s.durationOf(realistic.loadBalancerStep), func() {
-		if lb.deleting {
+func indexOfStep(steps []step, state string) int {
+	return max(0, slices.IndexFunc(steps, func(s step) bool { return s.state == state }))
+}
+
+// setUpLoadBalancer takes a load balancer through its setup, from the step given.
+func (s *Simulator) setUpLoadBalancer(lb *loadBalancer, n int) {
+	if n == len(setupSteps) {
+		lb.ready = true
+		s.applyLoadBalancer(lb)
+		return
+	}
+	lb.stage = setupSteps[n].state
+	lb.setState(s, lb.stage)
+	switch lb.stage {
+	case "setup-agent":
+		lb.Nodes = lb.emptyNodes()
+	case "setup-network":
+		if err := s.giveNodesAddresses(lb); err != nil {
+			s.reportPlane("give addresses to load balancer", lb.UUID, err)
+			s.after(max(healingPause, s.durationOf(setupSteps[n].takes)), func() { // it waits for addresses
+				if !lb.deleting {
+					s.setUpLoadBalancer(lb, n)
+				}
+			})
 			return
 		}
-		if step == len(setupStates) {
-			lb.ready = true
-			s.applyLoadBalancer(lb)
-			return
+	}
+	s.after(s.durationOf(setupSteps[n].takes), func() {
+		if !lb.deleting {
+			s.setUpLoadBalancer(lb, n+1)
 		}
-		lb.setState(s, setupStates[step])
-		switch setupStates[step] {
-		case "setup-agent":
-			lb.Nodes = lb.emptyNodes()
-		case "setup-network":
-			if err := s.giveNodesAddresses(lb); err != nil {
-				s.reportPlane("give addresses to load balancer", lb.UUID, err)
-				return // stays in this state, as one would that waits for addresses
-			}
-		}
-		s.nextSetupStep(lb, step+1)
 	})
 }
 
@@ -169,15 +195,25 @@ func (s *Simulator) reserve(lb *loadBalancer, from *network, family string) (net
 
 // loadBalancerChanged makes a running load balancer pending until the data plane works as is now configured.
 func (s *Simulator) loadBalancerChanged(lb *loadBalancer) {
-	if !lb.ready || lb.deleting {
+	if lb.deleting {
 		return
 	}
-	s.applyLoadBalancer(lb)
+	if lb.ready {
+		s.applyLoadBalancer(lb)
+		return
+	}
+	lb.setState(s, lbPending) // noticed, and then the setup goes on
+	s.after(s.durationOf(noticed), func() {
+		if !lb.ready && !lb.deleting {
+			lb.setState(s, lb.stage)
+		}
+	})
 }
 
 // applyLoadBalancer tells the data plane, one change at a time; changes that come meanwhile go together.
 func (s *Simulator) applyLoadBalancer(lb *loadBalancer) {
-	first := slices.Contains(setupStates, lb.OperationalState)
+	first := lb.stage != ""
+	lb.stage = ""
 	if !first {
 		lb.setState(s, lbPending)
 	}
@@ -198,6 +234,13 @@ func (s *Simulator) applyLoadBalancer(lb *loadBalancer) {
 	if s.cfg.LoadBalancers != nil {
 		spec := s.loadBalancerSpec(lb)
 		work = func(ctx context.Context) error { return s.cfg.LoadBalancers.Apply(ctx, spec) }
+	}
+	if !first {
+		s.after(s.durationOf(noticed), func() {
+			if lb.applying && !lb.deleting {
+				lb.setState(s, lbSetupServer)
+			}
+		})
 	}
 	s.operate(d, work, func(err error) { s.loadBalancerApplied(lb, err) })
 }
@@ -238,7 +281,7 @@ func (s *Simulator) loadBalancerFailed(uuid string, err error) {
 	s.changing()
 	lb.setNodes(s, lbNotResponding)
 	lb.setState(s, lbFailing)
-	s.after(max(healingPause, s.durationOf(realistic.loadBalancerStep)), func() {
+	s.after(max(healingPause, s.durationOf(realistic.loadBalancerChange)), func() {
 		if lb.OperationalState == lbFailing && !lb.deleting {
 			s.applyLoadBalancer(lb)
 		}
@@ -286,25 +329,34 @@ func (s *Simulator) loadBalancerSpec(lb *loadBalancer) LoadBalancerSpec {
 	return spec
 }
 
-// tearDownLoadBalancer takes a load balancer through its deletion.
-func (s *Simulator) tearDownLoadBalancer(lb *loadBalancer) {
+// tearDownLoadBalancer takes a load balancer through its deletion, from the step given.
+func (s *Simulator) tearDownLoadBalancer(lb *loadBalancer, n int) {
 	lb.deleting = true
-	lb.setState(s, lbPending)
-	s.nextDeleteStep(lb, 0)
+	if n == len(deleteSteps) {
+		s.forgetLoadBalancer(lb)
+		return
+	}
+	lb.setState(s, deleteSteps[n].state)
+	switch lb.OperationalState {
+	case "delete-network":
+		s.removeFromPlane(lb)
+	case "delete-server":
+		lb.dropPublicAddresses()
+	}
+	s.after(s.durationOf(deleteSteps[n].takes), func() { s.tearDownLoadBalancer(lb, n+1) })
 }
 
-func (s *Simulator) nextDeleteStep(lb *loadBalancer, step int) {
-	s.after(s.durationOf(realistic.loadBalancerDelete), func() {
-		if step < len(deleteStates) {
-			lb.setState(s, deleteStates[step])
-			if deleteStates[step] == "delete-network" {
-				s.removeFromPlane(lb)
+// dropPublicAddresses: while the servers go, nodes show private addresses only.
+func (lb *loadBalancer) dropPublicAddresses() {
+	lb.Nodes = slices.Clone(lb.Nodes)
+	for i := range lb.Nodes {
+		lb.Nodes[i].Networks = slices.Clone(lb.Nodes[i].Networks)
+		for j := range lb.Nodes[i].Networks {
+			if n := &lb.Nodes[i].Networks[j]; n.Type == networkPublic {
+				n.IPAddresses = []NodeAddress{}
 			}
-			s.nextDeleteStep(lb, step+1)
-			return
 		}
-		s.forgetLoadBalancer(lb)
-	})
+	}
 }
 
 // removeFromPlane stops the traffic, without the lock: it waits for a process.
@@ -322,7 +374,7 @@ func (s *Simulator) removeFromPlane(lb *loadBalancer) {
 
 func (s *Simulator) forgetLoadBalancer(lb *loadBalancer) {
 	if lb.applying { // the data plane still is at it
-		s.after(s.durationOf(realistic.loadBalancerDelete)+planePause, func() { s.forgetLoadBalancer(lb) })
+		s.after(planePause, func() { s.forgetLoadBalancer(lb) })
 		return
 	}
 	for a, n := range lb.reserved {

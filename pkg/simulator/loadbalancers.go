@@ -12,7 +12,8 @@ import (
 
 type loadBalancer struct {
 	LoadBalancer
-	ready    bool // set up once: changes go to the data plane from then on
+	stage    string // of the setup; empty: that is over
+	ready    bool   // set up once: changes go to the data plane from then on
 	deleting bool
 	applying bool // the data plane is being told
 	again    bool // there was a change since
@@ -182,7 +183,8 @@ func (s *Simulator) createLoadBalancer(c *call) (any, error) {
 	assign(&lb.Zone, req.Zone)
 	lb.UUID, lb.OperationalState = newUUID(loadBalancerKind), lbPending
 	now := s.now()
-	lb.CreatedAt, lb.UpdatedAt = stamp(now), stamp(now)
+	lb.CreatedAt = s.creation()
+	lb.UpdatedAt = lb.CreatedAt
 	setNetworks(&lb.LoadBalancer, &req, now)
 	lb.fillFrontendNetworks()
 	lb.touchAll(now)
@@ -201,7 +203,7 @@ func (s *Simulator) createLoadBalancer(c *call) (any, error) {
 		}
 	}
 	s.loadBalancers.put(lb.UUID, lb)
-	s.setUpLoadBalancer(lb)
+	s.setUpLoadBalancer(lb, 0)
 	return lb.LoadBalancer, nil
 }
 
@@ -331,6 +333,6 @@ func (s *Simulator) deleteLoadBalancer(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.tearDownLoadBalancer(lb)
+	s.tearDownLoadBalancer(lb, 0)
 	return nil, nil
 }

@@ -45,8 +45,7 @@ type durations struct {
 	serverCreate, serverStart, serverStop, serverRestart time.Duration
 	hotplug, coldplug                                    time.Duration
 	copyBase, copyPerGiB                                 time.Duration
-	loadBalancerStep, loadBalancerChange                 time.Duration
-	loadBalancerDelete                                   time.Duration
+	loadBalancerChange                                   time.Duration
 	importStart, importWork                              time.Duration
 	fileStorageCreate, fileStorageChange                 time.Duration
 	fileStorageDelete                                    time.Duration
@@ -61,9 +60,7 @@ var realistic = durations{
 	coldplug:           500 * time.Millisecond,
 	copyBase:           5 * time.Second,
 	copyPerGiB:         500 * time.Millisecond,
-	loadBalancerStep:   21 * time.Second, // seven steps
 	loadBalancerChange: 5 * time.Second,
-	loadBalancerDelete: 12 * time.Second, // four steps
 	importStart:        time.Second,
 	importWork:         9 * time.Second,
 	fileStorageCreate:  40 * time.Second,

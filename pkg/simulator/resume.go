@@ -3,7 +3,6 @@ package simulator
 import (
 	"errors"
 	"net/netip"
-	"slices"
 )
 
 // resume brings a state that was kept back to life: data planes get what they had, and what was under way goes on from
@@ -189,8 +188,7 @@ func (s *Simulator) isCopied(st *storage) bool {
 func (s *Simulator) resumeLoadBalancer(lb *loadBalancer) {
 	lb.applying, lb.again = false, false
 	if lb.deleting {
-		step := slices.Index(deleteStates, lb.OperationalState)
-		s.nextDeleteStep(lb, step+1)
+		s.tearDownLoadBalancer(lb, indexOfStep(deleteSteps, lb.OperationalState))
 		return
 	}
 	if err := s.listenAgain(lb); err != nil {
@@ -202,8 +200,7 @@ func (s *Simulator) resumeLoadBalancer(lb *loadBalancer) {
 		s.applyLoadBalancer(lb)
 		return
 	}
-	step := slices.Index(setupStates, lb.OperationalState)
-	s.nextSetupStep(lb, step+1)
+	s.setUpLoadBalancer(lb, indexOfStep(setupSteps, lb.stage))
 }
 
 // listenAgain has the data plane listen where the load balancer did; where it cannot, the API shows the new address.
