@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
@@ -37,16 +39,65 @@ func (c *controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	if err != nil {
 		return nil, err
 	}
-	if leaving || !slices.Contains(volume.ServerIDs, req.GetNodeId()) {
-		if err := c.cloud.Attach(ctx, volume.ID, req.GetNodeId()); err != nil {
-			return nil, err
-		}
+	server, err := c.cloud.ServerFor(ctx, req.GetNodeId(), volume.Zone)
+	if err != nil {
+		return nil, err
+	}
+	leaving = leaving || c.cloud.Detaching(volume.ID, server) // where the node ID is a host name
+	there := !leaving && slices.Contains(volume.ServerIDs, server)
+	switch {
+	case there:
+		err = publishedAs(volume, server, req.GetReadonly())
+	case req.GetReadonly() && req.GetVolumeCapability().GetBlock() != nil:
+		err = invalid("readonly", "a raw block volume cannot be read-only: use a filesystem, or leave it out")
+	default:
+		err = c.attach(ctx, volume, server, req.GetReadonly())
+	}
+	if err != nil {
+		return nil, err
 	}
 	published, err := publishContext(volume, req.GetReadonly())
 	if err != nil {
 		return nil, err
 	}
 	return &csi.ControllerPublishVolumeResponse{PublishContext: published}, nil
+}
+
+// labelReadOnly remembers on a storage that it was published read-only, which the API does not: its attachments are all
+// alike, and read-only is the node's affair. Absent on volumes that never were.
+const labelReadOnly = "csi-readonly"
+
+func isReadOnly(volume *cloud.Volume) bool { return volume.Labels[labelReadOnly] == yes }
+
+const yes, no = "yes", "no"
+
+// attach notes how the volume is published before it is, so that no retry can find it published in a way that nobody
+// knows of. It takes a call more only where that differs from the time before.
+func (c *controller) attach(ctx context.Context, volume *cloud.Volume, server string, readOnly bool) error {
+	if isReadOnly(volume) != readOnly && len(volume.ServerIDs) == 0 {
+		value := no
+		if readOnly {
+			value = yes
+		}
+		change := cloud.VolumeChange{Labels: map[string]string{labelReadOnly: value}}
+		if _, err := c.cloud.ModifyVolume(ctx, volume.ID, change); err != nil {
+			return err
+		}
+	}
+	return c.cloud.Attach(ctx, volume.ID, server)
+}
+
+// publishedAs tells whether a volume is published at the server in the way that is asked for.
+func publishedAs(volume *cloud.Volume, server string, readOnly bool) error {
+	if isReadOnly(volume) == readOnly {
+		return nil
+	}
+	has, wants := "for writing", "read-only"
+	if isReadOnly(volume) {
+		has, wants = wants, has
+	}
+	return status.Errorf(codes.AlreadyExists, "readonly: volume %s is published at node %s %s, and %s was asked for: "+
+		"unpublish it there first", volume.ID, server, has, wants)
 }
 
 func publishContext(volume *cloud.Volume, readOnly bool) (map[string]string, error) {

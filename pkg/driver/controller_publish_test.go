@@ -80,7 +80,7 @@ func TestControllerPublishErrors(t *testing.T) {
 		{"an ID that names no volume", "pvc-1", server, codes.NotFound},
 		{"unknown server", id, uuid.NewString(), codes.NotFound},
 		{"vanished server", id, gone, codes.NotFound},
-		{"a host name", id, "worker-1", codes.NotFound},
+		{"a host name of no server", id, "worker-3", codes.NotFound},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
