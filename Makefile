@@ -5,13 +5,16 @@ BUILD := build
 CLUSTER = $(BUILD)/cluster/cluster --project .
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build csi-driver, ccm and upcloud-sim into build/bin
 	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=$$(hack/version)" -o $(BUILD)/bin/ ./cmd/...
 
 demo: cluster ## show the main job on a real local Kubernetes (as root); KEEP=1 leaves it up
 	$(CLUSTER) demo $(if $(KEEP),--keep)
+
+e2e: cluster ## take the manifests of examples/ through their lives on a local Kubernetes (as root); KEEP=1 leaves it up
+	$(CLUSTER) e2e $(if $(KEEP),--keep)
 
 up: cluster ## bring up a local Kubernetes with the shipped manifests and leave it up (as root)
 	$(CLUSTER) up
@@ -38,5 +41,5 @@ cluster:
 	@mkdir -p $(BUILD)/cluster
 	cd test/cluster && CGO_ENABLED=0 go build -buildvcs=false -o ../../$(BUILD)/cluster/cluster .
 
-.PHONY: help build demo up demo-down test conformance lint clean cluster
+.PHONY: help build demo e2e up demo-down test conformance lint clean cluster
 .DEFAULT_GOAL := help

@@ -14,8 +14,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/demo"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/e2e"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/local"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/machine"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/steps"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/toolchain"
 )
 
@@ -49,7 +51,10 @@ func command() *cobra.Command {
 	demonstrate := &cobra.Command{Use: "demo", Short: "Bring a cluster up, show the main job on it, take it down",
 		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return o.demo(cmd.Context()) }}
 	demonstrate.Flags().BoolVar(&o.keep, "keep", false, "leave the cluster up")
-	root.AddCommand(demonstrate,
+	endToEnd := &cobra.Command{Use: "e2e", Short: "Bring a cluster up, take the examples through their lives on it, take it down",
+		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return o.e2e(cmd.Context()) }}
+	endToEnd.Flags().BoolVar(&o.keep, "keep", false, "leave the cluster up")
+	root.AddCommand(demonstrate, endToEnd,
 		&cobra.Command{Use: "up", Short: "Bring a cluster up, with the shipped manifests applied, and leave it up",
 			Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return o.up(cmd.Context()) }},
 		&cobra.Command{Use: "down", Short: "Take down the cluster that runs on this machine, or what is left of one",
@@ -62,67 +67,74 @@ func command() *cobra.Command {
 }
 
 func (o options) demo(ctx context.Context) error {
+	return o.show(ctx, "demo", func(ctx context.Context, runner *steps.Runner) steps.Result { return demo.Run(ctx, runner, o.keep) })
+}
+
+func (o options) e2e(ctx context.Context) error { return o.show(ctx, "e2e", e2e.Run) }
+
+// show brings a cluster up, runs steps on it and takes it down, unless it is to be kept.
+func (o options) show(ctx context.Context, name string, run func(context.Context, *steps.Runner) steps.Result) error {
 	progress := newProgress()
-	handle, status, err := o.launch(ctx, progress)
+	handle, runner, err := o.launch(ctx, progress)
 	if err != nil {
 		return err
 	}
-	result := demo.Run(ctx, demo.Config{Status: status, Overlay: o.overlay(), Nodes: o.nodes, KeepServers: o.keep, Report: progress.say})
-	switch {
-	case result.Failed > 0 && !o.keep:
-		progress.say("logs: " + status.LogDir)
-		fallthrough
-	case !o.keep:
+	result := run(ctx, runner)
+	if o.keep {
+		if err := handle.Keep(); err != nil {
+			return err
+		}
+		o.usage(runner.Status)
+	} else {
 		progress.say("taking everything down")
 		if err := handle.Down(); err != nil {
 			result.Failed++
 			progress.say("taking the cluster down failed: " + err.Error())
 		}
-	default:
-		if err := handle.Keep(); err != nil {
-			return err
-		}
-		o.usage(status)
 	}
-	fmt.Printf("demo: %d checks passed, %d failed\n", result.Passed, result.Failed)
+	fmt.Printf("%s: %d checks passed, %d failed\n", name, result.Passed, result.Failed)
 	if result.Failed > 0 {
-		return fmt.Errorf("the demo failed; logs: %s", status.LogDir)
+		return fmt.Errorf("the %s failed; logs: %s", name, runner.Status.LogDir)
 	}
 	return nil
 }
 
 func (o options) up(ctx context.Context) error {
 	progress := newProgress()
-	handle, status, err := o.launch(ctx, progress)
+	handle, runner, err := o.launch(ctx, progress)
 	if err != nil {
 		return err
 	}
-	if err := demo.Install(ctx, status, o.overlay()); err != nil {
+	if err := runner.Apply(ctx); err != nil {
 		return err
 	}
 	progress.say("applied the shipped manifests")
 	if err := handle.Keep(); err != nil {
 		return err
 	}
-	o.usage(status)
+	o.usage(runner.Status)
 	return nil
 }
 
 // launch builds what is missing and starts the cluster.
-func (o options) launch(ctx context.Context, progress *progress) (*local.Handle, local.Status, error) {
+func (o options) launch(ctx context.Context, progress *progress) (*local.Handle, *steps.Runner, error) {
 	if err := local.CheckFree(); err != nil {
-		return nil, local.Status{}, err
+		return nil, nil, err
 	}
 	config, err := o.build(ctx, progress)
 	if err != nil {
-		return nil, local.Status{}, err
+		return nil, nil, err
 	}
 	handle, err := local.Launch(ctx, config, progress.say)
 	if err != nil {
-		return nil, local.Status{}, err
+		return nil, nil, err
 	}
 	status, err := local.ReadStatus()
-	return handle, status, err
+	if err != nil {
+		return nil, nil, err
+	}
+	runner, err := steps.New(steps.Config{Status: status, Project: o.project, Nodes: o.nodes, Report: progress.say})
+	return handle, runner, err
 }
 
 func (o options) build(ctx context.Context, progress *progress) (local.Config, error) {
@@ -168,8 +180,6 @@ func (o options) build(ctx context.Context, progress *progress) (local.Config, e
 	config.Images = []string{foreign, own}
 	return config, nil
 }
-
-func (o options) overlay() string { return filepath.Join(o.project, "test", "cluster", "overlay") }
 
 func (o options) usage(status local.Status) {
 	fmt.Printf(`

@@ -15,29 +15,30 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/machine"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/steps"
 )
 
 const requests = 50
 
-func (d *demo) loadBalancerSteps() []step {
-	return []step{
-		{name: "a Service of type LoadBalancer gets its address", limit: 4 * time.Minute,
-			do: func(ctx context.Context) error { return d.apply(ctx, "service.yaml") }, check: d.address},
-		{name: "it answers a host on the internet", limit: 2 * time.Minute, check: func(ctx context.Context) (string, error) { return d.ask(ctx, 1) }},
-		{name: fmt.Sprintf("%d of %d requests from there reach the Pod through it", requests, requests), limit: 2 * time.Minute,
-			do: d.askAll, check: func(context.Context) (string, error) { return d.answers, nil }},
+func (d *demo) loadBalancerSteps() []steps.Step {
+	return []steps.Step{
+		{Name: "a Service of type LoadBalancer gets its address", Limit: 4 * time.Minute,
+			Do: func(ctx context.Context) error { return d.apply(ctx, "service.yaml") }, Check: d.address},
+		{Name: "it answers a host on the internet", Limit: 2 * time.Minute, Check: func(ctx context.Context) (string, error) { return d.ask(ctx, 1) }},
+		{Name: fmt.Sprintf("%d of %d requests from there reach the Pod through it", requests, requests), Limit: 2 * time.Minute,
+			Do: d.askAll, Check: func(context.Context) (string, error) { return d.answers, nil }},
 	}
 }
 
 func (d *demo) address(ctx context.Context) (string, error) {
-	service, err := d.client.CoreV1().Services(namespace).Get(ctx, "web", metav1.GetOptions{})
+	service, err := d.Client.CoreV1().Services(namespace).Get(ctx, "web", metav1.GetOptions{})
 	if err != nil {
 		return "", err
 	}
 	if len(service.Status.LoadBalancer.Ingress) == 0 {
 		return "", errors.New("the Service has no address yet")
 	}
-	balancers, err := d.account.GetLoadBalancers(ctx, &request.GetLoadBalancersRequest{})
+	balancers, err := d.Account.GetLoadBalancers(ctx, &request.GetLoadBalancersRequest{})
 	if err != nil {
 		return "", err
 	}
@@ -82,7 +83,7 @@ func (d *demo) askAll(ctx context.Context) (err error) {
 
 // ask makes count requests from a host outside the cluster, each over a new connection.
 func (d *demo) ask(ctx context.Context, count int) (string, error) {
-	pods, err := d.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=web"})
+	pods, err := d.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=web"})
 	if err != nil || len(pods.Items) != 1 {
 		return "", errors.Join(err, fmt.Errorf("there are %d web Pods, want 1", len(pods.Items)))
 	}
@@ -126,31 +127,31 @@ func get(ctx context.Context, client *http.Client, url string) (string, error) {
 }
 
 // removal deletes everything and sees that the account is as empty as before.
-func (d *demo) removal() []step {
-	steps := []step{
-		{name: "deleting the Service deletes its load balancer", limit: 4 * time.Minute, do: d.deleteService, check: d.noLoadBalancers},
-		{name: "deleting the StatefulSet and its claim deletes the volume", limit: 2 * time.Minute, do: d.deleteWorkload, check: d.noVolume},
+func (d *demo) removal(keepServers bool) []steps.Step {
+	removal := []steps.Step{
+		{Name: "deleting the Service deletes its load balancer", Limit: 4 * time.Minute, Do: d.deleteService, Check: d.noLoadBalancers},
+		{Name: "deleting the StatefulSet and its claim deletes the volume", Limit: 2 * time.Minute, Do: d.deleteWorkload, Check: d.noVolume},
 	}
-	if !d.KeepServers {
-		steps = append(steps, step{name: "after the nodes' servers are deleted the account has no server, storage or load balancer", limit: 2 * time.Minute,
-			do: d.deleteServers, check: d.accountEmpty})
+	if !keepServers {
+		removal = append(removal, steps.Step{Name: "after the nodes' servers are deleted the account has no server, storage or load balancer", Limit: 2 * time.Minute,
+			Do: d.deleteServers, Check: d.accountEmpty})
 	}
-	return steps
+	return removal
 }
 
 func (d *demo) deleteService(ctx context.Context) error {
-	if err := d.client.CoreV1().Services(namespace).Delete(ctx, "web", metav1.DeleteOptions{}); err != nil {
+	if err := d.Client.CoreV1().Services(namespace).Delete(ctx, "web", metav1.DeleteOptions{}); err != nil {
 		return err
 	}
-	return d.client.AppsV1().Deployments(namespace).Delete(ctx, "web", metav1.DeleteOptions{})
+	return d.Client.AppsV1().Deployments(namespace).Delete(ctx, "web", metav1.DeleteOptions{})
 }
 
 func (d *demo) noLoadBalancers(ctx context.Context) (string, error) {
-	_, err := d.client.CoreV1().Services(namespace).Get(ctx, "web", metav1.GetOptions{})
-	if err := gone("the Service", err); err != nil {
+	_, err := d.Client.CoreV1().Services(namespace).Get(ctx, "web", metav1.GetOptions{})
+	if err := steps.Gone("the Service", err); err != nil {
 		return "", err
 	}
-	balancers, err := d.account.GetLoadBalancers(ctx, &request.GetLoadBalancersRequest{})
+	balancers, err := d.Account.GetLoadBalancers(ctx, &request.GetLoadBalancersRequest{})
 	if err != nil {
 		return "", err
 	}
@@ -161,21 +162,21 @@ func (d *demo) noLoadBalancers(ctx context.Context) (string, error) {
 }
 
 func (d *demo) deleteWorkload(ctx context.Context) error {
-	if err := d.client.AppsV1().StatefulSets(namespace).Delete(ctx, "keeper", metav1.DeleteOptions{}); err != nil {
+	if err := d.Client.AppsV1().StatefulSets(namespace).Delete(ctx, "keeper", metav1.DeleteOptions{}); err != nil {
 		return err
 	}
-	return d.client.CoreV1().PersistentVolumeClaims(namespace).Delete(ctx, claim, metav1.DeleteOptions{})
+	return d.Client.CoreV1().PersistentVolumeClaims(namespace).Delete(ctx, claim, metav1.DeleteOptions{})
 }
 
 func (d *demo) noVolume(ctx context.Context) (string, error) {
-	volumes, err := d.client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
+	volumes, err := d.Client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return "", err
 	}
 	if len(volumes.Items) > 0 {
 		return "", fmt.Errorf("PersistentVolume %s is still there, %s", volumes.Items[0].Name, volumes.Items[0].Status.Phase)
 	}
-	_, err = d.account.GetStorageDetails(ctx, &request.GetStorageDetailsRequest{UUID: d.storage})
+	_, err = d.Account.GetStorageDetails(ctx, &request.GetStorageDetailsRequest{UUID: d.storage})
 	var problem *upcloud.Problem
 	if errors.As(err, &problem) && problem.Status == http.StatusNotFound {
 		return "", nil
@@ -185,20 +186,20 @@ func (d *demo) noVolume(ctx context.Context) (string, error) {
 
 // deleteServers deletes the nodes' servers with their boot disks.
 func (d *demo) deleteServers(ctx context.Context) error {
-	servers, err := d.account.GetServers(ctx)
+	servers, err := d.Account.GetServers(ctx)
 	if err != nil {
 		return err
 	}
 	for _, server := range servers.Servers {
-		if _, err := d.account.StopServer(ctx, &request.StopServerRequest{UUID: server.UUID, StopType: request.ServerStopTypeHard}); err != nil {
+		if _, err := d.Account.StopServer(ctx, &request.StopServerRequest{UUID: server.UUID, StopType: request.ServerStopTypeHard}); err != nil {
 			return err
 		}
 	}
 	for _, server := range servers.Servers {
-		deleted := step{limit: time.Minute, check: func(ctx context.Context) (string, error) {
-			return "", d.account.DeleteServerAndStorages(ctx, &request.DeleteServerAndStoragesRequest{UUID: server.UUID})
+		deleted := steps.Step{Limit: time.Minute, Check: func(ctx context.Context) (string, error) {
+			return "", d.Account.DeleteServerAndStorages(ctx, &request.DeleteServerAndStoragesRequest{UUID: server.UUID})
 		}}
-		if _, err := deleted.run(ctx); err != nil {
+		if _, err := deleted.Run(ctx); err != nil {
 			return err
 		}
 	}
@@ -206,15 +207,15 @@ func (d *demo) deleteServers(ctx context.Context) error {
 }
 
 func (d *demo) accountEmpty(ctx context.Context) (string, error) {
-	servers, err := d.account.GetServers(ctx)
+	servers, err := d.Account.GetServers(ctx)
 	if err != nil {
 		return "", err
 	}
-	storages, err := d.account.GetStorages(ctx, &request.GetStoragesRequest{Access: upcloud.StorageAccessPrivate})
+	storages, err := d.Account.GetStorages(ctx, &request.GetStoragesRequest{Access: upcloud.StorageAccessPrivate})
 	if err != nil {
 		return "", err
 	}
-	balancers, err := d.account.GetLoadBalancers(ctx, &request.GetLoadBalancersRequest{})
+	balancers, err := d.Account.GetLoadBalancers(ctx, &request.GetLoadBalancersRequest{})
 	if err != nil {
 		return "", err
 	}

@@ -10,23 +10,25 @@ import (
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/steps"
 )
 
 const claim = "data-keeper-0"
 
-func (d *demo) storageSteps() []step {
-	return []step{
-		{name: "a StatefulSet's claim is provisioned", limit: 2 * time.Minute, do: d.createWorkload, check: d.provisioned},
-		{name: "the volume is attached to the Pod's server", limit: time.Minute, check: d.attached},
-		{name: "it is formatted and mounted, and the Pod runs", limit: time.Minute, check: d.mounted},
-		{name: "the Pod has written data and its checksum", limit: time.Minute, check: d.written},
-		{name: "the Pod moves to another node", limit: 2 * time.Minute, do: d.move, check: d.moved},
-		{name: "the checksum is verified there", limit: time.Minute, check: d.verified},
+func (d *demo) storageSteps() []steps.Step {
+	return []steps.Step{
+		{Name: "a StatefulSet's claim is provisioned", Limit: 2 * time.Minute, Do: d.createWorkload, Check: d.provisioned},
+		{Name: "the volume is attached to the Pod's server", Limit: time.Minute, Check: d.attached},
+		{Name: "it is formatted and mounted, and the Pod runs", Limit: time.Minute, Check: d.mounted},
+		{Name: "the Pod has written data and its checksum", Limit: time.Minute, Check: d.written},
+		{Name: "the Pod moves to another node", Limit: 2 * time.Minute, Do: d.move, Check: d.moved},
+		{Name: "the checksum is verified there", Limit: time.Minute, Check: d.verified},
 	}
 }
 
 func (d *demo) createWorkload(ctx context.Context) error {
-	if _, err := d.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}},
+	if _, err := d.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}},
 		metav1.CreateOptions{}); err != nil {
 		return err
 	}
@@ -34,19 +36,19 @@ func (d *demo) createWorkload(ctx context.Context) error {
 }
 
 func (d *demo) provisioned(ctx context.Context) (string, error) {
-	pvc, err := d.client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, claim, metav1.GetOptions{})
+	pvc, err := d.Client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, claim, metav1.GetOptions{})
 	if err != nil {
 		return "", err
 	}
 	if pvc.Status.Phase != corev1.ClaimBound {
 		return "", fmt.Errorf("the claim is %s", pvc.Status.Phase)
 	}
-	volume, err := d.client.CoreV1().PersistentVolumes().Get(ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
+	volume, err := d.Client.CoreV1().PersistentVolumes().Get(ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
 	if err != nil {
 		return "", err
 	}
 	d.storage = volume.Spec.CSI.VolumeHandle
-	storage, err := d.account.GetStorageDetails(ctx, &request.GetStorageDetailsRequest{UUID: d.storage})
+	storage, err := d.Account.GetStorageDetails(ctx, &request.GetStorageDetailsRequest{UUID: d.storage})
 	if err != nil {
 		return "", fmt.Errorf("the volume handle is not a storage's UUID: %w", err)
 	}
@@ -94,7 +96,7 @@ func (d *demo) move(ctx context.Context) error {
 	if err := d.cordon(ctx, d.node, true); err != nil {
 		return err
 	}
-	return d.client.CoreV1().Pods(namespace).Delete(ctx, "keeper-0", metav1.DeleteOptions{})
+	return d.Client.CoreV1().Pods(namespace).Delete(ctx, "keeper-0", metav1.DeleteOptions{})
 }
 
 func (d *demo) moved(ctx context.Context) (string, error) {
@@ -128,7 +130,7 @@ func (d *demo) verified(ctx context.Context) (string, error) {
 }
 
 func (d *demo) pod(ctx context.Context) (*corev1.Pod, error) {
-	pod, err := d.client.CoreV1().Pods(namespace).Get(ctx, "keeper-0", metav1.GetOptions{})
+	pod, err := d.Client.CoreV1().Pods(namespace).Get(ctx, "keeper-0", metav1.GetOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -151,10 +153,10 @@ func (d *demo) serverOf(ctx context.Context, node string) (*upcloud.ServerDetail
 	if node == "" {
 		return nil, fmt.Errorf("the Pod is not scheduled")
 	}
-	object, err := d.client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	object, err := d.Client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
 	if err != nil {
 		return nil, err
 	}
 	uuid := strings.TrimLeft(strings.TrimPrefix(object.Spec.ProviderID, "upcloud:"), "/")
-	return d.account.GetServerDetails(ctx, &request.GetServerDetailsRequest{UUID: uuid})
+	return d.Account.GetServerDetails(ctx, &request.GetServerDetailsRequest{UUID: uuid})
 }

@@ -40,7 +40,8 @@ type Cluster struct {
 	fabric     *machine.Namespace
 	forwarders []*forwarder
 	processes  []*machine.Process // in the order of their start
-	ended      chan error         // the first process that ended by itself
+	nodes      []*node
+	ended      chan error // the first process that ended by itself
 
 	pki      string
 	caBundle []byte
@@ -49,7 +50,11 @@ type Cluster struct {
 	account  *service.Service
 	zone     string
 	status   Status
-	mu       sync.Mutex // guards processes while nodes start in parallel
+	power    sync.WaitGroup // the goroutine that follows the servers' states
+	powerEnd context.CancelFunc
+
+	mu       sync.Mutex                // guards processes and expected
+	expected map[*machine.Process]bool // processes that were told to end
 }
 
 // Start brings the cluster up, telling report each step and how long it took. On error everything is taken down again.
@@ -58,7 +63,7 @@ func Start(ctx context.Context, config Config, report func(step string, took tim
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{config: config, self: self, report: report, spawner: machine.NewSpawner(), zone: "fi-hel1",
+	c := &Cluster{config: config, self: self, report: report, spawner: machine.NewSpawner(), zone: "fi-hel1", expected: map[*machine.Process]bool{},
 		logDir: filepath.Join(config.OutputDir, "logs"), ended: make(chan error, 1)}
 	if c.lock, err = lock(); err != nil {
 		return nil, err
@@ -85,6 +90,7 @@ func (c *Cluster) up(ctx context.Context) error {
 		{"control plane", c.startControlPlane},
 		{fmt.Sprintf("%d nodes: servers, containerd, images, kubelet, kube-proxy", c.config.Nodes), c.startNodes},
 		{"a host on the internet", c.startInternetHost},
+		{"each machine's power follows its server's state", c.startPower},
 	}
 	for _, step := range steps {
 		begin := time.Now()
@@ -117,6 +123,10 @@ func (c *Cluster) prepare() error {
 
 // Close ends every process of the cluster and removes every trace of it but the logs.
 func (c *Cluster) Close() error {
+	if c.powerEnd != nil {
+		c.powerEnd()
+		c.power.Wait()
+	}
 	for _, forward := range c.forwarders {
 		forward.Close()
 	}
@@ -153,6 +163,12 @@ func (c *Cluster) startProcess(program machine.Program) (*machine.Process, error
 	c.mu.Unlock()
 	go func() { // ends with the process, which Close ends
 		<-process.Done()
+		c.mu.Lock()
+		expected := c.expected[process]
+		c.mu.Unlock()
+		if expected {
+			return
+		}
 		select {
 		case c.ended <- process.Err():
 		default:

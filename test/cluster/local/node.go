@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,24 +16,34 @@ import (
 
 // node is one machine with a kubelet, and the server that the simulated account has for it.
 type node struct {
-	index  int
-	name   string
-	server string
-	dir    string // its disk, on the host
-	config string // folder of its configuration files
+	index   int
+	name    string
+	server  string     // UUID
+	public  netip.Addr // of the server
+	dir     string     // its disk, on the host
+	config  string     // folder of its configuration files
+	machine *machine.Process
 }
 
 // mounted is where the node sees a folder of the host.
-func (n node) mounted(name string) string { return filepath.Join(n.dir, "host", name) }
+func (n *node) mounted(name string) string { return filepath.Join(n.dir, "host", name) }
 
 func (c *Cluster) startNodes(ctx context.Context) error {
 	network, err := c.makePrivateNetwork(ctx)
 	if err != nil {
 		return err
 	}
+	c.nodes = make([]*node, c.config.Nodes)
 	starting, startContext := errgroup.WithContext(ctx)
-	for i := range c.config.Nodes {
-		starting.Go(func() error { return c.startNode(startContext, i, network) })
+	for i := range c.nodes {
+		starting.Go(func() error {
+			n, err := c.makeNode(startContext, i, network)
+			if err != nil {
+				return err
+			}
+			c.nodes[i] = n
+			return c.powerOn(n)
+		})
 	}
 	if err := starting.Wait(); err != nil {
 		return err
@@ -40,20 +51,21 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 	return c.waitForNodes(ctx)
 }
 
-func (c *Cluster) startNode(ctx context.Context, i int, network string) error {
-	n := node{index: i, name: c.nodeNames()[i]}
+// makeNode makes the node's server and its files.
+func (c *Cluster) makeNode(ctx context.Context, i int, network string) (*node, error) {
+	n := &node{index: i, name: c.nodeNames()[i]}
 	n.dir = filepath.Join(stateDir, "nodes", n.name)
 	n.config = filepath.Join(n.dir, "config")
-	server, public, err := c.makeServer(ctx, i, network)
-	if err != nil {
-		return err
+	var err error
+	if n.server, n.public, err = c.makeServer(ctx, i, network); err != nil {
+		return nil, err
 	}
-	n.server = server
+	return n, c.writeNodeFiles(n)
+}
+
+// powerOn starts the node's machine and plugs in its cables.
+func (c *Cluster) powerOn(n *node) error {
 	if err := machine.MakeCgroups(cgroupPrefix + n.name); err != nil {
-		return err
-	}
-	initPath, err := c.writeNodeFiles(n)
-	if err != nil {
 		return err
 	}
 	ready, signal, err := os.Pipe()
@@ -62,14 +74,14 @@ func (c *Cluster) startNode(ctx context.Context, i int, network string) error {
 	}
 	defer ready.Close()
 	defer signal.Close()
-	process, err := c.startProcess(machine.Program{
-		Name: n.name, Args: []string{c.self, "machine", initPath}, Clone: machine.InitClone, Stdin: ready,
+	n.machine, err = c.startProcess(machine.Program{
+		Name: n.name, Args: []string{c.self, "machine", filepath.Join(n.config, "init.json")}, Clone: machine.InitClone, Stdin: ready,
 		Env: []string{"PATH=" + n.mounted("containerd") + ":" + n.mounted("kubernetes") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 	})
 	if err != nil {
 		return err
 	}
-	namespace, err := machine.NamespaceOf(process.PID())
+	namespace, err := machine.NamespaceOf(n.machine.PID())
 	if err != nil {
 		return err
 	}
@@ -77,30 +89,30 @@ func (c *Cluster) startNode(ctx context.Context, i int, network string) error {
 	if err := namespace.UpLoopback(); err != nil {
 		return err
 	}
-	if err := plugIn(c.fabric, namespace, i, c.config.Nodes, public); err != nil {
+	if err := plugIn(c.fabric, namespace, n.index, c.config.Nodes, n.public); err != nil {
 		return err
 	}
 	_, err = signal.WriteString("\n")
 	return err
 }
 
-// writeNodeFiles writes the node's configuration files; the answer is that of its first process.
-func (c *Cluster) writeNodeFiles(n node) (initPath string, err error) {
+// writeNodeFiles writes the node's configuration files.
+func (c *Cluster) writeNodeFiles(n *node) error {
 	logDir := filepath.Join(c.logDir, n.name)
 	for _, dir := range []string{filepath.Join(n.config, "cni"), logDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return "", err
+			return err
 		}
 	}
 	if err := c.kubeconfig(filepath.Join(n.config, "kubelet.kubeconfig"), "system:node:"+n.name, apiServerURL()); err != nil {
-		return "", err
+		return err
 	}
 	if err := c.kubeconfig(filepath.Join(n.config, "kube-proxy.kubeconfig"), "system:kube-proxy", apiServerURL()); err != nil {
-		return "", err
+		return err
 	}
 	init, err := json.MarshalIndent(c.nodeInit(n, logDir), "", "  ")
 	if err != nil {
-		return "", err
+		return err
 	}
 	files := map[string]string{
 		"containerd.toml": c.containerdConfig(n),
@@ -114,15 +126,15 @@ func (c *Cluster) writeNodeFiles(n node) (initPath string, err error) {
 	}
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(n.config, name), []byte(content), 0o600); err != nil {
-			return "", err
+			return err
 		}
 	}
-	return filepath.Join(n.config, "init.json"), nil
+	return nil
 }
 
 // nodeInit is what the node's first process does. The paths are those that the shipped manifests and Kubernetes' own
 // programs expect; behind them lie folders of this node alone.
-func (c *Cluster) nodeInit(n node, logDir string) machine.InitConfig {
+func (c *Cluster) nodeInit(n *node, logDir string) machine.InitConfig {
 	const containerdSocket = "/run/containerd/containerd.sock"
 	config := func(name string) string { return filepath.Join(n.config, name) }
 	init := machine.InitConfig{
@@ -162,7 +174,7 @@ func (c *Cluster) nodeInit(n node, logDir string) machine.InitConfig {
 	return init
 }
 
-func (c *Cluster) containerdConfig(n node) string {
+func (c *Cluster) containerdConfig(n *node) string {
 	return fmt.Sprintf(`version = 3
 root = "/var/lib/containerd"
 state = "/run/containerd"
@@ -183,7 +195,7 @@ state = "/run/containerd"
 `, c.config.PauseImage, filepath.Join(n.config, "cni"))
 }
 
-func kubeletConfig(n node) string {
+func kubeletConfig(n *node) string {
 	return strings.TrimLeft(fmt.Sprintf(`
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration

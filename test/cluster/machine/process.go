@@ -137,3 +137,9 @@ func (p *Process) Stop(ctx context.Context, grace time.Duration) {
 		<-p.done
 	}
 }
+
+// Kill ends the process at once.
+func (p *Process) Kill() {
+	_ = p.command.Process.Kill()
+	<-p.done
+}

@@ -21,6 +21,9 @@ const (
 var sidecarImages = map[string]string{
 	"registry.k8s.io/sig-storage/csi-provisioner:v6.3.0":            "csi-provisioner",
 	"registry.k8s.io/sig-storage/csi-attacher:v4.12.0":              "csi-attacher",
+	"registry.k8s.io/sig-storage/csi-resizer:v2.2.0":                "csi-resizer",
+	"registry.k8s.io/sig-storage/csi-snapshotter:v8.6.0":            "csi-snapshotter",
+	"registry.k8s.io/sig-storage/snapshot-controller:v8.6.0":        "snapshot-controller",
 	"registry.k8s.io/sig-storage/csi-node-driver-registrar:v2.15.0": "csi-node-driver-registrar",
 }
 

@@ -1,8 +1,9 @@
-package demo
+package steps
 
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -16,24 +17,39 @@ const (
 	driverName    = "storage.csi.upcloud.com"
 )
 
-func (d *demo) nodeSteps() []step {
-	return []step{
-		{name: "every Node starts uninitialized: tainted, without addresses", limit: 30 * time.Second, check: d.uninitialized},
-		{name: "the shipped manifests are applied", limit: time.Minute,
-			do:    func(ctx context.Context) error { return Install(ctx, d.Status, d.Overlay) },
-			check: func(context.Context) (string, error) { return "", nil }},
-		{name: "the CCM takes the taint off each Node and fills in addresses, zone, type and provider ID", limit: 2 * time.Minute, check: d.initialized},
-		{name: "the CSI driver is registered on each Node", limit: 2 * time.Minute, check: d.driverRegistered},
+// Install are the steps from a bare cluster to one with the shipped manifests applied and both programs at work.
+func (r *Runner) Install() []Step {
+	return []Step{
+		{Name: "every Node starts uninitialized: tainted, without addresses", Limit: 30 * time.Second, Check: r.uninitialized},
+		{Name: "the shipped manifests are applied", Limit: time.Minute, Do: r.Apply},
+		{Name: "the CCM takes the taint off each Node and fills in addresses, zone, type and provider ID", Limit: 2 * time.Minute,
+			Check: r.initialized},
+		{Name: "the CSI driver is registered on each Node", Limit: 2 * time.Minute, Check: r.driverRegistered},
 	}
 }
 
-func (d *demo) nodes(ctx context.Context) ([]corev1.Node, error) {
-	nodes, err := d.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+// Apply applies the shipped manifests: first what every cluster needs for snapshots, then the project's own.
+func (r *Runner) Apply(ctx context.Context) error {
+	overlay := filepath.Join(r.Project, "test", "cluster", "overlay")
+	if _, err := r.Kubectl(ctx, nil, "apply", "-k", filepath.Join(overlay, "snapshot-controller")); err != nil {
+		return err
+	}
+	if _, err := r.Kubectl(ctx, nil, "wait", "--for=condition=Established", "--timeout=30s", "crd",
+		"volumesnapshotclasses.snapshot.storage.k8s.io", "volumesnapshots.snapshot.storage.k8s.io",
+		"volumesnapshotcontents.snapshot.storage.k8s.io"); err != nil {
+		return err
+	}
+	_, err := r.Kubectl(ctx, nil, "apply", "-k", overlay)
+	return err
+}
+
+func (r *Runner) nodes(ctx context.Context) ([]corev1.Node, error) {
+	nodes, err := r.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
-	if len(nodes.Items) != d.Nodes {
-		return nil, fmt.Errorf("there are %d Nodes, want %d", len(nodes.Items), d.Nodes)
+	if len(nodes.Items) != r.Nodes {
+		return nil, fmt.Errorf("there are %d Nodes, want %d", len(nodes.Items), r.Nodes)
 	}
 	return nodes.Items, nil
 }
@@ -47,8 +63,8 @@ func tainted(node corev1.Node) bool {
 	return false
 }
 
-func (d *demo) uninitialized(ctx context.Context) (string, error) {
-	nodes, err := d.nodes(ctx)
+func (r *Runner) uninitialized(ctx context.Context) (string, error) {
+	nodes, err := r.nodes(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -65,8 +81,8 @@ func (d *demo) uninitialized(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-func (d *demo) initialized(ctx context.Context) (string, error) {
-	nodes, err := d.nodes(ctx)
+func (r *Runner) initialized(ctx context.Context) (string, error) {
+	nodes, err := r.nodes(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -91,13 +107,13 @@ func (d *demo) initialized(ctx context.Context) (string, error) {
 	return strings.Join(seen, "\n"), nil
 }
 
-func (d *demo) driverRegistered(ctx context.Context) (string, error) {
-	nodes, err := d.nodes(ctx)
+func (r *Runner) driverRegistered(ctx context.Context) (string, error) {
+	nodes, err := r.nodes(ctx)
 	if err != nil {
 		return "", err
 	}
 	for _, node := range nodes {
-		csiNode, err := d.client.StorageV1().CSINodes().Get(ctx, node.Name, metav1.GetOptions{})
+		csiNode, err := r.Client.StorageV1().CSINodes().Get(ctx, node.Name, metav1.GetOptions{})
 		if err != nil {
 			return "", err
 		}
@@ -113,8 +129,8 @@ func (d *demo) driverRegistered(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// gone is nil when the error says that the object does not exist.
-func gone(what string, err error) error {
+// Gone is nil when the error says that the object does not exist.
+func Gone(what string, err error) error {
 	if errors.IsNotFound(err) {
 		return nil
 	}

@@ -1,0 +1,81 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/steps"
+)
+
+func (s *suite) copySteps() []steps.Step {
+	const limit = 2 * time.Minute
+	return []steps.Step{
+		{Name: "volume.yaml: a Pod runs with its volume", Limit: limit, Do: s.apply("volume.yaml"), Check: s.writeTo("app")},
+		{Name: "snapshot.yaml: a snapshot of the volume in use is ready", Limit: limit, Do: s.apply("snapshot.yaml"), Check: s.snapshotReady},
+		{Name: "the volume goes on and changes", Limit: limit, Do: func(ctx context.Context) error {
+			_, err := s.exec(ctx, "app", "echo written after the snapshot > /data/later; sync")
+			return err
+		}},
+		{Name: "restore.yaml: a larger volume holds what the snapshot held", Limit: limit, Do: s.apply("restore.yaml"), Check: s.restored},
+		{Name: "clone.yaml: a volume holds what another one holds", Limit: limit, Do: s.clone, Check: s.holds("app-cloned", 1800)},
+	}
+}
+
+func (s *suite) writeTo(pod string) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		if _, err := s.ready(ctx, pod); err != nil {
+			return "", err
+		}
+		return s.exec(ctx, pod, fmt.Sprintf("echo '%s' > /data/content; sync; grep ' /data ' /proc/mounts", content))
+	}
+}
+
+func (s *suite) snapshotReady(ctx context.Context) (string, error) {
+	handle, err := s.Kubectl(ctx, nil, "get", "volumesnapshotcontents", "-o",
+		`jsonpath={.items[?(@.status.readyToUse==true)].status.snapshotHandle}`)
+	if err != nil {
+		return "", err
+	}
+	if handle = strings.TrimSpace(handle); handle == "" {
+		return "", errNoSnapshot
+	}
+	storage, err := s.Account.GetStorageDetails(ctx, &request.GetStorageDetailsRequest{UUID: handle})
+	if err != nil {
+		return "", fmt.Errorf("the snapshot's handle %q is not a storage's UUID: %w", handle, err)
+	}
+	source, err := s.handle(ctx, "data")
+	if err != nil {
+		return "", err
+	}
+	if storage.Type != upcloud.StorageTypeBackup || storage.Origin != source {
+		return "", fmt.Errorf("storage %s is a %s of %s, want a backup of %s", handle, storage.Type, storage.Origin, source)
+	}
+	return fmt.Sprintf("backup %s of storage %s", handle, source), nil
+}
+
+func (s *suite) restored(ctx context.Context) (string, error) {
+	seen, err := s.holds("app-restored", 1800)(ctx)
+	if err != nil {
+		return "", err
+	}
+	if later, err := s.exec(ctx, "app-restored", "ls /data"); err != nil || strings.Contains(later, "later") {
+		return "", fmt.Errorf("the restored volume holds what came after the snapshot: %q (%w)", later, err)
+	}
+	return seen, nil
+}
+
+// clone frees the source first: a storage in use by a running server is not copied.
+func (s *suite) clone(ctx context.Context) error {
+	if err := s.deletePod(ctx, "app-restored"); err != nil {
+		return err
+	}
+	if err := s.waitGone(ctx, "app-restored"); err != nil {
+		return err
+	}
+	return s.apply("clone.yaml")(ctx)
+}
