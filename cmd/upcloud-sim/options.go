@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ type options struct {
 	state                     string
 	publicNetwork             string
 	username, password, token string
+	httpImport                bool
 	tls                       bool
 	tlsCert, tlsKey           string
 	startTime, clock          string
@@ -93,6 +95,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 	f.StringVar(&o.state, "state", "", "`folder` in which everything outlives the program: the account, and the disks' bytes unless --disks-dir says\n"+
 		"where they are (default: each start begins with an empty account)")
 	f.StringVar(&o.publicNetwork, "public-network", "198.18.0.0/15", "`prefix` that simulated public IPv4 addresses come from")
+	f.BoolVar(&o.httpImport, "http-import", false,
+		"fetch from web servers what is imported into storages (otherwise such imports fail)")
 	f.BoolVar(&o.tls, "tls", false, "serve the API over HTTPS, with a certificate of its own making unless --tls-cert names one")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "PEM `file` with the certificate for HTTPS")
 	f.StringVar(&o.tlsKey, "tls-key", "", "PEM `file` with its key")
@@ -153,6 +157,9 @@ func (o *options) config() (simulator.Config, error) {
 			return cfg, fmt.Errorf("--fault %q: %w", text, err)
 		}
 		cfg.Faults = append(cfg.Faults, fault)
+	}
+	if o.httpImport {
+		cfg.ImportClient = &http.Client{}
 	}
 	if len(o.listen) == 0 {
 		return cfg, errors.New("--listen: give an address such as 127.0.0.1:8100")

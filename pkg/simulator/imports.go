@@ -247,7 +247,7 @@ func (s *Simulator) fetch(i *storageImport) {
 	if s.cfg.ImportClient == nil {
 		s.after(s.durationOf(realistic.importWork), func() {
 			if !i.over() {
-				s.failImport(i, errors.New("the simulator fetches nothing from elsewhere unless it is told that it may"))
+				s.failImport(i, errors.New("the simulator fetches nothing from web servers unless told to: start it with --http-import"))
 			}
 		})
 		return
