@@ -29,6 +29,9 @@ test: ## set up, then run every test, with the race detector
 conformance: ## hold the simulator against the official SDK's live tests and recordings (a few minutes)
 	go run ./test/conformance
 
+bench-sim: ## measure the simulator with 10,000 storages, 5,000 servers and 1,000 load balancers
+	go test -run '^$$' -bench LargeAccount -benchtime 10x ./pkg/simulator
+
 lint: ## check formatting, vet, and the linters of .golangci.yaml
 	hack/lint
 
@@ -41,5 +44,5 @@ cluster:
 	@mkdir -p $(BUILD)/cluster
 	cd test/cluster && CGO_ENABLED=0 go build -buildvcs=false -o ../../$(BUILD)/cluster/cluster .
 
-.PHONY: help build demo e2e up demo-down test conformance lint clean cluster
+.PHONY: help build demo e2e up demo-down test conformance bench-sim lint clean cluster
 .DEFAULT_GOAL := help
