@@ -80,7 +80,11 @@ func (l *logger) request(r simulator.Request) {
 	if r.Status != 0 {
 		status = fmt.Sprint(r.Status)
 	}
-	l.write("%s  %-6s %s  %s  %s\n", r.Time.Format("15:04:05.000"), r.Method, status, r.URI, r.Duration.Round(10_000))
+	code := ""
+	if r.Code != "" {
+		code = "  " + r.Code
+	}
+	l.write("%s  %-6s %s  %s  %s%s\n", r.Time.Format("15:04:05.000"), r.Method, status, r.URI, r.Duration.Round(10_000), code)
 }
 
 func (l *logger) failure(err error) { l.write("upcloud-sim: %v\n", err) }

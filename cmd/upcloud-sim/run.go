@@ -83,6 +83,9 @@ func (o *options) openPlanes(cfg *simulator.Config) (err error) {
 		}
 		o.disksDir = dir
 	}
+	if o.loadBalancersDir == "" && o.state != "" {
+		o.loadBalancersDir = filepath.Join(o.state, "load-balancers")
+	}
 	if o.loadBalancers == "haproxy" {
 		cfg.LoadBalancers, err = haproxy.New(haproxy.Config{Dir: o.loadBalancersDir, Interface: o.loadBalancerInterface})
 		if err != nil {

@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"encoding/json"
 	"maps"
 	"net/http"
 	"slices"
@@ -16,6 +17,7 @@ type Request struct {
 	Method    string        // "POST"
 	URI       string        // path and query as sent
 	Status    int           // 0: the connection was dropped
+	Code      string        // of the error: STORAGE_NOT_FOUND; empty: none
 	BytesIn   int64         // of the request's body
 	BytesOut  int64         // of the answer's body
 	Duration  time.Duration // until the answer stood, by the machine's clock
@@ -89,6 +91,7 @@ func (s *Simulator) record(rt route, r *http.Request, bytesIn int, a answer, dro
 		Method:    r.Method,
 		URI:       requestURI(r),
 		Status:    a.status,
+		Code:      a.code(),
 		BytesIn:   int64(bytesIn),
 		BytesOut:  int64(len(a.body)),
 		Duration:  time.Since(started),
@@ -102,6 +105,23 @@ func (s *Simulator) record(rt route, r *http.Request, bytesIn int, a answer, dro
 	if s.cfg.RequestLog != nil {
 		s.cfg.RequestLog(q)
 	}
+}
+
+// code is the error code in an answer that refuses.
+func (a *answer) code() string {
+	if a.status < http.StatusBadRequest {
+		return ""
+	}
+	var body struct {
+		Error struct {
+			Code string `json:"error_code"`
+		} `json:"error"`
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(a.body, &body); err != nil {
+		return ""
+	}
+	return or(body.Error.Code, strings.TrimPrefix(body.Type, errorPage))
 }
 
 // requestURI is the URI as the client sent it, below /1.3.

@@ -59,6 +59,21 @@ func TestAddressesAreAddedToTheInterface(t *testing.T) {
 		t.Errorf("%q answered on the private network", body)
 	}
 
+	var floating struct {
+		IPAddress struct{ Address string } `json:"ip_address"`
+	}
+	b.Do(t, "POST", "/ip_address", `{"ip_address":{"family":"IPv4","floating":"yes","zone":"`+testZone+`"}}`, &floating)
+	b.Do(t, "POST", "/load-balancer/"+uuid+"/ip-addresses", `{"address":"`+floating.IPAddress.Address+`","network_name":"public"}`, nil)
+	b.running(t, uuid)
+	if _, body := get(t, "http://"+floating.IPAddress.Address); body != "one" {
+		t.Errorf("%q answered on the floating address", body)
+	}
+	b.Do(t, "DELETE", "/load-balancer/"+uuid+"/ip-addresses/"+floating.IPAddress.Address, "", nil)
+	b.running(t, uuid)
+	if has(t, floating.IPAddress.Address+":80") {
+		t.Error("the floating address that was taken back is on the interface")
+	}
+
 	b.Do(t, "DELETE", "/load-balancer/"+uuid, "", nil)
 	until(t, "the addresses are gone", func() error {
 		if has(t, address) || has(t, "172.20.0.3:81") {
