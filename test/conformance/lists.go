@@ -139,11 +139,31 @@ func (c *comparison) resembles(path string, recorded []any, ours any) {
 		delete(want, "nothing")
 		if len(want) > 0 && !want[typeOf(value)] {
 			c.differ(path+"."+key, "is %s, which was never recorded", typeOf(value))
+			continue
 		}
+		c.recordedFields(path+"."+key, value)
 	}
 	for key := range recorded[0].(map[string]any) {
 		if _, has := o[key]; !has && !typesOf(recorded, key)["nothing"] {
 			c.differ(path+"."+key, "is missing")
+		}
+	}
+}
+
+// recordedFields finds fields, however deep, that are in no recording.
+func (c *comparison) recordedFields(path string, v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, value := range v {
+			if !c.shapes.has(path, key) {
+				c.differ(path+"."+key, "is in no recording")
+				continue
+			}
+			c.recordedFields(path+"."+key, value)
+		}
+	case []any:
+		for i, value := range v {
+			c.recordedFields(fmt.Sprintf("%s[%d]", path, i), value)
 		}
 	}
 }
