@@ -188,3 +188,27 @@ func TestStateSurvivesKill(t *testing.T) {
 		t.Errorf("%d storages after the kill, want 1", n)
 	}
 }
+
+func TestImportsGoOnAfterARestart(t *testing.T) {
+	dir := t.TempDir()
+	clock := simulator.NewManualClock()
+	first := simulatortest.Start(t, simulator.Config{StateDir: dir, Clock: clock, Profile: simulator.Realistic})
+	var upload, web struct{ Storage struct{ UUID string } }
+	first.Do(t, "POST", "/storage", createBody, &upload)
+	first.Do(t, "POST", "/storage", createBody, &web)
+	first.Do(t, "POST", "/storage/"+upload.Storage.UUID+"/import", `{"storage_import":{"source":"direct_upload"}}`, nil)
+	first.Do(t, "POST", "/storage/"+web.Storage.UUID+"/import", `{"storage_import":{"source":"http_import","source_location":"http://127.0.0.1:1/x"}}`, nil)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	clock = simulator.NewManualClock()
+	second := simulatortest.Start(t, simulator.Config{StateDir: dir, Clock: clock, Profile: simulator.Realistic})
+	clock.Advance(time.Hour)
+	for uuid, want := range map[string][2]string{upload.Storage.UUID: {"maintenance", "prepared"}, web.Storage.UUID: {"online", "failed"}} {
+		_, storage := second.Raw(t, "GET", "/storage/"+uuid, "")
+		_, imported := second.Raw(t, "GET", "/storage/"+uuid+"/import", "")
+		if !strings.Contains(string(storage), `"state":"`+want[0]+`"`) || !strings.Contains(string(imported), `"state":"`+want[1]+`"`) {
+			t.Errorf("want %v, have %s and %s", want, storage, imported)
+		}
+	}
+}

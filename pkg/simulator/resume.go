@@ -169,7 +169,8 @@ func (s *Simulator) resumeStorage(st *storage) {
 			st.state = storageOnline
 		}
 	case storageMaintenance:
-		if !s.isCopied(st) {
+		i, importing := s.imports.get(st.uuid)
+		if !s.isCopied(st) && (!importing || i.over()) {
 			st.state = storageError
 		}
 	}

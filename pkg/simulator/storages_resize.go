@@ -30,6 +30,7 @@ func (s *Simulator) resizeFilesystem(c *call) (any, error) {
 	b.started, b.due = s.now(), s.now()
 	s.storages.put(b.uuid, b)
 	st.state = storageMaintenance
+	copied := s.copying(st, b, storageMaintenance)
 	var work func(context.Context) error
 	if s.cfg.Disks != nil {
 		from, to, size := st.uuid, b.uuid, st.size
@@ -39,6 +40,7 @@ func (s *Simulator) resizeFilesystem(c *call) (any, error) {
 	var failure error
 	s.operate(0, work, func(err error) {
 		defer close(done)
+		copied()
 		st.state, b.state = storageOnline, storageOnline
 		if failure = planeFailed(err); failure != nil {
 			s.storages.remove(b.uuid)
