@@ -3,6 +3,7 @@ package driver_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -31,6 +32,7 @@ type life struct {
 	left   int  // requests until death; negative: for ever
 	effect bool // the last request takes effect, its answer is lost
 	dead   bool
+	chaos  *rand.Rand // lets requests fail; nil: none
 }
 
 func newLife(api http.Handler, left int, effect bool) *life {
@@ -46,6 +48,10 @@ func (l *life) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	dead := l.dead
 	l.left--
+	chance := 1.0
+	if l.chaos != nil {
+		chance = l.chaos.Float64()
+	}
 	l.mu.Unlock()
 	if last && l.effect {
 		l.api.ServeHTTP(httptest.NewRecorder(), r.Clone(context.WithoutCancel(r.Context())))
@@ -53,7 +59,18 @@ func (l *life) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if dead {
 		panic(http.ErrAbortHandler)
 	}
-	l.api.ServeHTTP(w, r)
+	switch {
+	case chance < 0.01: // the answer is lost
+		l.api.ServeHTTP(httptest.NewRecorder(), r.Clone(context.WithoutCancel(r.Context())))
+		panic(http.ErrAbortHandler)
+	case chance < 0.02:
+		l.api.ServeHTTP(httptest.NewRecorder(), r.Clone(context.WithoutCancel(r.Context())))
+		w.WriteHeader(http.StatusBadGateway)
+	case chance < 0.03:
+		w.WriteHeader(http.StatusInternalServerError)
+	default:
+		l.api.ServeHTTP(w, r)
+	}
 }
 
 // process is a driver that lives as long as its life lets it.
@@ -282,10 +299,14 @@ func (p *process) mustSucceed(t *testing.T, do func(context.Context, csi.Control
 		switch {
 		case err == nil:
 			return
-		case status.Code(err) != codes.Aborted && status.Code(err) != codes.Unavailable, time.Now().After(deadline):
+		case !mayTryAgain(err), time.Now().After(deadline):
 			t.Fatal(err)
 		}
 	}
+}
+
+func mayTryAgain(err error) bool {
+	return status.Code(err) == codes.Aborted || status.Code(err) == codes.Unavailable
 }
 
 // For every call: the process dies at each of its requests in turn, before or after the request took effect, and a
