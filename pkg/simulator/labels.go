@@ -32,7 +32,7 @@ func checkLabels(labels []Label) error {
 		}
 		for _, other := range labels[:i] {
 			if other.Key == l.Key {
-				return badRequest("INVALID_LABEL_KEY", "The label key '%s' is given twice.", l.Key)
+				return badRequest("DUPLICATE_LABEL_KEYS", "The label key '%s' is given twice.", l.Key)
 			}
 		}
 	}

@@ -168,14 +168,14 @@ func checkRoutes(asked []staticRoute) ([]staticRoute, error) {
 		}
 		hop, err := netip.ParseAddr(route.Nexthop)
 		if err != nil {
-			return nil, badRequest("INVALID_ROUTE", "The next hop '%s' is not valid.", route.Nexthop)
+			return nil, badRequest("NEXTHOP_INVALID", "The next hop '%s' is not valid.", route.Nexthop)
 		}
 		if hop.Is4() != prefix.Addr().Is4() {
 			return nil, badRequest("INVALID_ROUTE_FAMILY", "The route '%s' and the next hop '%s' are of different families.",
 				route.Route, route.Nexthop)
 		}
 		if seen[prefix] {
-			return nil, badRequest("INVALID_ROUTE", "The route '%s' is given twice.", route.Route)
+			return nil, badRequest("DUPLICATE_ROUTE", "The route '%s' is given twice.", route.Route)
 		}
 		seen[prefix] = true
 		route.Name, route.Type = or(route.Name, "static-route-"+itoa(i)), "" // service routes alone have a type, as recorded

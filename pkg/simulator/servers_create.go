@@ -132,6 +132,9 @@ func (s *Simulator) newServer(req *serverRequest) (*server, error) {
 	if err := s.checkZone(r.Zone); err != nil {
 		return nil, err
 	}
+	if err := req.checkServerChoices(); err != nil {
+		return nil, err
+	}
 	v := &server{
 		uuid: newUUID(serverKind), hostname: r.Hostname, title: r.Title, zone: r.Zone, state: serverMaintenance,
 		host: hostNumber(s.servers.len()), created: s.now(), userData: r.UserData,
@@ -179,6 +182,9 @@ func (v *server) setPlan(name string, cores, memory int) error {
 		}
 		if memory == 0 {
 			memory = 1024
+		}
+		if err := checkServerSize(cores, memory); err != nil {
+			return err
 		}
 		v.plan, v.cores, v.memory = name, cores, memory
 		return nil
@@ -258,6 +264,9 @@ func (s *Simulator) planDisk(v *server, r serverDisk) (plannedDisk, error) {
 		}
 		if err := requireOnline(p.from); err != nil {
 			return p, err
+		}
+		if p.from.templateType == "cloud-init" && !v.metadata {
+			return p, badRequest("METADATA_DISABLED_ON_CLOUD-INIT", "The template %s needs the metadata service.", p.from.uuid)
 		}
 		p.storage, err = s.newClone(p.from, spec)
 	case "":

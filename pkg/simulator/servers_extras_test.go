@@ -125,3 +125,42 @@ func TestFirewallRulesAreOrderedAndChecked(t *testing.T) {
 	}
 	refused(t, sim, "GET", path+"/3", "", 404, "FIREWALL_RULE_NOT_FOUND")
 }
+
+func TestServersAreRefusedWhatTheyCannotBe(t *testing.T) {
+	sim := simulatortest.Start(t, simulator.Config{})
+	const disk = `"storage_devices":{"storage_device":[{"action":"create","size":10,"tier":"maxiops","title":"d"}]}`
+	for fields, code := range map[string]string{
+		`"firewall":"maybe"`:                   "FIREWALL_INVALID",
+		`"nic_model":"ne2000"`:                 "NIC_MODEL_INVALID",
+		`"video_model":"hercules"`:             "VIDEO_MODEL_INVALID",
+		`"timezone":"Moon/Tranquility"`:        "TIMEZONE_INVALID",
+		`"simple_backup":"2500,daily"`:         "SIMPLE_BACKUP_INVALID",
+		`"boot_order":"disk,disk"`:             "BOOT_ORDER_INVALID",
+		`"core_number":21`:                     "CORE_NUMBER_INVALID",
+		`"memory_amount":1500`:                 "MEMORY_AMOUNT_INVALID",
+		`"plan":"2xCPU-4GB","core_number":"4"`: "PLAN_CORE_NUMBER_ILLEGAL",
+		`"storage_devices":{"storage_device":[{"action":"clone","title":"d",
+			"storage":"01000000-0000-4000-8000-000030240200"}]}`: "METADATA_DISABLED_ON_CLOUD-INIT",
+	} {
+		body := fmt.Sprintf(`{"server":{"hostname":"a","title":"a","zone":%q,%s,%s}}`, zone, disk, fields)
+		refused(t, sim, "POST", "/server", body, 400, code)
+	}
+	server := sim.CreateServer(t, "node-1", zone)
+	refused(t, sim, "PUT", "/server/"+server, `{"server":{"boot_order":"tape"}}`, 400, "BOOT_ORDER_INVALID")
+	const restart = `{"restart_server":{"stop_type":"soft","timeout_action":"wait"}}`
+	refused(t, sim, "POST", "/server/"+server+"/restart", restart, 400, "TIMEOUT_ACTION_INVALID")
+}
+
+func TestRoutesAreRefusedThatCannotBe(t *testing.T) {
+	sim := simulatortest.Start(t, simulator.Config{})
+	for routes, code := range map[string]string{
+		`{"route":"10.0.0.0/33","nexthop":"10.0.0.1"}`:                                            "INVALID_ROUTE",
+		`{"route":"10.0.0.0/8","nexthop":"here"}`:                                                 "NEXTHOP_INVALID",
+		`{"route":"10.0.0.0/8","nexthop":"2001:db8::1"}`:                                          "INVALID_ROUTE_FAMILY",
+		`{"route":"10.0.0.0/8","nexthop":"10.0.0.1"},{"route":"10.0.0.0/8","nexthop":"10.0.0.2"}`: "DUPLICATE_ROUTE",
+	} {
+		refused(t, sim, "POST", "/router", `{"router":{"name":"r","static_routes":[`+routes+`]}}`, 400, code)
+	}
+	const twice = `[{"key":"team","value":"a"},{"key":"team","value":"b"}]`
+	refused(t, sim, "POST", "/router", `{"router":{"name":"r","labels":`+twice+`}}`, 400, "DUPLICATE_LABEL_KEYS")
+}

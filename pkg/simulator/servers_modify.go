@@ -18,6 +18,9 @@ func (s *Simulator) modifyServer(c *call) (any, error) {
 	if len(r.Title) > maxTitle {
 		return nil, badRequest("SERVER_TITLE_INVALID", "The attribute 'title' has more than %d characters.", maxTitle)
 	}
+	if err := req.checkServerChoices(); err != nil {
+		return nil, err
+	}
 	if r.Labels != nil {
 		if err := checkLabels(r.Labels.Label); err != nil {
 			return nil, err

@@ -89,6 +89,9 @@ func (s *Simulator) restartServer(c *call) (any, error) {
 	if err := checkStopType(req.RestartServer.StopType); err != nil {
 		return nil, err
 	}
+	if a := req.RestartServer.TimeoutAction; a != "" && a != "destroy" && a != "ignore" {
+		return nil, badRequest("TIMEOUT_ACTION_INVALID", "The timeout action '%s' is not valid.", a)
+	}
 	if err := v.requireState(serverStarted); err != nil {
 		return nil, err
 	}
