@@ -29,6 +29,9 @@ test: ## set up, then run every test, with the race detector
 conformance: ## hold the simulator against the official SDK's live tests and recordings (a few minutes)
 	go run ./test/conformance
 
+bench: ## measure API calls and attach throughput on the simulator; figures also in build/bench.json
+	go run -buildvcs=false ./test/bench --output $(BUILD)/bench.json
+
 bench-sim: ## measure the simulator with 10,000 storages, 5,000 servers and 1,000 load balancers
 	go test -run '^$$' -bench LargeAccount -benchtime 10x ./pkg/simulator
 
@@ -44,5 +47,5 @@ cluster:
 	@mkdir -p $(BUILD)/cluster
 	cd test/cluster && CGO_ENABLED=0 go build -buildvcs=false -o ../../$(BUILD)/cluster/cluster .
 
-.PHONY: help build demo e2e up demo-down test conformance bench-sim lint clean cluster
+.PHONY: help build demo e2e up demo-down test conformance bench bench-sim lint clean cluster
 .DEFAULT_GOAL := help

@@ -1,0 +1,80 @@
+// Command bench measures what the programs cost and how fast they are, on the simulated UpCloud: `make bench`. It prints
+// tables, and writes the same figures to a file for comparison between versions. It asserts nothing.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
+)
+
+// figures are the results by section; each section is its own struct or map.
+type figures map[string]any
+
+func main() {
+	output := pflag.String("output", "build/bench.json", "file to write the figures to; other sections in it are kept")
+	pflag.Parse()
+	klog.LogToStderr(false)
+	klog.SetOutput(nowhere{})
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *output); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+// nowhere takes the drivers' logs: they would be measured too.
+type nowhere struct{}
+
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+
+func run(ctx context.Context, output string) error {
+	results := figures{}
+	for _, section := range []struct {
+		name    string
+		measure func(context.Context) (any, error)
+	}{
+		{"api_calls", measureCalls},
+		{"attach_throughput", measureAttach},
+	} {
+		figure, err := section.measure(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", section.name, err)
+		}
+		results[section.name] = figure
+	}
+	return results.write(output)
+}
+
+// write puts the figures into the file, beside those that other benchmarks have put there.
+func (f figures) write(path string) error {
+	all := figures{}
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(text, &all)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read %s (delete it if it is damaged): %w", path, err)
+	}
+	for section, figure := range f {
+		all[section] = figure
+	}
+	if text, err = json.MarshalIndent(all, "", "  "); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	fmt.Println("\nfigures:", path)
+	return os.WriteFile(path, append(text, '\n'), 0o600)
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/client"
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/service"
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/driver"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+)
+
+const (
+	zone = "fi-hel1"
+	gib  = int64(1) << 30
+)
+
+// rig is a simulated account with the driver's controller on it, asked over its socket as Kubernetes' sidecars do.
+type rig struct {
+	simulator  *simulator.Simulator
+	account    *service.Service // an administrator's way past the driver
+	controller csi.ControllerClient
+	close      []func()
+}
+
+func newRig(ctx context.Context, config simulator.Config) (*rig, error) {
+	r := &rig{}
+	sim, err := simulator.New(config)
+	if err != nil {
+		return nil, err
+	}
+	r.simulator = sim
+	api := httptest.NewServer(sim.Handler())
+	r.close = append(r.close, func() { _ = sim.Close() }, api.Close)
+	r.account = service.New(client.New(simulator.DefaultUsername, simulator.DefaultPassword, client.WithBaseURL(api.URL)))
+	// The driver's own limits on requests are for the real API's sake; what is measured here is the driver.
+	own, err := cloud.New(cloud.Config{Username: simulator.DefaultUsername, Password: simulator.DefaultPassword, BaseURL: api.URL,
+		ClusterID: "bench", RequestsPerSecond: 1000, Burst: 1000, Concurrency: 256})
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	r.close = append(r.close, own.Close)
+	if err := r.serve(ctx, own); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+func (r *rig) serve(ctx context.Context, account *cloud.Cloud) error {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	r.close = append(r.close, func() { _ = os.RemoveAll(dir) })
+	endpoint := "unix://" + filepath.Join(dir, "csi.sock")
+	program, err := driver.New(driver.Config{Mode: driver.ModeController, Cloud: account, Endpoint: endpoint, Zone: zone, Version: "bench"})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	listener, err := program.Listen(ctx)
+	if err != nil {
+		cancel()
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- program.Serve(ctx, listener) }()
+	r.close = append(r.close, func() { cancel(); <-served })
+	connection, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	r.close = append(r.close, func() { _ = connection.Close() })
+	r.controller = csi.NewControllerClient(connection)
+	return nil
+}
+
+// Close ends the driver and the simulator.
+func (r *rig) Close() error {
+	for i := len(r.close) - 1; i >= 0; i-- {
+		r.close[i]()
+	}
+	return nil
+}
+
+// servers makes so many servers and waits until they have started.
+func (r *rig) servers(ctx context.Context, count int) ([]string, error) {
+	ids := make([]string, count)
+	making, ctx := errgroup.WithContext(ctx)
+	for i := range ids {
+		making.Go(func() error {
+			name := fmt.Sprintf("node-%d", i+1)
+			server, err := r.account.CreateServer(ctx, &request.CreateServerRequest{Hostname: name, Title: name, Zone: zone, Plan: "2xCPU-4GB",
+				StorageDevices: request.CreateServerStorageDeviceSlice{{Action: request.CreateServerStorageDeviceActionCreate, Title: name, Size: 10}},
+				Networking: &request.CreateServerNetworking{Interfaces: request.CreateServerInterfaceSlice{{Type: upcloud.NetworkTypePublic,
+					IPAddresses: request.CreateServerIPAddressSlice{{Family: upcloud.IPAddressFamilyIPv4}}}}}})
+			if err != nil {
+				return err
+			}
+			ids[i] = server.UUID
+			return r.awaitStarted(ctx, server.UUID)
+		})
+	}
+	return ids, making.Wait()
+}
+
+func (r *rig) awaitStarted(ctx context.Context, server string) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		details, err := r.account.GetServerDetails(ctx, &request.GetServerDetailsRequest{UUID: server})
+		if err != nil || details.State == upcloud.ServerStateStarted {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+var singleWriter = &csi.VolumeCapability{
+	AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+	AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
+}
+
+func (r *rig) createVolume(ctx context.Context, name string) (string, error) {
+	answer, err := r.controller.CreateVolume(ctx, &csi.CreateVolumeRequest{Name: name,
+		CapacityRange: &csi.CapacityRange{RequiredBytes: gib}, VolumeCapabilities: []*csi.VolumeCapability{singleWriter}})
+	return answer.GetVolume().GetVolumeId(), err
+}
+
+func (r *rig) publish(ctx context.Context, volume, server string) error {
+	_, err := r.controller.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{VolumeId: volume, NodeId: server,
+		VolumeCapability: singleWriter})
+	return err
+}
+
+func (r *rig) unpublish(ctx context.Context, volume, server string) error {
+	_, err := r.controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: volume, NodeId: server})
+	return err
+}
