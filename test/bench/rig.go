@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -50,11 +49,13 @@ func newRig(ctx context.Context, config simulator.Config) (*rig, error) {
 	own, err := cloud.New(cloud.Config{Username: simulator.DefaultUsername, Password: simulator.DefaultPassword, BaseURL: api.URL,
 		ClusterID: "bench", RequestsPerSecond: 1000, Burst: 1000, Concurrency: 256})
 	if err != nil {
-		return nil, errors.Join(err, r.Close())
+		r.Close()
+		return nil, err
 	}
 	r.close = append(r.close, own.Close)
 	if err := r.serve(ctx, own); err != nil {
-		return nil, errors.Join(err, r.Close())
+		r.Close()
+		return nil, err
 	}
 	return r, nil
 }
@@ -78,7 +79,7 @@ func (r *rig) serve(ctx context.Context, account *cloud.Cloud) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- program.Serve(ctx, listener) }()
-	r.close = append(r.close, func() { cancel(); <-served })
+	r.close = append(r.close, func() { cancel(); _ = <-served })
 	connection, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
@@ -89,11 +90,10 @@ func (r *rig) serve(ctx context.Context, account *cloud.Cloud) error {
 }
 
 // Close ends the driver and the simulator.
-func (r *rig) Close() error {
+func (r *rig) Close() {
 	for i := len(r.close) - 1; i >= 0; i-- {
 		r.close[i]()
 	}
-	return nil
 }
 
 // servers makes so many servers and waits until they have started.
