@@ -160,6 +160,7 @@ func (s *Simulator) copyResumed(to *storage) {
 // else was writing to it did not finish.
 func (s *Simulator) resumeStorage(st *storage) {
 	st.reserved = ""
+	s.followRule(st)
 	if _, copying := s.copies[st.uuid]; copying || st.public() {
 		return
 	}

@@ -86,6 +86,10 @@ func (s *Simulator) createServer(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	ruled := func(p plannedDisk) bool { return p.storage.rule != backupRule{} }
+	if v.simpleBackup != "no" && slices.ContainsFunc(disks, ruled) {
+		return nil, conflict("BACKUP_RULE_CONFLICT", "A server with simple backups cannot have storages with backup rules.")
+	}
 	if err := s.addNICs(v, req.Server.Networking); err != nil {
 		return nil, err
 	}
@@ -301,6 +305,7 @@ func (s *Simulator) makeDisks(v *server, disks []plannedDisk) error {
 		p.storage.servers = append(p.storage.servers, v.uuid)
 		v.devices = append(v.devices, p.device)
 		v.pending++
+		s.followRule(p.storage)
 		if p.from != nil {
 			s.startCopy(p.from, p.storage, storageCloning, func() { s.insertDisk(v, p) })
 			continue

@@ -48,6 +48,8 @@ type storage struct {
 	created            time.Time
 	labels             []Label
 	rule               backupRule
+	ruleChanges        int  // counts them: a backup that a former rule planned is not made
+	scheduled          bool // a backup that a rule made
 
 	started  time.Time // of the operation it is in, for the progress shown
 	due      time.Time

@@ -122,6 +122,7 @@ func (s *Simulator) createStorage(c *call) (any, error) {
 		return nil, err
 	}
 	s.storages.put(st.uuid, st)
+	s.followRule(st)
 	return s.storageDetails(st), nil
 }
 
@@ -202,6 +203,7 @@ func (s *Simulator) modifyStorage(c *call) (any, error) {
 	}
 	if r.BackupRule != nil {
 		st.rule = rule
+		s.followRule(st)
 	}
 	return s.storageDetails(st), nil
 }

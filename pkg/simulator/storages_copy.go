@@ -126,13 +126,7 @@ func (s *Simulator) backupStorage(c *call) (any, error) {
 	if err := requireOnline(from); err != nil {
 		return nil, err
 	}
-	b := &storage{
-		uuid: newUUID(storageKind), title: req.Storage.Title, zone: from.zone, size: from.size, encrypted: from.encrypted,
-		kind: kindBackup, access: "private", origin: from.uuid, created: s.now(),
-	}
-	s.storages.put(b.uuid, b)
-	s.startCopy(from, b, storageBackuping, nil)
-	return s.storageDetails(b), nil
+	return s.storageDetails(s.backUp(from, req.Storage.Title)), nil
 }
 
 func (s *Simulator) restoreBackup(c *call) (any, error) {
