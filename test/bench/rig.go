@@ -79,7 +79,12 @@ func (r *rig) serve(ctx context.Context, account *cloud.Cloud) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- program.Serve(ctx, listener) }()
-	r.close = append(r.close, func() { cancel(); _ = <-served })
+	r.close = append(r.close, func() {
+		cancel()
+		if err := <-served; err != nil {
+			fmt.Fprintln(os.Stderr, "the driver ended:", err)
+		}
+	})
 	connection, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
