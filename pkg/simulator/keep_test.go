@@ -177,13 +177,13 @@ func TestStateSurvivesKill(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			cmd.Process.Kill()
-			cmd.Wait()
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
 			t.Fatal("the storage is not in the file")
 		}
 	}
-	cmd.Process.Kill()
-	cmd.Wait()
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
 	if n := storages(t, simulatortest.Start(t, simulator.Config{StateDir: dir})); n != 1 {
 		t.Errorf("%d storages after the kill, want 1", n)
 	}

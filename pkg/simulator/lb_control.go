@@ -26,7 +26,8 @@ func (s *Simulator) dnsControl(mux *http.ServeMux) {
 		var entry dnsJSON
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBodySize)).Decode(&entry)
 		if err != nil || entry.Name == "" || entry.Target == "" {
-			http.Error(w, `say where a name leads, such as {"name":"www.example.com","target":"lb-….upcloudlb.com"}`, http.StatusBadRequest)
+			http.Error(w, `say where a name leads, such as {"name":"www.example.com","target":"lb-….upcloudlb.com"}`,
+				http.StatusBadRequest)
 			return
 		}
 		s.SetDNS(entry.Name, entry.Target)

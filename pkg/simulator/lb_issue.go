@@ -30,7 +30,8 @@ const (
 )
 
 const (
-	challengeDomainName = "_acme-challenge.5a9c3f0d71b24e86a1d0c7e2f4b6983d5e017ac2946f8b30.upcloudlb.com" // of the form recorded
+	// of the form recorded: one for the account
+	challengeDomainName = "_acme-challenge.5a9c3f0d71b24e86a1d0c7e2f4b6983d5e017ac2946f8b30.upcloudlb.com"
 	certificateLife     = 90 * 24 * time.Hour
 	renewBefore         = 30 * 24 * time.Hour
 	maxAliases          = 8
@@ -239,7 +240,8 @@ func (a *keyPair) issue(hosts []string, kind string, now time.Time) (keyPair, er
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: hosts[0]}, DNSNames: hosts,
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certificateLife),
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	return signed(template, parent, key, signer)
 }

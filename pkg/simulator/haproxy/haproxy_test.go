@@ -270,7 +270,7 @@ func TestUnhealthyMembersGetNoTraffic(t *testing.T) {
 		if r.URL.Path == "/health" {
 			w.WriteHeader(503)
 		}
-		io.WriteString(w, "sick")
+		_, _ = io.WriteString(w, "sick")
 	}))
 	defer sick.Close()
 	_, address := b.balance(t, 18085, "tcp",
@@ -312,7 +312,7 @@ func TestRefusedConfigurationLeavesTheFormerRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer plane.Close()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "one") }))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "one") }))
 	defer server.Close()
 	member := netip.MustParseAddrPort(server.Listener.Addr().String())
 	listen, err := plane.Listen(netip.MustParseAddr("198.18.0.9"))

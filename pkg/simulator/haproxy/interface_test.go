@@ -40,7 +40,7 @@ func TestAddressesAreAddedToTheInterface(t *testing.T) {
 	sim := simulatortest.Start(t, simulator.Config{LoadBalancers: plane,
 		PublicNetwork: netip.MustParsePrefix("198.18.0.0/15")})
 	b := &bench{Server: sim, network: sim.CreateNetwork(t, "private", testZone, "172.20.0.0/24")}
-	member := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "one") }))
+	member := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "one") }))
 	defer member.Close()
 	uuid, address := b.balance(t, 80, "tcp", "{}", memberAt("one", member.Listener.Addr().String()))
 	if !strings.HasPrefix(address, "198.18.") {

@@ -47,8 +47,8 @@ func render(spec simulator.LoadBalancerSpec, dir string) (*rendered, error) {
 	if spec.MaxSessions > 0 {
 		fmt.Fprintf(&b, "  maxconn %d\n", min(spec.MaxSessions, mostSessions()))
 	}
-	b.WriteString("  hard-stop-after 1h\n  ssl-server-verify none\n\ndefaults\n  timeout connect 10s\n  timeout client 10s\n  timeout server 10s\n" +
-		"  retries 3\n  option redispatch\n\n")
+	b.WriteString("  hard-stop-after 1h\n  ssl-server-verify none\n\ndefaults\n  timeout connect 10s\n" +
+		"  timeout client 10s\n  timeout server 10s\n  retries 3\n  option redispatch\n\n")
 	for _, r := range lb.Resolvers {
 		renderResolver(&b, r)
 	}

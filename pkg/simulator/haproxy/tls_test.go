@@ -2,7 +2,6 @@ package haproxy_test
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -58,7 +57,7 @@ func TestTLSWithSeveralBundlesAndHTTP2(t *testing.T) {
 func TestTLSToMembersIsVerifiedWithTheAuthority(t *testing.T) {
 	b := start(t)
 	ours, others := newAuthority(t, "ours"), newAuthority(t, "others")
-	member := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "secure "+r.Proto) }))
+	member := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "secure "+r.Proto) }))
 	member.TLS = ours.serverConfig(t, "member.example.com")
 	member.EnableHTTP2 = true
 	member.StartTLS()
@@ -104,9 +103,5 @@ func TestBundleThatIsUsedCannotBeDeleted(t *testing.T) {
 	b.Do(t, "POST", "/load-balancer/"+uuid+"/frontends/fe/tls-configs", fmt.Sprintf(`{"name":"one","certificate_bundle_uuid":%q}`, bundle), nil)
 	if status, body := b.Raw(t, "DELETE", "/load-balancer/certificate-bundles/"+bundle, ""); status != 409 {
 		t.Errorf("%d %s", status, body)
-	}
-	b.running(t, uuid)
-	if _, _, _, err := getTLS(t, newAuthority(t, "nobody"), "127.0.0.1:1", "x"); errors.Is(err, nil) {
-		t.Error("a request to nowhere was answered")
 	}
 }

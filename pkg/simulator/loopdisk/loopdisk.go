@@ -103,7 +103,7 @@ func (p *Plane) partitionsChanged(number int) {
 	defer p.mu.Unlock()
 	for _, a := range p.attached {
 		if a.loop.number == number {
-			a.followPartitions() // an error here is one of a link; the next change tries again
+			_ = a.followPartitions() // an error here is one of a link; the next change tries again
 		}
 	}
 }

@@ -52,7 +52,7 @@ func aligned(t *testing.T, text string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Munmap(b) })
+	t.Cleanup(func() { _ = unix.Munmap(b) })
 	copy(b, text)
 	return b
 }
@@ -124,7 +124,7 @@ func TestPulledFilesystemFailsAndLosesNothing(t *testing.T) {
 		}
 	}
 	mount()
-	defer unix.Unmount(mounted, unix.MNT_DETACH)
+	defer func() { _ = unix.Unmount(mounted, unix.MNT_DETACH) }()
 	file := filepath.Join(mounted, "file")
 	if err := os.WriteFile(file, []byte("kept"), 0o600); err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ func TestPartitionsAppearBesideTheDisk(t *testing.T) {
 	first := path + "-part1"
 	absent := func() error {
 		if _, err := os.Lstat(first); !os.IsNotExist(err) {
-			return fmt.Errorf("%s is there: %v", first, err)
+			return fmt.Errorf("%s is there: %s", first, fmt.Sprint(err))
 		}
 		return nil
 	}
@@ -207,7 +207,7 @@ func TestPartitionsAppearBesideTheDisk(t *testing.T) {
 	}
 	until(t, "the partition's node is gone", func() error {
 		if _, err := os.Stat("/sys/class/block/" + filepath.Base(node)); !os.IsNotExist(err) {
-			return fmt.Errorf("%s: %v", node, err)
+			return fmt.Errorf("%s: %s", node, fmt.Sprint(err))
 		}
 		return nil
 	})
