@@ -3,13 +3,14 @@ package simulator
 // account is what GET /account answers: the credits left and what the account may have at most.
 type account struct {
 	Account struct {
-		Credits        float64        `json:"credits"`
-		ResourceLimits resourceLimits `json:"resource_limits"`
-		Username       string         `json:"username"`
+		Credits        float64 `json:"credits"`
+		ResourceLimits Limits  `json:"resource_limits"`
+		Username       string  `json:"username"`
 	} `json:"account"`
 }
 
-type resourceLimits struct {
+// Limits are what the account may have at most. Those of cores, memory, storages and networks are enforced.
+type Limits struct {
 	Cores                 int `json:"cores"`
 	DetachedFloatingIPs   int `json:"detached_floating_ips"`
 	GPUs                  int `json:"gpus"`
@@ -33,10 +34,6 @@ func (s *Simulator) getAccount(*call) (any, error) {
 	if out.Account.Username == "" {
 		out.Account.Username = DefaultUsername
 	}
-	out.Account.ResourceLimits = resourceLimits{
-		Cores: 200000, DetachedFloatingIPs: 100, LoadBalancers: 1000, ManagedObjectStorages: 20, Memory: 400 << 20,
-		NetworkPeerings: 100, Networks: 1000, NTPExcessGiB: 20000, PublicIPv4: 100000, PublicIPv6: 100000,
-		StorageHDD: 10 << 20, StorageMaxIOPS: 10 << 20, StorageSSD: 10 << 20,
-	}
+	out.Account.ResourceLimits = s.limits()
 	return out, nil
 }

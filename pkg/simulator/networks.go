@@ -215,6 +215,9 @@ func (s *Simulator) createNetwork(c *call) (any, error) {
 		}
 		n.labels = *r.Labels
 	}
+	if err := s.checkNetworkLimit(); err != nil {
+		return nil, err
+	}
 	if err := s.setRouter(n, r.Router); err != nil {
 		return nil, err
 	}

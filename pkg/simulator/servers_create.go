@@ -165,7 +165,10 @@ func (s *Simulator) newServer(req *serverRequest) (*server, error) {
 	if err := s.place(v, 0, 0); err != nil {
 		return nil, err
 	}
-	return v, v.setPlan(r.Plan, int(r.CoreNumber), int(r.MemoryAmount))
+	if err := v.setPlan(r.Plan, int(r.CoreNumber), int(r.MemoryAmount)); err != nil {
+		return nil, err
+	}
+	return v, s.checkServerLimits(v, v.cores, v.memory)
 }
 
 func or(text, otherwise string) string {

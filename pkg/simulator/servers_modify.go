@@ -33,9 +33,14 @@ func (s *Simulator) modifyServer(c *call) (any, error) {
 		if err := v.requireState(serverStopped); err != nil {
 			return nil, err
 		}
-		if err := v.setPlan(or(r.Plan, v.plan), int(r.CoreNumber), int(r.MemoryAmount)); err != nil {
+		next := *v
+		if err := next.setPlan(or(r.Plan, v.plan), int(r.CoreNumber), int(r.MemoryAmount)); err != nil {
 			return nil, err
 		}
+		if err := s.checkServerLimits(v, next.cores, next.memory); err != nil {
+			return nil, err
+		}
+		v.plan, v.cores, v.memory = next.plan, next.cores, next.memory
 	}
 	v.hostname, v.title = or(r.Hostname, v.hostname), or(r.Title, v.title)
 	v.bootOrder, v.firewall = or(r.BootOrder, v.bootOrder), or(r.Firewall, v.firewall)

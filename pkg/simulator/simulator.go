@@ -24,6 +24,9 @@ type Config struct {
 	// Faults are there from the start, as if given to Inject.
 	Faults []Fault
 
+	// Limits are the account's; nil: large ones.
+	Limits *Limits
+
 	// Disks gives storages bytes; nil: storages have none.
 	Disks DiskPlane
 	// LoadBalancers makes load balancers carry traffic; nil: they are API only.

@@ -141,6 +141,9 @@ func (s *Simulator) newDisk(spec diskSpec) (*storage, error) {
 	if err := checkSize(spec.size, tier); err != nil {
 		return nil, err
 	}
+	if err := s.checkStorageLimit(tier, spec.size); err != nil {
+		return nil, err
+	}
 	return &storage{
 		uuid: newUUID(storageKind), title: spec.title, zone: spec.zone, tier: tier, size: spec.size,
 		encrypted: spec.encrypted, kind: kindNormal, access: "private", state: storageOnline, created: s.now(),
@@ -220,6 +223,9 @@ func (s *Simulator) growStorage(st *storage, size int) error {
 		return badRequest("SIZE_INVALID", "The storage size can only be increased: it is %d GiB.", st.size)
 	}
 	if err := checkSize(size, st.tier); err != nil {
+		return err
+	}
+	if err := s.checkStorageLimit(st.tier, size-st.size); err != nil {
 		return err
 	}
 	for _, uuid := range st.servers {
