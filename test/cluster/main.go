@@ -145,7 +145,9 @@ func (o options) build(ctx context.Context, progress *progress) (local.Config, e
 	output := filepath.Join(project, "build", "cluster")
 	paths := toolchain.Paths{Project: project, Output: filepath.Join(output, "bin")}
 	config := local.Config{Programs: paths.Output, OutputDir: output, Nodes: o.nodes, Profile: o.profile, PauseImage: toolchain.PauseImage}
-	cache, err := toolchain.OpenCache()
+	cache, err := toolchain.OpenCache(func(name string) {
+		progress.say("building " + name + ": it is not in the cache, this may take minutes")
+	})
 	if err != nil {
 		return config, err
 	}
@@ -154,7 +156,7 @@ func (o options) build(ctx context.Context, progress *progress) (local.Config, e
 		name string
 		run  func() error
 	}{
-		{"Kubernetes " + toolchain.KubernetesVersion + " (minutes if not cached)", func() (err error) {
+		{"Kubernetes " + toolchain.KubernetesVersion, func() (err error) {
 			config.Kubernetes, err = cache.Kubernetes(ctx, paths)
 			return err
 		}},

@@ -15,16 +15,21 @@ import (
 )
 
 // Cache is a folder of build results, each under a name that says what went into it.
-type Cache struct{ dir string }
+type Cache struct {
+	dir string
+	// announce is told what is about to be built because it is not there: it may take minutes.
+	announce func(name string)
+}
 
-// OpenCache opens the project's folder in the user's cache folder.
-func OpenCache() (*Cache, error) {
+// OpenCache opens the project's folder in the user's cache folder. announce is told of each thing that must be built
+// because it is not there.
+func OpenCache(announce func(name string)) (*Cache, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {
 		return nil, fmt.Errorf("find the user's cache folder (set HOME or XDG_CACHE_HOME): %w", err)
 	}
 	dir := filepath.Join(base, "cloud-provider-upcloud")
-	return &Cache{dir}, os.MkdirAll(dir, 0o755)
+	return &Cache{dir, announce}, os.MkdirAll(dir, 0o755)
 }
 
 // key digests the Go version, the given words and the given files and folders.
@@ -59,6 +64,7 @@ func (c *Cache) get(name, key string, make func(path string) error) (path string
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
+	c.announce(name)
 	unfinished := path + ".unfinished"
 	if err := os.RemoveAll(unfinished); err != nil {
 		return "", err

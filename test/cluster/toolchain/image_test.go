@@ -99,7 +99,7 @@ func TestWriteArchive(t *testing.T) {
 }
 
 func TestCacheKeepsOnlyFinishedAndCurrentResults(t *testing.T) {
-	cache := &Cache{dir: t.TempDir()}
+	cache := &Cache{dir: t.TempDir(), announce: func(string) {}}
 	failed := errors.New("no compiler")
 	if _, err := cache.get("tool", "0000000000000001", func(path string) error {
 		_ = os.WriteFile(path, []byte("half"), 0o600)
