@@ -109,6 +109,9 @@ func replayAll(o *options, s *sdk, known *known, out io.Writer) (summary, error)
 		for _, reason := range reasons {
 			fmt.Fprintf(out, "         known: %s\n", reason)
 		}
+		if len(reasons) == 0 && known.speaksOf(r.name) {
+			fmt.Fprintln(out, "         "+stale)
+		}
 	}
 	return sum, nil
 }
