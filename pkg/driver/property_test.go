@@ -96,6 +96,8 @@ func (w *world) restart() {
 		w.process.kill()
 	}
 	w.process = startProcess(w.t, w.sim, -1, false)
+	w.process.life.mu.Lock()
+	defer w.process.life.mu.Unlock()
 	w.process.life.chaos = rand.New(rand.NewPCG(w.rand.Uint64(), 2))
 }
 
@@ -269,9 +271,10 @@ func (w *world) modify() {
 		return
 	}
 	what := "modify " + name
+	parameters := map[string]string{"labels": fmt.Sprint("step=", w.rand.IntN(3))}
 	w.want(what, w.do(what, func(ctx context.Context, c csi.ControllerClient) error {
 		_, err := c.ControllerModifyVolume(ctx, &csi.ControllerModifyVolumeRequest{
-			VolumeId: volume.id, MutableParameters: map[string]string{"labels": fmt.Sprint("step=", w.rand.IntN(3))},
+			VolumeId: volume.id, MutableParameters: parameters,
 		})
 		return err
 	}), codes.OK)
