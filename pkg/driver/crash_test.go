@@ -95,10 +95,10 @@ func startProcess(t *testing.T, sim *simulatortest.Server, left int, effect bool
 			return
 		}
 		killed = true
-		account.Close()
 		if err := r.stop(); err != nil {
 			t.Errorf("the driver ended with %v", err)
 		}
+		account.Close()
 		web.CloseClientConnections()
 		web.Close()
 	}
