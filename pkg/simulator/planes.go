@@ -28,8 +28,9 @@ type DiskPlane interface {
 type DiskKeeper interface {
 	DiskPlane
 	// Keep tells a new plane which disks there are to be, by storage UUID, before anything else is called: it returns
-	// those whose bytes are missing, or makes them, empty, when create says so. Files of other disks are left alone.
-	Keep(disks map[string]KeptDisk, create bool) (missing []string, err error)
+	// those whose bytes are missing, or makes them, empty, when create says so. Files of other disks are left alone; their
+	// paths are returned, too.
+	Keep(disks map[string]KeptDisk, create bool) (missing, unknown []string, err error)
 }
 
 // KeptDisk is a disk as the state has it.

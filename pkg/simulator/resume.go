@@ -58,9 +58,12 @@ func (s *Simulator) resumeDisks() error {
 		}
 		known[st.uuid] = disk
 	}
-	missing, err := plane.Keep(known, !s.restored.Disks)
+	missing, unknown, err := plane.Keep(known, !s.restored.Disks)
 	if err != nil {
 		return err
+	}
+	for _, path := range unknown {
+		s.reportPlane("know disk", path, errors.New("the file is of no storage that was kept: delete it, or look what is in it"))
 	}
 	for _, uuid := range missing {
 		st, _ := s.storages.get(uuid)

@@ -1,11 +1,20 @@
 package haproxy_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/haproxy"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/simulatortest"
 )
 
 func TestMetricsTellTrafficAndHealth(t *testing.T) {
@@ -90,4 +99,85 @@ func TestDynamicBundleGetsItsCertificateOnceTheNameLeadsHere(t *testing.T) {
 		}
 		return err
 	})
+}
+
+func TestLoadBalancersAreStartedAgainFromTheKeptState(t *testing.T) {
+	stateDir, dir := t.TempDir(), t.TempDir()
+	run := func() *bench {
+		plane, err := haproxy.New(haproxy.Config{Dir: dir})
+		if errors.Is(err, haproxy.ErrNoProgram) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &bench{Server: simulatortest.Start(t, simulator.Config{LoadBalancers: plane, StateDir: stateDir})}
+	}
+	b := run()
+	b.network = b.CreateNetwork(t, "private", testZone, "172.20.0.0/24")
+	b.balance(t, 18212, "tcp", "{}", web(t, "first")) // so that the addresses of the second are not the first ones
+	uuid, address := b.balance(t, 18211, "tcp", "{}", web(t, "member"))
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if conn, err := net.Dial("tcp", address); err == nil {
+		conn.Close()
+		t.Error("after the end the load balancer listens")
+	}
+	b = run()
+	b.running(t, uuid)
+	if again := net.JoinHostPort(b.publicAddress(t, uuid), "18211"); again != address {
+		t.Errorf("the address was %s, is %s", address, again)
+	}
+	if _, body := get(t, "http://"+address); strings.TrimSpace(body) != "member" {
+		t.Errorf("%q answered", body)
+	}
+}
+
+func TestSessionsOfAMemberAreLimited(t *testing.T) {
+	b := start(t)
+	var now, most atomic.Int32
+	release := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		most.Store(max(most.Load(), now.Add(1)))
+		defer now.Add(-1)
+		<-release
+		fmt.Fprint(w, "x")
+	}))
+	defer server.Close()
+	letGo := sync.OnceFunc(func() { close(release) })
+	defer letGo()
+	member := strings.Replace(memberAt("m", server.Listener.Addr().String()), `"max_sessions":1000`, `"max_sessions":1`, 1)
+	uuid, address := b.balance(t, 18213, "http", "{}", member)
+	var all sync.WaitGroup
+	for range 6 {
+		all.Go(func() {
+			resp, err := http.Get("http://" + address)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+		})
+	}
+	until(t, "five requests wait for the sixth", func() error {
+		var m struct {
+			Backends []struct {
+				Waiting int `json:"connections_waiting"`
+			}
+		}
+		b.Do(t, "GET", "/load-balancer/"+uuid+"/metrics", "", &m)
+		if m.Backends[0].Waiting != 5 {
+			return fmt.Errorf("%+v", m)
+		}
+		return nil
+	})
+	letGo()
+	all.Wait()
+	if most.Load() != 1 {
+		t.Errorf("%d sessions at a time, want 1", most.Load())
+	}
 }

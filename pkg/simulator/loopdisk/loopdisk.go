@@ -152,9 +152,15 @@ func ignoreMissing(err error) error {
 }
 
 // Keep implements simulator.DiskKeeper.
-func (p *Plane) Keep(disks map[string]simulator.KeptDisk, create bool) (missing []string, err error) {
+func (p *Plane) Keep(disks map[string]simulator.KeptDisk, create bool) (missing, unknown []string, err error) {
 	if p.found, err = loopsBelow(p.disksDir()); err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	images, err := filepath.Glob(filepath.Join(p.disksDir(), "*.img"))
+	for _, image := range images {
+		if _, known := disks[strings.TrimSuffix(filepath.Base(image), ".img")]; !known {
+			unknown = append(unknown, image)
+		}
 	}
 	for image, numbers := range p.found {
 		uuid := strings.TrimSuffix(filepath.Base(image), ".img")
@@ -176,7 +182,7 @@ func (p *Plane) Keep(disks map[string]simulator.KeptDisk, create bool) (missing 
 			missing = append(missing, uuid)
 		}
 	}
-	return missing, err
+	return missing, unknown, err
 }
 
 // Create implements simulator.DiskPlane.

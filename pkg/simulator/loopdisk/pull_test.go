@@ -222,12 +222,15 @@ func TestPartitionsAppearBesideTheDisk(t *testing.T) {
 
 func TestDisksOutliveTheSimulator(t *testing.T) {
 	stateDir, dir := t.TempDir(), filepath.Join(t.TempDir(), "disks")
+	var reports []string
 	run := func() *bench {
 		plane, err := loopdisk.Open(dir)
 		if err != nil {
 			t.Skipf("no loop devices here: %v", err)
 		}
-		sim := simulatortest.Start(t, simulator.Config{Disks: plane, StateDir: stateDir})
+		sim := simulatortest.Start(t, simulator.Config{Disks: plane, StateDir: stateDir, ErrorLog: func(err error) {
+			reports = append(reports, err.Error())
+		}})
 		return &bench{Server: sim, dir: dir, api: client(sim)}
 	}
 	b := run()
@@ -269,10 +272,15 @@ func TestDisksOutliveTheSimulator(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if err := os.Remove(filepath.Join(dir, "disks", idle+".img")); err != nil {
+	orphan := filepath.Join(dir, "disks", "01e51df3-2b1c-4a16-8a52-2f1927f2993c.img")
+	if err := os.Rename(filepath.Join(dir, "disks", idle+".img"), orphan); err != nil {
 		t.Fatal(err)
 	}
 	b = run()
+	if _, err := os.Stat(orphan); err != nil || !strings.Contains(strings.Join(reports, "\n"), orphan) ||
+		!strings.Contains(strings.Join(reports, "\n"), idle) {
+		t.Errorf("a file of no storage, and a storage of no file: %v, reported %q", err, reports)
+	}
 	st, err := b.api.GetStorageDetails(t.Context(), &request.GetStorageDetailsRequest{UUID: idle})
 	if err != nil || st.State != "error" {
 		t.Errorf("the storage whose file is gone: %+v, %v", st, err)
