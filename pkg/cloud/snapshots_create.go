@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
@@ -19,64 +18,6 @@ import (
 // How a snapshot is found again: the request that makes a backup takes no labels, and one that is being made takes none
 // either. So its title carries the name from the start, and the labels follow when it is online. Until then it is found
 // among its volume's backups, which the volume's own details list.
-
-// snapshotting is what this process knows of backups, to spare questions. Nothing is returned on its word alone.
-type snapshotting struct {
-	flights *flights[*Snapshot]
-
-	mu     sync.Mutex
-	begun  map[string]string // name -> ID of a backup that has no labels yet
-	titles map[string]string // ID -> title of backups that were looked at, empty where they have a name already
-}
-
-func newSnapshotting(c *Cloud) *snapshotting {
-	return &snapshotting{
-		flights: newFlights[*Snapshot](c.life, &c.work), begun: map[string]string{}, titles: map[string]string{},
-	}
-}
-
-func (s *snapshotting) begin(name, id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.begun[name] = id
-}
-
-func (s *snapshotting) forget(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.begun, name)
-}
-
-func (s *snapshotting) idOf(name string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.begun[name]
-}
-
-// mostTitles bounds what is remembered.
-const mostTitles = 100_000
-
-func (s *snapshotting) saw(id, title string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.titles) >= mostTitles {
-		clear(s.titles)
-	}
-	s.titles[id] = title
-}
-
-// candidates leaves out the backups known to have another title. Those that we make have theirs from the start.
-func (s *snapshotting) candidates(ids []string, title string) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var found []string
-	for _, id := range ids {
-		if seen, known := s.titles[id]; !known || seen == title {
-			found = append(found, id)
-		}
-	}
-	return found
-}
 
 // CreateSnapshot returns the snapshot of spec.Name, begun if there is none. It does not wait until the backup is online:
 // Ready tells, and the repeated call looks again. Calls for one name at one time are one, and the snapshot is found
