@@ -29,10 +29,20 @@ func healthy(t *testing.T, r *rig) {
 	r.apply(t, persistentVolume("old", driverName, old), volumeAttachment("csi-2", "old", "worker-2", "worker-2"))
 	// A PersistentVolume made by hand, of a storage with a title of its own, its UUID in capitals.
 	static := r.plain(t, "database")
-	r.apply(t, persistentVolume("static", driverName, upper(static)))
+	r.attach(t, static, server)
+	r.apply(t, persistentVolume("static", driverName, upper(static)), volumeAttachment("csi-3", "static", "worker-1", ""))
+	// Of a Node that nothing tells the server of.
+	moved, movedPV := r.provisioned(t, "moved")
+	r.attach(t, moved, second)
+	r.apply(t, volumeAttachment("csi-4", movedPV, "worker-9", ""))
+	// Another driver's PersistentVolume and VolumeAttachment of a storage with this cluster's labels.
+	lent := r.volume(t, r.cloud, pvcName(newUID()))
+	r.attach(t, lent, second)
+	strange := volumeAttachment("csi-5", "lent", "worker-1", "")
+	strange.Spec.Attacher = "other.example"
+	r.apply(t, persistentVolume("lent", "other.example", lent), strange)
 	r.volume(t, newCloud(t, r.sim, "other"), pvcName(newUID())) // another cluster's
-	r.clone(t, static, "pvc-x", "other")
-	r.plain(t, "a person's disk")
+	r.clone(t, r.plain(t, "a person's disk"), "pvc-x", "other")
 
 	uid := newUID()
 	labelled := r.snapshot(t, r.cloud, "snapshot-"+uid, attached)

@@ -172,7 +172,8 @@ func TestFixLooksAgainForSnapshots(t *testing.T) {
 		volume, _ := r.provisioned(t, "data")
 		uid := newUID()
 		id := r.snapshot(t, r.cloud, "snapshot-"+uid, volume)
-		r.fix(t, r.examine(t), func(*doctor.Finding) (bool, error) {
+		report := r.examine(t)
+		r.fix(t, report, func(*doctor.Finding) (bool, error) {
 			content := snapshotContent("content-1", driverName, "", volume, uid)
 			if handle {
 				content = snapshotContent("content-1", driverName, id, "", "")
@@ -180,6 +181,9 @@ func TestFixLooksAgainForSnapshots(t *testing.T) {
 			r.apply(t, content)
 			return true, nil
 		})
+		if f := of(t, report, id); handle && f.Outcome != doctor.OutcomeResolved {
+			t.Errorf("the outcome is %s", f.Outcome)
+		}
 		if !r.exists(t, id) {
 			t.Errorf("the backup was removed (handle %t)", handle)
 		}
