@@ -25,7 +25,7 @@ type world struct {
 	account    *cloud.Cloud
 }
 
-// newWorld sets the environment for an account and a cluster that has a PersistentVolume for each handle given.
+// newWorld sets the environment for an account; its API server answers after cluster only.
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	sim := simulatortest.Start(t, simulator.Config{Clock: simulator.NewClockAt(time.Now().Add(-48 * time.Hour))})
@@ -180,6 +180,18 @@ func TestFixAsksAndTells(t *testing.T) {
 	}
 	if out, questions, exit, err := w.storage(t, "", "--fix", "--yes", "-o", "json"); exit != 0 || questions != "" || !json.Valid([]byte(out)) {
 		t.Errorf("with --yes: %d, %v\n%s%s", exit, err, questions, out)
+	}
+}
+
+func TestFixCautionsOfAStrangeCluster(t *testing.T) {
+	w := newWorld(t)
+	w.cluster(t)
+	w.volume(t, "pvc-orphan")
+	if _, questions, exit, err := w.storage(t, "n\n", "--fix"); exit != statusFindings || !strings.Contains(questions, "Caution") {
+		t.Errorf("%d, %v\n%s", exit, err, questions)
+	}
+	if _, _, exit, err := w.storage(t, "", "--fix", "--yes"); exit != statusError || !strings.Contains(err.Error(), "--cluster-id") {
+		t.Errorf("with --yes: %d, %v", exit, err)
 	}
 }
 

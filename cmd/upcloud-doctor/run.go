@@ -100,6 +100,10 @@ func treat(ctx context.Context, physician *doctor.Doctor, opts options, std stre
 		if err := print(std.err, outputTable, report); err != nil {
 			return err
 		}
+		if report.Strange() {
+			fmt.Fprintln(std.err, "Caution: no PersistentVolume of this Kubernetes knows any of these storages. "+
+				"Make sure that --kubeconfig and --cluster-id are of one cluster.")
+		}
 		ask = asker(std)
 	}
 	return finish(report, opts, std.out, physician.Fix(ctx, report, ask))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,14 +21,14 @@ type Ask func(*Finding) (bool, error)
 
 // ErrOtherCluster keeps Fix from removing unasked where nothing shows that account and cluster belong together: with a
 // kubeconfig of another cluster, all that the first has would look left behind.
-var ErrOtherCluster = errors.New("no PersistentVolume of this Kubernetes knows any storage of this cluster ID, so that one of " +
-	"--kubeconfig and --cluster-id may be another cluster's: check them, and answer for each leftover instead of --yes")
+var ErrOtherCluster = errors.New("no PersistentVolume of this Kubernetes knows any storage of this cluster ID: check that " +
+	"--kubeconfig and --cluster-id are of one cluster, and answer for each leftover instead of --yes")
 
 // Fix removes the leftovers of a report from the account, and notes in each finding what came of it. nil for ask removes
 // all that the rules allow. It never removes what is attached, young, or named by an object of Kubernetes; all of that is
 // looked at again just before each removal.
 func (d *Doctor) Fix(ctx context.Context, report *Report, ask Ask) error {
-	if ask == nil && report.known == 0 && hasRemovable(report) {
+	if ask == nil && report.Strange() {
 		return ErrOtherCluster
 	}
 	for _, finding := range report.Findings {
@@ -58,13 +59,10 @@ func (d *Doctor) Fix(ctx context.Context, report *Report, ask Ask) error {
 	return nil
 }
 
-func hasRemovable(report *Report) bool {
-	for _, finding := range report.Findings {
-		if finding.Removable() && finding.Kept == "" {
-			return true
-		}
-	}
-	return false
+// Strange reports whether there is something to remove, and nothing that shows that account and cluster belong together.
+func (r *Report) Strange() bool {
+	removable := func(f *Finding) bool { return f.Removable() && f.Kept == "" }
+	return r.known == 0 && slices.ContainsFunc(r.Findings, removable)
 }
 
 // remove looks at both sides again, and then removes one storage. Its error ends Fix; that one storage could not be
