@@ -17,6 +17,9 @@ import (
 // for the minutes that UpCloud may take.
 const deleteWait = 10 * time.Second
 
+// gonePause is the first pause between two looks at whether a load balancer is gone.
+const gonePause = 100 * time.Millisecond
+
 // delete deletes what is the Service's, and returns nil when it is gone.
 func (l *LoadBalancers) delete(ctx context.Context, identity Identity, service *v1.Service) error {
 	waiting, cancel := context.WithTimeout(ctx, l.deleteWait)
@@ -35,7 +38,11 @@ func (l *LoadBalancers) delete(ctx context.Context, identity Identity, service *
 				return err
 			}
 		}
-		if err := l.waitGone(waiting, lb.ID); err != nil {
+		err = l.waitGone(waiting, lb.ID)
+		if err == nil {
+			err = pause(waiting, gonePause) // a list may still show what is gone already: do not ask without end
+		}
+		if err != nil {
 			if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 				return err
 			}
@@ -51,7 +58,7 @@ func (l *LoadBalancers) delete(ctx context.Context, identity Identity, service *
 
 // waitGone asks for a load balancer until the API says that there is none, less and less often.
 func (l *LoadBalancers) waitGone(ctx context.Context, id string) error {
-	pause := 100 * time.Millisecond
+	interval := gonePause
 	for {
 		_, err := l.config.Cloud.LoadBalancer(ctx, id)
 		if errors.Is(err, cloud.ErrNotFound) {
@@ -60,13 +67,21 @@ func (l *LoadBalancers) waitGone(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
+		if err := pause(ctx, interval); err != nil {
+			return err
 		}
-		pause = min(2*pause, 2*time.Second)
+		interval = min(2*interval, 2*time.Second)
+	}
+}
+
+// pause waits, or returns the error of the context that ended.
+func pause(ctx context.Context, duration time.Duration) error {
+	timer := time.NewTimer(duration)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
 	}
 }

@@ -293,6 +293,29 @@ func TestWaitingIsLeftToTheController(t *testing.T) {
 	}
 }
 
+// A list may show for a while what is gone already: neither is the Service let go, nor the API asked without a pause.
+func TestListThatLagsBehindTheDeletion(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers()
+	l.deleteWait = 3 * gonePause
+	s := a.addService(service("http 80 30080"))
+	a.ensure(l, s)
+	remove := a.Inject(simulator.Fault{Operation: "GET /load-balancer", Stale: time.Hour})
+	a.ResetRequests()
+	err := l.EnsureLoadBalancerDeleted(t.Context(), "prod", a.current(s))
+	if err == nil || !strings.Contains(err.Error(), "is being deleted") {
+		t.Errorf("error %v of a load balancer that is listed still", err)
+	}
+	if lists := a.Requests().Of("GET /load-balancer"); lists > 5 {
+		t.Errorf("%d lists in the time of three pauses", lists)
+	}
+	remove()
+	a.delete(l, s)
+	if left := a.list(); len(left) > 0 {
+		t.Errorf("left in the account: %+v", left)
+	}
+}
+
 // whileTimePasses moves the clock on until do returns.
 func whileTimePasses(clock *simulator.ManualClock, do func()) {
 	done, stopped := make(chan struct{}), make(chan struct{})

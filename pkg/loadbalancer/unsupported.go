@@ -42,6 +42,11 @@ func Problems(service *v1.Service) []Problem {
 		add("UnsupportedSourceRanges", "spec.loadBalancerSourceRanges %s cannot be enforced by this version, so the Service is "+
 			"not published at all: remove the field to publish it to everybody", strings.Join(ranges, ","))
 	}
+	if ranges := strings.TrimSpace(service.Annotations[v1.AnnotationLoadBalancerSourceRangesKey]); ranges != "" {
+		// The older way to say the same, which kube-proxy and other clouds still heed.
+		add("UnsupportedSourceRanges", "annotation %s=%s cannot be enforced by this version, so the Service is not published "+
+			"at all: remove the annotation to publish it to everybody", v1.AnnotationLoadBalancerSourceRangesKey, ranges)
+	}
 	if ip := service.Spec.LoadBalancerIP; ip != "" {
 		add("UnsupportedLoadBalancerIP", "spec.loadBalancerIP %s is not supported by this version: remove the field", ip)
 	}

@@ -29,6 +29,15 @@ func TestProblems(t *testing.T) {
 			reason: "UnsupportedSourceRanges", says: []string{"10.0.0.0/8"},
 		},
 		{
+			name: "source ranges in the annotation", spoil: func(s *v1.Service) {
+				s.Annotations = map[string]string{v1.AnnotationLoadBalancerSourceRangesKey: "10.0.0.0/8"}
+			},
+			reason: "UnsupportedSourceRanges", says: []string{"10.0.0.0/8", v1.AnnotationLoadBalancerSourceRangesKey},
+		},
+		{name: "an annotation with no source ranges", spoil: func(s *v1.Service) {
+			s.Annotations = map[string]string{v1.AnnotationLoadBalancerSourceRangesKey: " "}
+		}},
+		{
 			name: "no node ports", spoil: func(s *v1.Service) { s.Spec.Ports[0].NodePort = 0 },
 			reason: "NodePortMissing", says: []string{"allocateLoadBalancerNodePorts"},
 		},
