@@ -1,6 +1,7 @@
 package instances
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -33,6 +34,11 @@ func nodeAddresses(node *v1.Node, addresses []cloud.Address) ([]v1.NodeAddress, 
 		}
 	}
 	internal := firstNonEmpty(byAccess["private"], byAccess["utility"], byAccess["public"])
+	if len(internal) == 0 {
+		// Written down, it would take from the Node those that it has.
+		return nil, fmt.Errorf("the API shows no IP address of the server but floating ones (%s): give it a network interface",
+			cmp.Or(join(addresses), "none at all"))
+	}
 	for _, ip := range provided {
 		switch {
 		case slices.Contains(internal, ip) || slices.Contains(byAccess["public"], ip):
@@ -46,6 +52,14 @@ func nodeAddresses(node *v1.Node, addresses []cloud.Address) ([]v1.NodeAddress, 
 	all := []v1.NodeAddress{{Type: v1.NodeHostName, Address: hostname(node)}}
 	all = appendAddresses(all, v1.NodeInternalIP, internal)
 	return appendAddresses(all, v1.NodeExternalIP, byAccess["public"]), nil
+}
+
+// loses says whether the Node has an IP address that is not among these.
+func loses(node *v1.Node, addresses []v1.NodeAddress) bool {
+	return slices.ContainsFunc(node.Status.Addresses, func(have v1.NodeAddress) bool {
+		isIP := have.Type == v1.NodeInternalIP || have.Type == v1.NodeExternalIP
+		return isIP && !slices.Contains(addresses, have)
+	})
 }
 
 // providedNodeIPs reads the annotation in which a kubelet repeats its --node-ip.

@@ -61,7 +61,8 @@ func TestNodeAddresses(t *testing.T) {
 		},
 		{name: "node-ip from elsewhere", provided: "100.64.0.1", addresses: common, wantErr: "100.64.0.1 is none of"},
 		{name: "node-ip is no address", provided: "eth0", addresses: common, wantErr: "want IP addresses"},
-		{name: "no addresses at all", want: "Hostname=n1"},
+		{name: "no addresses at all", wantErr: "no IP address"},
+		{name: "floating addresses alone", addresses: []cloud.Address{floating}, wantErr: "203.0.113.9"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
@@ -92,7 +93,7 @@ func TestNodeAddresses(t *testing.T) {
 func TestHostnameIsTheKubelets(t *testing.T) {
 	node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
 	node.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeHostName, Address: "n1.example.com"}}
-	got, err := nodeAddresses(node, nil)
+	got, err := nodeAddresses(node, []cloud.Address{addr("utility", "10.6.6.198")})
 	if err != nil || got[0].Address != "n1.example.com" {
 		t.Errorf("nodeAddresses = %v, %v", got, err)
 	}

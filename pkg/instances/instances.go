@@ -83,13 +83,9 @@ func (i *Instances) InstanceMetadata(ctx context.Context, node *v1.Node) (*cloud
 	if err != nil {
 		return nil, err
 	}
-	found, err := i.cloud.ServerAddresses(ctx, server)
+	addresses, err := i.addresses(ctx, node, server)
 	if err != nil {
 		return nil, err
-	}
-	addresses, err := nodeAddresses(node, found)
-	if err != nil {
-		return nil, fmt.Errorf("server %s: %w", server.ID, err)
 	}
 	return &cloudprovider.InstanceMetadata{
 		ProviderID:    providerid.New(server.ID),
@@ -98,6 +94,27 @@ func (i *Instances) InstanceMetadata(ctx context.Context, node *v1.Node) (*cloud
 		Zone:          server.Zone,
 		Region:        server.Zone, // UpCloud has nothing above the zone
 	}, nil
+}
+
+// addresses are the Node's. They come from lists, of which one that lags or shows less than there is must not take away an
+// address that the Node has: that is done on the server's own word only.
+func (i *Instances) addresses(ctx context.Context, node *v1.Node, server *cloud.Server) ([]v1.NodeAddress, error) {
+	found, err := i.cloud.ServerAddresses(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	addresses, err := nodeAddresses(node, found)
+	if err == nil && !loses(node, addresses) {
+		return addresses, nil
+	}
+	detailed, err := i.cloud.Server(ctx, server.ID)
+	if err != nil {
+		return nil, err
+	}
+	if addresses, err = nodeAddresses(node, detailed.Addresses); err != nil {
+		return nil, fmt.Errorf("server %s: %w", server.ID, err)
+	}
+	return addresses, nil
 }
 
 // notOursMetadata is what the node controller takes as "leave it alone": nothing for a node that waits for its

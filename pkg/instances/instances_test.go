@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -133,6 +134,42 @@ func TestMetadataWithoutPrivateNetwork(t *testing.T) {
 	if len(server.Addresses) != 2 {
 		t.Errorf("listed addresses: %v", server.Addresses)
 	}
+}
+
+// A list that shows less than there is takes no address from a Node: the private one that Pods and the API server use, say.
+func TestShortListTakesNoAddress(t *testing.T) {
+	for _, list := range []string{"GET /network", "GET /ip_address"} {
+		t.Run(list, func(t *testing.T) {
+			account := newAccount(t)
+			account.Inject(simulator.Fault{Operation: list, Stale: time.Hour}) // as it was before there were any servers
+			id := account.CreateServer(t, "n1", zone)
+			n := node("n1", providerid.New(id))
+			metadata, err := New(connect(t, account.Server), nil).InstanceMetadata(t.Context(), initialized(t, account, n))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(n.Status.Addresses, metadata.NodeAddresses); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// initialized gives the node all addresses that its server says it has.
+func initialized(t *testing.T, account account, n *v1.Node) *v1.Node {
+	t.Helper()
+	id, err := providerid.Parse(n.Spec.ProviderID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := account.cloud.Server(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.Status.Addresses, err = nodeAddresses(n, server.Addresses); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // UpCloud's own CCM takes the first server whose title contains the node's name, wherever it is.
