@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
+	"k8s.io/klog/v2"
 )
 
 // Server is a cloud server.
@@ -171,6 +172,9 @@ func (c *Cloud) readServers(ctx context.Context) (*ServerSet, error) {
 		if err != nil {
 			return nil, err
 		}
+		if server.ID == "" {
+			continue
+		}
 		set.byID[server.ID] = server
 	}
 	for _, wire := range addresses.Addresses.Address {
@@ -180,7 +184,9 @@ func (c *Cloud) readServers(ctx context.Context) (*ServerSet, error) {
 		}
 		address, err := wire.address()
 		if err != nil {
-			return nil, err
+			// One server's odd address must not hide all the others. Whoever misses it asks for that server's details.
+			klog.FromContext(ctx).Error(err, "An address is left out", "server", wire.Server)
+			continue
 		}
 		server.Addresses = append(server.Addresses, address)
 	}

@@ -2,6 +2,9 @@ package cloud
 
 import (
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
@@ -53,6 +56,36 @@ func TestServersAreReadOnceForAll(t *testing.T) {
 	after, err := c.ServersSince(t.Context(), before.Taken.Add(time.Nanosecond))
 	if err != nil || !after.Taken.After(before.Taken) {
 		t.Errorf("a set since %s was taken at %s, %v", before.Taken, after.Taken, err)
+	}
+}
+
+// What is odd about one server of the account is not every server's trouble.
+func TestOddAnswersHideNoOtherServer(t *testing.T) {
+	answers := map[string]string{
+		"/1.3/server": `{"servers":{"server":[{"uuid":"00aa","hostname":"n1","title":"n1"},{"hostname":"none"},
+			{"uuid":"00bb","labels":null,"host":"7","extra":{"a":[1]}}]}}`,
+		"/1.3/ip_address": `{"ip_addresses":{"ip_address":[{"address":"","access":"public","server":"00bb"},
+			{"address":"10.0.0.1/22","access":"utility","server":"00bb"},{"address":"94.237.0.1","access":"public","server":"00aa"},
+			{"address":"94.237.0.2","access":"public","server":"00cc"}]}}`,
+		"/1.3/network/": `{"networks":{"network":[{"uuid":"03","type":"private","servers":null,"ip_networks":{"ip_network":
+			[{"address":"x"}]}}]}}`,
+	}
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, answers[r.URL.Path])
+	}))
+	t.Cleanup(api.Close)
+	c, err := New(Config{Token: "t", BaseURL: api.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	set, err := c.Servers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, ok := set.Server("00aa")
+	if !ok || set.Len() != 2 || len(server.Addresses) != 1 || server.Addresses[0].IP.String() != "94.237.0.1" {
+		t.Errorf("%d servers, 00aa: %+v", set.Len(), server)
 	}
 }
 
