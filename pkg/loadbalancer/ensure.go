@@ -99,8 +99,9 @@ func (l *LoadBalancers) takenName(ctx context.Context, identity Identity, confli
 	if len(all) > 0 {
 		return &all[0], nil
 	}
-	return nil, fmt.Errorf("a load balancer named %s exists, and its labels do not say that it is this Service's: delete or "+
-		"rename it, or, if it is another cluster's, give each cluster its own clusterID: %w", identity.Name, conflict)
+	return nil, fmt.Errorf("a load balancer named %s exists, and its labels do not say that it is this Service's: if it is, "+
+		"name its UUID in annotation %s of the Service; if it is another cluster's, give each cluster its own clusterID; else delete "+
+		"or rename it: %w", identity.Name, AnnotationID, conflict)
 }
 
 // change brings an existing load balancer up to date.

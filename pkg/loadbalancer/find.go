@@ -53,10 +53,13 @@ func (l *LoadBalancers) findByAnnotation(
 // labels.
 func (l *LoadBalancers) findByLabels(ctx context.Context, identity Identity) ([]cloud.LoadBalancer, error) {
 	var owned []cloud.LoadBalancer
-	for _, filter := range []cloud.Labels{
-		{LabelServiceUID: identity.ServiceUID},
-		{LabelGeneratedName: identity.LegacyName}, // made by UpCloud's own CCM
-	} {
+	filters := []cloud.Labels{{LabelServiceUID: identity.ServiceUID}}
+	if identity.ClusterID != "" {
+		// Made by UpCloud's own CCM. Without a cluster's ID the labels say no more than the names, and as every cluster is
+		// called kubernetes and has a default/web, those may be another cluster's: then the annotation must name it too.
+		filters = append(filters, cloud.Labels{LabelGeneratedName: identity.LegacyName})
+	}
+	for _, filter := range filters {
 		found, err := l.config.Cloud.LoadBalancers(ctx, filter)
 		if err != nil {
 			return nil, err

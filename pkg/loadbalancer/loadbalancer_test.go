@@ -516,11 +516,10 @@ func TestTakenNameIsNotTakenOver(t *testing.T) {
 	}
 }
 
-// A load balancer made by UpCloud's own CCM is taken over as it is.
-func TestTakeOver(t *testing.T) {
-	a := newAccount(t, simulator.Config{}, "n1")
-	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+// legacy makes the load balancer that UpCloud's own CCM makes for Service web of a cluster called prod that has no ID.
+func (a *account) legacy() cloud.LoadBalancer {
+	t := a.t
+	t.Helper()
 	var network struct {
 		Networks struct {
 			Network []struct{ UUID, Type string }
@@ -542,8 +541,41 @@ func TestTakeOver(t *testing.T) {
 			"properties":{"timeout_client":10}}],
 		"backends":[{"name":"http","members":[{"name":"n1","ip":"`+a.nodes[0].Status.Addresses[1].Address+`","port":30080,"weight":100,
 			"max_sessions":50000,"type":"static","enabled":true}]}]}`, nil)
-	before := a.only()
-	a.settle(before.ID)
+	made := a.only()
+	a.settle(made.ID)
+	return made
+}
+
+// Two clusters may have the same name and the same Service. The labels of UpCloud's own CCM do not tell them apart.
+func TestAnotherClustersIsNotTakenOverByName(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers()
+	before := a.legacy()
+	s := a.addService(service("http 80 30999"))
+	a.ResetRequests()
+	_, err := l.EnsureLoadBalancer(t.Context(), "prod", s, a.nodes)
+	if err == nil || !strings.Contains(err.Error(), AnnotationID) || !strings.Contains(err.Error(), "clusterID") {
+		t.Errorf("error %v", err)
+	}
+	if err := l.EnsureLoadBalancerDeleted(t.Context(), "prod", s); err != nil {
+		t.Error(err)
+	}
+	if got := a.writes(); !slices.Equal(got, []string{"POST /load-balancer"}) {
+		t.Errorf("writes: %v", got)
+	}
+	if diff := cmp.Diff(summary(before), summary(a.only())); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A load balancer made by UpCloud's own CCM is taken over as it is.
+func TestTakeOver(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers()
+	before := a.legacy()
+	s := service("http 80 30080")
+	s.Annotations = map[string]string{AnnotationID: before.ID, AnnotationName: before.Name}
+	s = a.addService(s)
 	a.ResetRequests()
 	a.ensure(l, s)
 	lb := a.only()
