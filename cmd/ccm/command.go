@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
+	apiserveroptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/app"
 	appconfig "k8s.io/cloud-provider/app/config"
@@ -137,15 +141,38 @@ func newCheckedProvider(ctx context.Context, ours flags, manager *options.CloudC
 		client.Close()
 		return nil, config.explain(err)
 	}
+	if err := checkPort(manager.SecureServing.SecureServingOptions); err != nil {
+		client.Close()
+		return nil, err
+	}
 	return newProvider(client, config), nil
 }
 
-// checkKubernetes finds out whether the API server's address is given at all.
+// checkPort finds out whether the port of health and metrics is free: it is not when a second copy runs on one machine.
+func checkPort(o *apiserveroptions.SecureServingOptions) error {
+	if o == nil || o.BindPort == 0 || o.PermitPortSharing || o.PermitAddressSharing || o.Listener != nil {
+		return nil
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(o.BindAddress.String(), strconv.Itoa(o.BindPort)))
+	if err != nil {
+		return fmt.Errorf("--secure-port=%d on --bind-address=%s cannot be served: %w: stop what has the port, which may be another "+
+			"ccm on this machine, or set --secure-port to a free one", o.BindPort, o.BindAddress, err)
+	}
+	return listener.Close()
+}
+
+// checkKubernetes finds out whether the API server's address is given at all, and in a form that can be read.
 func checkKubernetes(master, kubeconfig string) error {
 	switch {
 	case kubeconfig != "":
 		if _, err := os.Stat(kubeconfig); err != nil {
 			return fmt.Errorf("--kubeconfig: %w", err)
+		}
+		switch _, err := clientcmd.BuildConfigFromFlags(master, kubeconfig); {
+		case clientcmd.IsEmptyConfig(err): // its text tells of an environment variable that does nothing here
+			return fmt.Errorf("--kubeconfig %s names no API server: give it a current-context with a cluster", kubeconfig)
+		case err != nil:
+			return fmt.Errorf("--kubeconfig %s: %w", kubeconfig, err)
 		}
 	case master == "":
 		_, err := rest.InClusterConfig()

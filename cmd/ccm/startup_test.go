@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -48,7 +50,14 @@ func runProgram(t *testing.T, environment []string, args ...string) (stdout, std
 func TestStartUpErrorsAreOneSentence(t *testing.T) {
 	sim := simulatortest.Start(t, simulator.Config{})
 	api := "UPCLOUD_DEBUG_API_BASE_URL=" + sim.URL
-	kubeconfig := "--kubeconfig=" + writeFile(t, "apiVersion: v1\nkind: Config\n")
+	kubeconfig := "--kubeconfig=" + writeFile(t, `{apiVersion: v1, kind: Config, current-context: c,
+		clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}], contexts: [{name: c, context: {cluster: c}}]}`)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = taken.Close() })
+	port := strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
 	empty := t.TempDir()
 	for _, test := range []struct {
 		name        string
@@ -76,6 +85,13 @@ func TestStartUpErrorsAreOneSentence(t *testing.T) {
 		{name: "no cluster", environment: []string{api, "UPCLOUD_TOKEN=t"}, want: []string{"--kubeconfig"}},
 		{name: "no kubeconfig file", environment: []string{api, "UPCLOUD_TOKEN=t"},
 			args: []string{"--kubeconfig=" + filepath.Join(empty, "none")}, want: []string{"--kubeconfig", "none"}},
+		{name: "kubeconfig file that is none", environment: []string{api, "UPCLOUD_TOKEN=t"},
+			args: []string{"--kubeconfig=" + writeFile(t, "a: [")}, want: []string{"--kubeconfig", "line 1"}},
+		{name: "kubeconfig file without a cluster", environment: []string{api, "UPCLOUD_TOKEN=t"},
+			args: []string{"--kubeconfig=" + writeFile(t, "kind: Config")}, want: []string{"--kubeconfig", "current-context"}},
+		{name: "a second copy", environment: []string{api, "UPCLOUD_TOKEN=" + sim.Token},
+			args: []string{kubeconfig, "--bind-address=127.0.0.1", "--secure-port=" + port},
+			want: []string{"--secure-port=" + port, "in use", "another ccm"}},
 		{name: "another provider", args: []string{"--cloud-provider=aws"}, want: []string{"--cloud-provider", "aws", "upcloud"}},
 		{name: "unknown flag", args: []string{"--credential-dir=x"}, want: []string{"--credential-dir", "--help"}},
 		{name: "argument", args: []string{"start"}, want: []string{"start"}},
