@@ -58,6 +58,7 @@ func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *
 	}
 	targets, _ := Targets(l.withAddresses(ctx, nodes))
 	desired := DesiredState(identity, service, targets, l.config.MaxMembers)
+	desired = desired.without(Foreign(desired, lb))
 	sessions, err := l.sessions(ctx, desired, lb)
 	if err != nil {
 		return err

@@ -94,6 +94,12 @@ func (d Desired) Create(place Placement, plan string, sessions int) cloud.LoadBa
 	return lb
 }
 
+// without leaves out the ports of these names.
+func (d Desired) without(names []string) Desired {
+	d.Ports = slices.DeleteFunc(slices.Clone(d.Ports), func(port Port) bool { return slices.Contains(names, port.Name) })
+	return d
+}
+
 func (d Desired) portNames() []string {
 	var names []string
 	for _, port := range d.Ports {

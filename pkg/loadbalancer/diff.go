@@ -2,6 +2,7 @@ package loadbalancer
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
@@ -64,6 +65,23 @@ func backendPatchText(patch cloud.BackendPatch) string {
 	return text
 }
 
+// Foreign returns those of the desired ports for which there is a frontend or backend of that name which was not made for
+// the Service: whatever is made is noted before. On a load balancer that has no notes yet, because UpCloud's own CCM made
+// it, everything of the right name is the Service's.
+func Foreign(desired Desired, lb *cloud.LoadBalancer) []string {
+	if _, noted := lb.Labels[LabelComponents]; !noted {
+		return nil
+	}
+	ours, there := componentsOf(lb.Labels), map[string]bool{}
+	for _, frontend := range lb.Frontends {
+		there[frontend.Name] = true
+	}
+	for _, backend := range lb.Backends {
+		there[backend.Name] = true
+	}
+	return slices.DeleteFunc(desired.portNames(), func(name string) bool { return !there[name] || ours.has(name) })
+}
+
 // Diff returns the calls that make a load balancer as desired, in an order that leaves it working after each of them:
 // backends come before the frontends that point to them and go after them, and a port is let go before another frontend
 // takes it. Nothing to do is no call. sessions is for members that are new.
@@ -77,6 +95,7 @@ func Diff(desired Desired, lb *cloud.LoadBalancer, sessions int) []Change {
 	changes := labelChanges(desired.Labels, lb.Labels)
 	noted := ours.with(desired.portNames())
 	noting := noted.changes(lb.Labels)
+	slices.Reverse(noting) // over several labels, names move on to later ones: those first, so that none is lost in between
 	changes = append(changes, noting...)
 
 	changes = append(changes, missingBackends(desired, lb, sessions)...)

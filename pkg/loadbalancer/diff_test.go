@@ -273,3 +273,31 @@ func TestManyPortsFitIntoLabels(t *testing.T) {
 		t.Errorf("one port less: %s", texts(changes))
 	}
 }
+
+// Names of more components than one label holds: wherever the program dies, none is forgotten that was noted.
+func TestNotesSurviveACrash(t *testing.T) {
+	ports := []string{"http 80 30080"}
+	for i := range componentsPerLabel + 5 {
+		ports = append(ports, fmt.Sprintf("p%d %d %d", i, 1000+i, 30000+i))
+	}
+	from, to := desired(service(ports[:componentsPerLabel]...), "a"), desired(service(ports...), "a")
+	for crash := 0; ; crash++ {
+		lb := made(t, from)
+		before := componentsOf(lb.Labels)
+		changes := Diff(to, lb, 1000)
+		for _, change := range changes[:min(crash, len(changes))] {
+			carryOut(t, lb, change)
+		}
+		for digest := range before {
+			if !componentsOf(lb.Labels)[digest] {
+				t.Fatalf("dead after %d: %s is forgotten", crash, digest)
+			}
+		}
+		if foreign := Foreign(to, lb); len(foreign) > 0 {
+			t.Fatalf("dead after %d: taken for others': %v", crash, foreign)
+		}
+		if crash >= len(changes) {
+			break
+		}
+	}
+}

@@ -110,11 +110,20 @@ func (l *LoadBalancers) change(
 ) error {
 	targets, _ := Targets(nodes)
 	desired := DesiredState(identity, service, targets, l.config.MaxMembers)
+	foreign := Foreign(desired, lb)
+	desired = desired.without(foreign)
 	sessions, err := l.sessions(ctx, desired, lb)
 	if err != nil {
 		return err
 	}
-	return l.apply(ctx, service, lb, Diff(desired, lb, sessions))
+	if err := l.apply(ctx, service, lb, Diff(desired, lb, sessions)); err != nil || len(foreign) == 0 {
+		return err
+	}
+	problem := fmt.Sprintf("load balancer %s (%s) has frontends or backends called %s that were not made for this Service: they "+
+		"are left alone, and these ports are not served; rename the Service's ports, or delete what is in their place",
+		lb.ID, lb.Name, strings.Join(foreign, ", "))
+	l.warn(service, "ForeignComponent", "%s", problem)
+	return api.NewRetryError(problem, refusedRetry)
 }
 
 // sessions returns how many sessions new members may have, asking for the plans only if there are any.

@@ -427,6 +427,45 @@ func TestOthersComponentsStay(t *testing.T) {
 	}
 }
 
+// A Service port that gets the name of somebody's frontend does not get the frontend.
+func TestOthersComponentsOfTheSameNameStay(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers()
+	s := a.addService(service("http 80 30080"))
+	a.ensure(l, s)
+	path := "/load-balancer/" + a.only().ID
+	a.Do(t, http.MethodPost, path+"/backends", `{"name":"tf","members":[]}`, nil)
+	a.Do(t, http.MethodPost, path+"/frontends", `{"name":"tf","mode":"tcp","port":9000,"default_backend":"tf","networks":[{"name":"public-IPv4"}]}`, nil)
+	a.settle(a.only().ID)
+	current := a.current(s)
+	current.Spec.Ports = service("http 8080 30080", "tf 9100 30910").Spec.Ports
+	for range 2 {
+		a.said()
+		_, err := l.EnsureLoadBalancer(t.Context(), "prod", current, a.nodes)
+		var retry *api.RetryError
+		if !errors.As(err, &retry) || retry.RetryAfter() != refusedRetry || !strings.Contains(err.Error(), "called tf") {
+			t.Errorf("error %v", err)
+		}
+		if said := a.said(); len(said) != 1 || !strings.HasPrefix(said[0], "Warning ForeignComponent") {
+			t.Errorf("events: %q", said)
+		}
+	}
+	if err := l.UpdateLoadBalancer(t.Context(), "prod", current, a.nodes); err != nil {
+		t.Error(err)
+	}
+	want := lines("backend http tcp n1:30080", "backend tf tcp ", "frontend http tcp :8080 -> http", "frontend tf tcp :9000 -> tf")
+	if diff := cmp.Diff(want, summary(a.only())); diff != "" {
+		t.Error(diff)
+	}
+	current.Spec.Ports = service("http 8080 30080").Spec.Ports
+	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", current, a.nodes); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(want, summary(a.only())); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // With UpCloud's own CCM, an annotation with somebody's ID is enough to rewrite and delete their load balancer.
 func TestAnnotationIsNoProof(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
