@@ -56,14 +56,18 @@ func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err
 	}
-	targets, _ := Targets(l.withAddresses(ctx, nodes))
+	nodes, missed := l.withAddresses(ctx, nodes)
+	targets, _ := Targets(nodes)
 	desired := DesiredState(identity, service, targets, l.config.MaxMembers)
 	desired = desired.without(Foreign(desired, lb))
 	sessions, err := l.sessions(ctx, desired, lb)
 	if err != nil {
 		return err
 	}
-	return l.apply(ctx, service, lb, BackendChanges(desired, lb, sessions))
+	if err := l.apply(ctx, service, lb, BackendChanges(desired, lb, sessions)); err != nil {
+		return err
+	}
+	return missed
 }
 
 // annotate writes annotations on the Service, nil removing one, if that changes any. They are a convenience: the labels

@@ -33,7 +33,7 @@ func (l *LoadBalancers) ensure(
 		return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) is being deleted: a new one is made when it is gone",
 			lb.ID, lb.Name), retryWhile(lb))
 	}
-	nodes = l.withAddresses(ctx, nodes)
+	nodes, missed := l.withAddresses(ctx, nodes)
 	if lb == nil {
 		if lb, err = l.create(ctx, identity, service, nodes); err != nil {
 			return nil, err
@@ -42,6 +42,9 @@ func (l *LoadBalancers) ensure(
 		return nil, err
 	}
 	l.annotate(ctx, service, map[string]any{AnnotationID: lb.ID, AnnotationName: lb.Name})
+	if missed != nil {
+		return nil, missed
+	}
 	return l.published(service, lb)
 }
 
@@ -190,19 +193,24 @@ func retryWhile(lb *cloud.LoadBalancer) time.Duration {
 }
 
 // withAddresses completes nodes whose status has no internal address yet. The service controller tells of a node when it
-// gets its provider ID, a moment before it gets its addresses, and then no more.
-func (l *LoadBalancers) withAddresses(ctx context.Context, nodes []*v1.Node) []*v1.Node {
-	completed := make([]*v1.Node, 0, len(nodes))
+// gets its provider ID, a moment before it gets its addresses, and then no more. So when the API does not answer for one,
+// the error has to be returned once the others are served: nothing else would make that node a member.
+func (l *LoadBalancers) withAddresses(ctx context.Context, nodes []*v1.Node) (completed []*v1.Node, missed error) {
+	completed = make([]*v1.Node, 0, len(nodes))
 	for _, node := range nodes {
 		if _, ok := internalIPv4(node); !ok && node.Spec.ProviderID != "" && l.config.NodeAddresses != nil {
 			addresses, err := l.config.NodeAddresses(ctx, node)
-			if err != nil {
-				klog.FromContext(ctx).Error(err, "A node's addresses are not known, it is no member yet", "node", node.Name)
+			switch {
+			case err == nil:
+			case errors.Is(err, cloud.ErrUnavailable), ctx.Err() != nil:
+				missed = fmt.Errorf("node %s is no member yet, as its addresses are not known: %w", node.Name, err)
+			default: // does not pass by itself, and must not hold up every Service
+				klog.FromContext(ctx).Error(err, "A node's addresses are not known, it is no member", "node", node.Name)
 			}
 			node = node.DeepCopy()
 			node.Status.Addresses = append(node.Status.Addresses, addresses...)
 		}
 		completed = append(completed, node)
 	}
-	return completed
+	return completed, missed
 }

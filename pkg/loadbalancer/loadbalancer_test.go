@@ -172,6 +172,47 @@ func TestNodeWithoutAddressesYet(t *testing.T) {
 	}
 }
 
+// Nor does it tell again when the addresses could not be asked for at that moment: the call must not look as if all were well.
+func TestNodeWhoseAddressesCannotBeRead(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	var failure error
+	l := a.balancers(func(c *Config) {
+		c.NodeAddresses = func(ctx context.Context, node *v1.Node) ([]v1.NodeAddress, error) {
+			if failure != nil {
+				return nil, failure
+			}
+			return instances.New(a.cloud, nil).NodeAddresses(ctx, node)
+		}
+	})
+	s := a.addService(service("http 80 30080"))
+	a.ensure(l, s)
+	a.addNode("n2")
+	a.addNode("n3")
+	a.nodes[1].Status.Addresses = nil
+
+	failure = &cloud.Error{Kind: cloud.ErrUnavailable}
+	for _, call := range []func() error{
+		func() error { return l.UpdateLoadBalancer(t.Context(), "prod", a.current(s), a.nodes) },
+		func() error { _, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes); return err },
+	} {
+		if err := call(); err == nil || !strings.Contains(err.Error(), "node n2") {
+			t.Errorf("error %v: it would not be tried again", err)
+		}
+		if got := summary(a.only()); !strings.Contains(got, "backend http tcp n1:30080,n3:30080\n") {
+			t.Errorf("the others are not served: %s", got)
+		}
+	}
+	failure = errors.New("--node-ip is none of the server's addresses")
+	a.ensure(l, s) // one node's lasting trouble is not every Service's
+	failure = nil
+	if err := l.UpdateLoadBalancer(t.Context(), "prod", a.current(s), a.nodes); err != nil {
+		t.Fatal(err)
+	}
+	if got := summary(a.only()); !strings.Contains(got, "backend http tcp n1:30080,n2:30080,n3:30080") {
+		t.Error(got)
+	}
+}
+
 // With UpCloud's own CCM, a slip in a node label takes all members away.
 func TestNoNodesLeaveTheMembers(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
