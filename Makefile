@@ -7,7 +7,7 @@ CLUSTER = $(BUILD)/cluster/cluster --project .
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build csi-driver, ccm and upcloud-sim into build/bin
+build: ## build csi-driver, ccm, upcloud-sim and upcloud-doctor into build/bin
 	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=$$(hack/version)" -o $(BUILD)/bin/ ./cmd/...
 
 demo: cluster ## show the main job on a real local Kubernetes (as root); KEEP=1 leaves it up

@@ -162,7 +162,7 @@ func (o options) build(ctx context.Context, progress *progress) (local.Config, e
 		}},
 		{"CSI sidecars", func() (err error) { sidecars, err = cache.Sidecars(ctx, paths); return err }},
 		{"containerd", func() (err error) { config.Containerd, err = cache.Containerd(ctx); return err }},
-		{"csi-driver, ccm and upcloud-sim", func() error { return toolchain.Programs(ctx, paths) }},
+		{"the project's programs", func() error { return toolchain.Programs(ctx, paths) }},
 		{"the driver image's Debian packages", func() (err error) { base, err = cache.DriverBase(ctx, paths); return err }},
 		{"container images", func() (err error) {
 			if foreign, err = cache.ForeignImages(ctx, sidecars); err != nil {

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -41,6 +43,7 @@ func Run(ctx context.Context, runner *steps.Runner) steps.Result {
 	all = append(all, steps.Step{Name: "volumeattributesclass.yaml: a volume in use gets a backup rule", Limit: 2 * time.Minute,
 		Do: s.modify, Check: s.modified})
 	all = append(all, s.powerSteps()...)
+	all = append(all, steps.Step{Name: "upcloud-doctor finds nothing amiss", Limit: time.Minute, Check: s.doctor})
 	all = append(all, steps.Step{Name: "deleting everything leaves the account as it was", Limit: 3 * time.Minute,
 		Do: s.deleteAll, Check: s.accountAsBefore})
 	runner.Run(ctx, all)
@@ -142,6 +145,19 @@ func (s *suite) patchClaim(ctx context.Context, claim, patch string) error {
 
 func (s *suite) deletePod(ctx context.Context, name string) error {
 	return s.Client.CoreV1().Pods(namespace).Delete(ctx, name, metav1.DeleteOptions{})
+}
+
+// doctor runs the program that looks for leftovers; its exit status tells whether it found any.
+func (s *suite) doctor(ctx context.Context) (string, error) {
+	command := exec.CommandContext(ctx, filepath.Join(s.Project, "build", "cluster", "bin", "upcloud-doctor"), "storage",
+		"--kubeconfig", s.Status.Kubeconfig)
+	command.Env = append(os.Environ(), "UPCLOUD_DEBUG_API_BASE_URL="+s.Status.SimulatorURL,
+		"UPCLOUD_USERNAME="+s.Status.Username, "UPCLOUD_PASSWORD="+s.Status.Password)
+	output, err := command.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, output)
+	}
+	return strings.TrimSpace(string(output)), nil
 }
 
 func (s *suite) modify(ctx context.Context) error {
