@@ -11,25 +11,40 @@ import (
 	"time"
 )
 
-// loadBalancerPage is how many load balancers one list call asks for: the most that the API was seen to give.
+// loadBalancerPage is how many entries one list call of the load balancers' API asks for: the most that it was seen to
+// give. It gives ten when not asked.
 const loadBalancerPage = 100
 
 // LoadBalancers lists the load balancers that carry all the given labels, one call for each hundred of them.
 func (c *Cloud) LoadBalancers(ctx context.Context, labels Labels) ([]LoadBalancer, error) {
-	var all []LoadBalancer
+	query := url.Values{}
+	for key, value := range labels {
+		query.Add("label", key+"="+value)
+	}
+	return pages(ctx, c, "/load-balancer", query, func(lb LoadBalancer) string { return lb.ID })
+}
+
+// pages reads a list of the load balancers' API to its end.
+func pages[T any](ctx context.Context, c *Cloud, path string, query url.Values, id func(T) string) ([]T, error) {
+	var all []T
+	first := ""
 	for {
-		query := url.Values{"limit": {strconv.Itoa(loadBalancerPage)}, "offset": {strconv.Itoa(len(all))}}
-		for key, value := range labels {
-			query.Add("label", key+"="+value)
-		}
-		var page []LoadBalancer
-		if err := c.call(ctx, http.MethodGet, "/load-balancer?"+query.Encode(), nil, &page); err != nil {
+		query.Set("limit", strconv.Itoa(loadBalancerPage))
+		query.Set("offset", strconv.Itoa(len(all)))
+		var page []T
+		if err := c.call(ctx, http.MethodGet, path+"?"+query.Encode(), nil, &page); err != nil {
 			return nil, err
+		}
+		if len(page) > 0 && len(all) > 0 && id(page[0]) == first { // it would go on so without end
+			return nil, &Error{
+				Kind: ErrUnavailable, Op: operation(http.MethodGet, path), Message: "the API answers the same page at every offset",
+			}
 		}
 		all = append(all, page...)
 		if len(page) < loadBalancerPage {
 			return all, nil
 		}
+		first = id(page[0])
 	}
 }
 
@@ -120,9 +135,8 @@ func (c *Cloud) LoadBalancerPlans(ctx context.Context) ([]LoadBalancerPlan, erro
 	if fresh {
 		return plans, nil
 	}
-	plans = nil
-	path := "/load-balancer/plans?limit=" + strconv.Itoa(loadBalancerPage) + "&offset=0"
-	if err := c.call(ctx, http.MethodGet, path, nil, &plans); err != nil {
+	plans, err := pages(ctx, c, "/load-balancer/plans", url.Values{}, func(p LoadBalancerPlan) string { return p.Name })
+	if err != nil {
 		return nil, err
 	}
 	memory.mu.Lock()

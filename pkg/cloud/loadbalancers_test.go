@@ -2,6 +2,11 @@ package cloud
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -80,5 +85,42 @@ func TestPatchesHoldOnlyWhatChanges(t *testing.T) {
 		if err != nil || string(text) != test.want {
 			t.Errorf("%s, %v, want %s", text, err, test.want)
 		}
+	}
+}
+
+// Lists come in pages of ten unless asked otherwise, and of a hundred at most.
+func TestLoadBalancerListsAreReadToTheirEnd(t *testing.T) {
+	ignoresOffset := false
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limit, offset := 10, 0
+		if asked, err := strconv.Atoi(r.FormValue("limit")); err == nil {
+			limit = min(asked, 100)
+		}
+		if asked, err := strconv.Atoi(r.FormValue("offset")); err == nil && !ignoresOffset {
+			offset = asked
+		}
+		page := []map[string]string{}
+		for i := offset; i < min(offset+limit, 200+len(r.URL.Path)); i++ {
+			page = append(page, map[string]string{"uuid": fmt.Sprint("u", i), "name": fmt.Sprint("n", i)})
+		}
+		_ = json.NewEncoder(w).Encode(page)
+	}))
+	t.Cleanup(api.Close)
+	c, err := New(Config{Token: "t", BaseURL: api.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	all, err := c.LoadBalancers(t.Context(), Labels{"a": "b"})
+	if want := 200 + len("/1.3/load-balancer"); err != nil || len(all) != want || all[want-1].ID != fmt.Sprint("u", want-1) {
+		t.Errorf("%d load balancers, %v, want %d", len(all), err, want)
+	}
+	plans, err := c.LoadBalancerPlans(t.Context())
+	if want := 200 + len("/1.3/load-balancer/plans"); err != nil || len(plans) != want {
+		t.Errorf("%d plans, %v, want %d", len(plans), err, want)
+	}
+	ignoresOffset = true
+	if _, err := c.LoadBalancers(t.Context(), nil); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("error %v of an API that answers the same page for ever", err)
 	}
 }
