@@ -173,9 +173,19 @@ func (l *LoadBalancers) published(service *v1.Service, lb *cloud.LoadBalancer) (
 		}
 		return status, nil
 	}
-	// The text is the same each time, so that Kubernetes counts one event instead of listing many.
-	return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) is being set up, which takes UpCloud some minutes",
-		lb.ID, lb.Name), retryWhile(lb))
+	return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) %s", lb.ID, lb.Name, waitingFor(lb)), retryWhile(lb))
+}
+
+// waitingFor says why a load balancer does not serve. The text is the same each time, so that Kubernetes counts one event
+// instead of listing many.
+func waitingFor(lb *cloud.LoadBalancer) string {
+	switch {
+	case lb.ConfiguredStatus == "stopped":
+		return "was stopped: start it in the UpCloud control panel"
+	case lb.State == "failing":
+		return "is failing: look at it in the UpCloud control panel, or ask UpCloud's support"
+	}
+	return "is being set up, which takes UpCloud some minutes"
 }
 
 // known says whether the Service's status is about this load balancer, and not about one that it had before.

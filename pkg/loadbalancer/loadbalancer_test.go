@@ -357,6 +357,25 @@ func TestListThatLagsBehindTheDeletion(t *testing.T) {
 	}
 }
 
+// Nobody is told to wait for what does not come by itself.
+func TestStoppedLoadBalancerIsNotOnItsWay(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers()
+	s := a.addService(service("http 80 30080"))
+	a.ensure(l, s)
+	a.Do(t, http.MethodPatch, "/load-balancer/"+a.only().ID, `{"configured_status":"stopped"}`, nil)
+	for deadline := time.Now().Add(time.Minute); a.only().State != "stopped"; {
+		if time.Now().After(deadline) {
+			t.Fatalf("load balancer is %s", a.only().State)
+		}
+	}
+	fresh := a.current(s)
+	fresh.Status.LoadBalancer = v1.LoadBalancerStatus{}
+	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", fresh, a.nodes); err == nil || !strings.Contains(err.Error(), "start it") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // whileTimePasses moves the clock on until do returns.
 func whileTimePasses(clock *simulator.ManualClock, do func()) {
 	done, stopped := make(chan struct{}), make(chan struct{})
