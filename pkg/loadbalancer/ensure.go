@@ -54,12 +54,17 @@ func (l *LoadBalancers) refuse(service *v1.Service) error {
 	if len(problems) == 0 {
 		return nil
 	}
+	consequence := "No load balancer"
+	if len(service.Status.LoadBalancer.Ingress) > 0 || service.Annotations[AnnotationID] != "" {
+		// It is not to be believed closed by who has just asked for that.
+		consequence = "The load balancer that there is stays as it was, open to the same clients"
+	}
 	var messages []string
 	for _, problem := range problems {
-		l.warn(service, problem.Reason, "No load balancer: %s", problem.Message)
+		l.warn(service, problem.Reason, "%s: %s", consequence, problem.Message)
 		messages = append(messages, problem.Message)
 	}
-	return api.NewRetryError("no load balancer: "+strings.Join(messages, "; "), refusedRetry)
+	return api.NewRetryError(strings.ToLower(consequence[:1])+consequence[1:]+": "+strings.Join(messages, "; "), refusedRetry)
 }
 
 // create makes the load balancer. A name that is taken may be by one of our own, whose making was never answered.

@@ -600,6 +600,27 @@ func TestUnsupportedProtocol(t *testing.T) {
 	}
 }
 
+// Who restricts a Service that is published already must not be told that it is closed now.
+func TestRefusalSaysWhatBecomesOfTheLoadBalancer(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers()
+	s := a.addService(service("http 80 30080"))
+	restricted := a.current(s)
+	restricted.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"}
+	for _, want := range []string{"No load balancer", "stays as it was, open"} {
+		a.said()
+		if _, err := l.EnsureLoadBalancer(t.Context(), "prod", restricted, a.nodes); err == nil {
+			t.Fatal("the restriction was ignored")
+		}
+		if said := a.said(); len(said) != 1 || !strings.Contains(said[0], want) || !strings.Contains(said[0], "10.0.0.0/8") {
+			t.Errorf("events: %q, want %q", said, want)
+		}
+		a.ensure(l, s)
+		restricted = a.current(s)
+		restricted.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"}
+	}
+}
+
 func TestTakenNameIsNotTakenOver(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()

@@ -39,13 +39,13 @@ func Problems(service *v1.Service) []Problem {
 		add("NoPorts", "the Service has no ports: add one")
 	}
 	if ranges := service.Spec.LoadBalancerSourceRanges; len(ranges) > 0 {
-		add("UnsupportedSourceRanges", "spec.loadBalancerSourceRanges %s cannot be enforced by this version, so the Service is "+
-			"not published at all: remove the field to publish it to everybody", strings.Join(ranges, ","))
+		add("UnsupportedSourceRanges", "spec.loadBalancerSourceRanges %s cannot be enforced by this version: remove "+
+			"the field to publish the Service to everybody", strings.Join(ranges, ","))
 	}
 	if ranges := strings.TrimSpace(service.Annotations[v1.AnnotationLoadBalancerSourceRangesKey]); ranges != "" {
 		// The older way to say the same, which kube-proxy and other clouds still heed.
-		add("UnsupportedSourceRanges", "annotation %s=%s cannot be enforced by this version, so the Service is not published "+
-			"at all: remove the annotation to publish it to everybody", v1.AnnotationLoadBalancerSourceRangesKey, ranges)
+		add("UnsupportedSourceRanges", "annotation %s=%s cannot be enforced by this version: remove the annotation to publish "+
+			"the Service to everybody", v1.AnnotationLoadBalancerSourceRangesKey, ranges)
 	}
 	if ip := service.Spec.LoadBalancerIP; ip != "" {
 		add("UnsupportedLoadBalancerIP", "spec.loadBalancerIP %s is not supported by this version: remove the field", ip)
