@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -54,6 +55,9 @@ func (c *Cloud) LoadBalancer(ctx context.Context, id string) (*LoadBalancer, err
 	if err := c.call(ctx, http.MethodGet, loadBalancerPath(id), nil, lb); err != nil {
 		return nil, err
 	}
+	if !strings.EqualFold(lb.ID, id) {
+		return nil, notAbout("load balancer " + id)
+	}
 	return lb, nil
 }
 
@@ -67,6 +71,9 @@ func (c *Cloud) CreateLoadBalancer(ctx context.Context, spec LoadBalancer) (*Loa
 	lb := &LoadBalancer{}
 	if err := c.call(ctx, http.MethodPost, "/load-balancer", spec, lb); err != nil {
 		return nil, err
+	}
+	if lb.ID == "" {
+		return nil, notAbout("the load balancer " + spec.Name)
 	}
 	return lb, nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -122,5 +123,30 @@ func TestLoadBalancerListsAreReadToTheirEnd(t *testing.T) {
 	ignoresOffset = true
 	if _, err := c.LoadBalancers(t.Context(), nil); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("error %v of an API that answers the same page for ever", err)
+	}
+}
+
+// An answer that is about nothing, or about something else, proves nothing of a load balancer.
+func TestAnswerAboutAnotherLoadBalancer(t *testing.T) {
+	for _, answer := range []string{"{}", "null", `{"uuid":"0b"}`} {
+		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			text := answer
+			if r.Method == http.MethodPost && text != "null" {
+				text = "{}"
+			}
+			_, _ = io.WriteString(w, text)
+		}))
+		t.Cleanup(api.Close)
+		c, err := New(Config{Token: "t", BaseURL: api.URL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		if lb, err := c.LoadBalancer(t.Context(), "0a"); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%s: %+v, %v", answer, lb, err)
+		}
+		if lb, err := c.CreateLoadBalancer(t.Context(), LoadBalancer{Name: "n"}); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%s: made %+v, %v", answer, lb, err)
+		}
 	}
 }

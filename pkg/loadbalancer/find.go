@@ -30,10 +30,11 @@ func (l *LoadBalancers) find(ctx context.Context, service *v1.Service, identity 
 func (l *LoadBalancers) findByAnnotation(
 	ctx context.Context, service *v1.Service, identity Identity,
 ) (*cloud.LoadBalancer, error) {
-	id := service.Annotations[AnnotationID]
-	if _, err := uuid.Parse(id); err != nil {
+	parsed, err := uuid.Parse(service.Annotations[AnnotationID])
+	if err != nil {
 		return nil, nil //nolint:nilerr // no annotation, or what cannot be an ID, names nothing
 	}
+	id := parsed.String() // whatever form it has in the annotation
 	lb, err := l.config.Cloud.LoadBalancer(ctx, id)
 	if errors.Is(err, cloud.ErrNotFound) {
 		return nil, nil
