@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/cmd/internal/help"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/driver"
 )
 
@@ -70,53 +71,22 @@ func newCommand() *cobra.Command {
 		},
 	}
 	command.CompletionOptions.DisableDefaultCmd = true
-	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return fmt.Errorf("%w; see csi-driver --help", err)
-	})
-	general := newFlagSet()
+	general := help.NewFlagSet()
 	logging(general)
 	general.BoolVar(&showVersion, "version", false, "print the version and exit")
 	general.BoolP("help", "h", false, "print this help and exit")
-	sections := append(opts.flags(), section{"General", general})
-	for _, s := range sections {
-		command.Flags().AddFlagSet(s.flags)
-	}
-	command.SetHelpFunc(func(command *cobra.Command, _ []string) { printHelp(command, sections) })
+	help.Set(command, append(opts.flags(), help.Section{Title: "General", Flags: general}))
 	return command
 }
 
-// section is a group of flags under a heading of the help.
-type section struct {
-	title string
-	flags *pflag.FlagSet
-}
-
-// helpWidth is where the help breaks its lines.
-const helpWidth = 100
-
-func printHelp(command *cobra.Command, sections []section) {
-	out := command.OutOrStdout()
-	fmt.Fprintf(out, "%s\n\nUsage:\n  %s\n", command.Long, command.UseLine())
-	for _, s := range sections {
-		fmt.Fprintf(out, "\n%s:\n%s", s.title, s.flags.FlagUsagesWrapped(helpWidth))
-	}
-	fmt.Fprintf(out, "\nExamples:\n%s\n", command.Example)
-}
-
-func newFlagSet() *pflag.FlagSet {
-	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
-	flags.SortFlags = false
-	return flags
-}
-
-func (o *options) flags() []section {
-	serving := newFlagSet()
+func (o *options) flags() []help.Section {
+	serving := help.NewFlagSet()
 	serving.StringVar(&o.endpoint, "endpoint", "unix:///csi/csi.sock", "unix `socket` to serve CSI on")
 	serving.StringVar(&o.mode, "mode", string(driver.ModeAll), "services to offer: controller, node or all")
 	serving.StringVar(&o.metricsAddress, "metrics-address", "",
 		"`host:port` to serve /metrics and /healthz on over HTTP, such as :9808; empty for none")
 
-	controller := newFlagSet()
+	controller := help.NewFlagSet()
 	controller.StringVar(&o.credentialsDir, "credentials-dir", "",
 		"`folder` with the file token, or with the files username and password, such as a mounted Secret; "+
 			"read again when they change, and used instead of the environment")
@@ -124,7 +94,7 @@ func (o *options) flags() []section {
 		"`name` of the cluster, unique in the account; becomes the label csi-cluster of volumes, and keeps clusters "+
 			"from taking each other's volumes for their own")
 
-	where := newFlagSet()
+	where := help.NewFlagSet()
 	where.StringVar(&o.metadataURL, "metadata-url", "http://169.254.169.254",
 		"`URL` of the metadata service, which tells the server and the zone")
 	where.StringVar(&o.nodeID, "node-id", "",
@@ -133,13 +103,18 @@ func (o *options) flags() []section {
 		"`zone` such as fi-hel1; for the controller the one that volumes are in by default, for the node the server's, "+
 			"for where there is no metadata service")
 
-	node := newFlagSet()
+	node := help.NewFlagSet()
 	node.StringVar(&o.deviceDir, "device-dir", "/dev/disk/by-id", "`folder` with the links to disks by serial number")
 	node.IntVar(&o.maxVolumes, "max-volumes", 0,
 		"how many volumes the server can have at once; 0 for UpCloud's limits (16 disks, or 24 disks and network "+
 			"interfaces) less 2 disks that are not the driver's")
 
-	return []section{{"Serving", serving}, {"Where it runs", where}, {"Controller", controller}, {"Node", node}}
+	return []help.Section{
+		{Title: "Serving", Flags: serving},
+		{Title: "Where it runs", Flags: where},
+		{Title: "Controller", Flags: controller},
+		{Title: "Node", Flags: node},
+	}
 }
 
 // logging takes from klog's many flags the ones that are of use here.

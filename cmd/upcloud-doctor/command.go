@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/cmd/internal/help"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/doctor"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/driver"
 )
@@ -65,7 +66,7 @@ const storageExamples = `  # What was left behind by the cluster of the present 
 // newCommand is the whole program.
 func newCommand() *cobra.Command {
 	var showVersion bool
-	general := newFlagSet()
+	general := help.NewFlagSet()
 	general.BoolVar(&showVersion, "version", false, "print the version and exit")
 	general.BoolP("help", "h", false, "print this help and exit")
 	root := &cobra.Command{
@@ -88,7 +89,7 @@ func newCommand() *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
-	setFlags(root, []section{{"General", general}})
+	help.Set(root, []help.Section{{Title: "General", Flags: general}})
 	root.AddCommand(newStorageCommand())
 	return root
 }
@@ -105,46 +106,12 @@ func newStorageCommand() *cobra.Command {
 			})
 		},
 	}
-	setFlags(command, opts.flags())
+	help.Set(command, opts.flags())
 	return command
 }
 
-func setFlags(command *cobra.Command, sections []section) {
-	for _, s := range sections {
-		command.Flags().AddFlagSet(s.flags)
-	}
-	command.SetFlagErrorFunc(func(command *cobra.Command, err error) error {
-		return fmt.Errorf("%w; see %s --help", err, command.CommandPath())
-	})
-	command.SetHelpFunc(func(command *cobra.Command, _ []string) { printHelp(command, sections) })
-}
-
-// section is a group of flags under a heading of the help.
-type section struct {
-	title string
-	flags *pflag.FlagSet
-}
-
-// helpWidth is where the help breaks its lines.
-const helpWidth = 100
-
-func printHelp(command *cobra.Command, sections []section) {
-	out := command.OutOrStdout()
-	fmt.Fprintf(out, "%s\n\nUsage:\n  %s\n", command.Long, command.UseLine())
-	for _, s := range sections {
-		fmt.Fprintf(out, "\n%s:\n%s", s.title, s.flags.FlagUsagesWrapped(helpWidth))
-	}
-	fmt.Fprintf(out, "\nExamples:\n%s\n", command.Example)
-}
-
-func newFlagSet() *pflag.FlagSet {
-	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
-	flags.SortFlags = false
-	return flags
-}
-
-func (o *options) flags() []section {
-	account := newFlagSet()
+func (o *options) flags() []help.Section {
+	account := help.NewFlagSet()
 	account.StringVar(&o.credentialsDir, "credentials-dir", "",
 		"`folder` with the file token, or with the files username and password, such as a mounted Secret; used "+
 			"instead of the environment")
@@ -154,23 +121,28 @@ func (o *options) flags() []section {
 		"`what` to do with storages that do not say whose they are, made by UpCloud's own driver or without a cluster ID: "+
 			"report, ignore, or remove with --fix, if no other cluster uses the account")
 
-	kubernetes := newFlagSet()
+	kubernetes := help.NewFlagSet()
 	kubernetes.StringVar(&o.kubeconfig, "kubeconfig", "",
 		"`file` that tells the API server; without it KUBECONFIG, ~/.kube/config, or the Pod's service account")
 	kubernetes.StringVar(&o.context, "context", "", "`name` of the kubeconfig's context; empty for its present one")
 	kubernetes.StringVar(&o.driverName, "driver-name", driver.Name, "`name` of the CSI driver")
 
-	fixing := newFlagSet()
+	fixing := help.NewFlagSet()
 	fixing.BoolVar(&o.fix, "fix", false, "remove storages and backups that were left behind, after a question for each")
 	fixing.BoolVar(&o.yes, "yes", false, "with --fix: ask no questions")
 	fixing.DurationVar(&o.safetyAge, "safety-age", time.Hour,
 		"what is younger is never called left behind, nor removed: somebody may be making it")
 
-	general := newFlagSet()
+	general := help.NewFlagSet()
 	general.StringVarP(&o.output, "output", "o", outputTable, "`form` of what is printed: table or json")
 	logging(general)
 	general.BoolP("help", "h", false, "print this help and exit")
-	return []section{{"UpCloud", account}, {"Kubernetes", kubernetes}, {"Removing", fixing}, {"General", general}}
+	return []help.Section{
+		{Title: "UpCloud", Flags: account},
+		{Title: "Kubernetes", Flags: kubernetes},
+		{Title: "Removing", Flags: fixing},
+		{Title: "General", Flags: general},
+	}
 }
 
 // logging takes from klog's many flags the one that is of use here.
