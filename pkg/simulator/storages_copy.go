@@ -107,26 +107,31 @@ func (s *Simulator) newClone(from *storage, spec diskSpec) (*storage, error) {
 	return to, nil
 }
 
-func (s *Simulator) backupStorage(c *call) (any, error) {
-	from, err := s.ownStorage(c.path("uuid"))
-	if err != nil {
-		return nil, err
+// diskToCopy reads a request for a storage of another type made of a disk: the disk, if it can be copied now, and the title.
+func (s *Simulator) diskToCopy(c *call, done string) (from *storage, title string, err error) {
+	if from, err = s.ownStorage(c.path("uuid")); err != nil {
+		return nil, "", err
 	}
 	var req storageRequest
 	if err := c.decode(&req); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if err := checkTitle(req.Storage.Title); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if from.kind != kindNormal {
-		return nil, conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be backed up.",
-			from.uuid, from.kind)
+		return nil, "", conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be %s.",
+			from.uuid, from.kind, done)
 	}
-	if err := requireOnline(from); err != nil {
+	return from, req.Storage.Title, requireOnline(from)
+}
+
+func (s *Simulator) backupStorage(c *call) (any, error) {
+	from, title, err := s.diskToCopy(c, "backed up")
+	if err != nil {
 		return nil, err
 	}
-	return s.storageDetails(s.backUp(from, req.Storage.Title)), nil
+	return s.storageDetails(s.backUp(from, title)), nil
 }
 
 func (s *Simulator) restoreBackup(c *call) (any, error) {
@@ -155,29 +160,15 @@ func (s *Simulator) restoreBackup(c *call) (any, error) {
 }
 
 func (s *Simulator) templatizeStorage(c *call) (any, error) {
-	from, err := s.ownStorage(c.path("uuid"))
+	from, title, err := s.diskToCopy(c, "templatized")
 	if err != nil {
-		return nil, err
-	}
-	var req storageRequest
-	if err := c.decode(&req); err != nil {
-		return nil, err
-	}
-	if err := checkTitle(req.Storage.Title); err != nil {
-		return nil, err
-	}
-	if from.kind != kindNormal {
-		return nil, conflict("STORAGE_TYPE_ILLEGAL", "The storage %s is of the type '%s' and cannot be templatized.",
-			from.uuid, from.kind)
-	}
-	if err := requireOnline(from); err != nil {
 		return nil, err
 	}
 	if err := s.requireServersStopped(from); err != nil {
 		return nil, err
 	}
 	t := &storage{
-		uuid: newUUID(storageKind), title: req.Storage.Title, zone: from.zone, tier: from.tier, size: from.size,
+		uuid: newUUID(storageKind), title: title, zone: from.zone, tier: from.tier, size: from.size,
 		encrypted: from.encrypted, kind: kindTemplate, access: "private", created: s.now(),
 	}
 	s.storages.put(t.uuid, t)
