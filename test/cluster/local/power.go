@@ -44,7 +44,7 @@ func (c *Cluster) followServers(ctx context.Context) {
 	for _, n := range c.nodes {
 		off := slices.Contains([]string{"", upcloud.ServerStateStopped}, states[n.server])
 		switch {
-		case off && n.machine != nil:
+		case off:
 			c.powerOff(n)
 		case states[n.server] == upcloud.ServerStateStarted && n.machine == nil:
 			if err := c.powerOn(n); err != nil {

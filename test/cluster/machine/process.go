@@ -133,8 +133,7 @@ func (p *Process) Stop(ctx context.Context, grace time.Duration) {
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-		_ = p.command.Process.Kill()
-		<-p.done
+		p.Kill()
 	}
 }
 
