@@ -84,8 +84,9 @@ func parse(args []string, out io.Writer) (*options, error) {
 	f.StringVar(&o.username, "username", "", "user that the API accepts (default: simulator)")
 	f.StringVar(&o.password, "password", "", "that user's password (default: simulator)")
 	f.StringVar(&o.token, "token", "", "token that the API accepts (default: ucat_simulator)")
-	f.StringVar(&o.disks, "disks", "none", "what storages are made of: none (API only) or loop (sparse files on loop devices; needs root)")
-	f.StringVar(&o.disksDir, "disks-dir", "", "`folder` for the disks of --disks loop; links to a server's disks appear in\n"+
+	f.StringVar(&o.disks, "disks", "none", "what storages are made of: none (API only), loop (sparse files on loop devices; needs root), or\n"+
+		"qemu (sparse files, hot-plugged into the QEMU machines that listen at FOLDER/servers/UUID/qmp.sock)")
+	f.StringVar(&o.disksDir, "disks-dir", "", "`folder` for the disks; with --disks loop links to a server's disks appear in\n"+
 		"FOLDER/servers/UUID/by-id (default: a temporary folder)")
 	f.StringVar(&o.loadBalancers, "load-balancers", "none",
 		"what load balancers are made of: none (API only) or haproxy (real traffic)")
@@ -130,14 +131,14 @@ func (o *options) config() (simulator.Config, error) {
 		return cfg, fmt.Errorf("--public-network %q: give an IPv4 prefix of /24 or larger, such as 198.18.0.0/15",
 			o.publicNetwork)
 	}
-	if err := oneOf("--disks", o.disks, "none", "loop"); err != nil {
+	if err := oneOf("--disks", o.disks, "none", "loop", "qemu"); err != nil {
 		return cfg, err
 	}
 	if err := oneOf("--load-balancers", o.loadBalancers, "none", "haproxy"); err != nil {
 		return cfg, err
 	}
-	if o.disksDir != "" && o.disks != "loop" {
-		return cfg, errors.New("--disks-dir: only --disks loop has a folder; add it, or leave --disks-dir out")
+	if o.disksDir != "" && o.disks == "none" {
+		return cfg, errors.New("--disks-dir: only --disks loop and --disks qemu have a folder; add one of them, or leave --disks-dir out")
 	}
 	if o.loadBalancerInterface != "" && o.loadBalancers != "haproxy" {
 		return cfg, errors.New("--load-balancer-interface: only --load-balancers haproxy listens; add it, or leave the interface out")

@@ -38,8 +38,11 @@ func banner(out io.Writer, o *options, cfg simulator.Config, api []net.Listener)
 	if len(o.metadataListen) > 0 {
 		fmt.Fprintf(&b, "\nInstance metadata: %s\n", strings.Join(o.metadataListen, ", "))
 	}
-	if o.disks == "loop" {
+	switch o.disks {
+	case "loop":
 		fmt.Fprintf(&b, "Disks: loop devices, files in %s\n", o.disksDir)
+	case "qemu":
+		fmt.Fprintf(&b, "Disks: of the QEMU machines at %s/servers/UUID/qmp.sock\n", o.disksDir)
 	}
 	if o.loadBalancers == "haproxy" {
 		where := "addresses of the loopback network"

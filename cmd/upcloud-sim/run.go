@@ -16,6 +16,7 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/haproxy"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/loopdisk"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/qemudisk"
 )
 
 const shutdownTimeout = 3 * time.Second
@@ -70,7 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 
 // openPlanes makes the data planes asked for.
 func (o *options) openPlanes(cfg *simulator.Config) (err error) {
-	if o.disks == "loop" {
+	if o.disks != "none" {
 		dir := o.disksDir
 		if dir == "" {
 			dir = o.state
@@ -78,8 +79,8 @@ func (o *options) openPlanes(cfg *simulator.Config) (err error) {
 		if dir == "" {
 			dir = filepath.Join(os.TempDir(), fmt.Sprintf("upcloud-sim-%d", os.Getpid()))
 		}
-		if cfg.Disks, err = openDisks(dir, o.state != ""); err != nil {
-			return fmt.Errorf("--disks loop: %w", err)
+		if cfg.Disks, err = o.openDisks(dir, cfg.ErrorLog); err != nil {
+			return fmt.Errorf("--disks %s: %w", o.disks, err)
 		}
 		o.disksDir = dir
 	}
@@ -95,12 +96,16 @@ func (o *options) openPlanes(cfg *simulator.Config) (err error) {
 	return nil
 }
 
-// openDisks makes the disk plane; those of a state outlive it.
-func openDisks(dir string, keep bool) (simulator.DiskPlane, error) {
-	if !keep {
-		return loopdisk.New(dir)
+// openDisks makes the disk plane; the disks of a state outlive it.
+func (o *options) openDisks(dir string, errorLog func(error)) (simulator.DiskPlane, error) {
+	keep := o.state != ""
+	switch {
+	case o.disks == "qemu":
+		return qemudisk.New(qemudisk.Config{Dir: dir, Keep: keep, ErrorLog: errorLog})
+	case keep:
+		return loopdisk.Open(dir)
 	}
-	return loopdisk.Open(dir)
+	return loopdisk.New(dir)
 }
 
 func closePlanes(cfg simulator.Config) error {

@@ -279,8 +279,19 @@ func (s *Simulator) detachStorage(c *call) (any, error) {
 			return nil, err
 		}
 	}
-	s.changeDevices(c, v, nil, func() { s.unplug(v, dev) }, func() {})
+	s.changeDevices(c, v, s.unplugWork(v, dev), func() { s.unplug(v, dev) }, func() {})
 	return nil, nil
+}
+
+// unplugWork is what must go well before the device is out of the server; nil: nothing.
+func (s *Simulator) unplugWork(v *server, dev *device) func(context.Context) error {
+	plane, ok := s.cfg.Disks.(DiskUnplugger)
+	st, exists := s.storages.get(dev.storage)
+	if !ok || !exists || st.public() {
+		return nil
+	}
+	server, disk := v.uuid, st.uuid
+	return func(ctx context.Context) error { return plane.Unplug(ctx, server, disk) }
 }
 
 // unplug takes the device out of the server, at once.

@@ -24,6 +24,15 @@ type DiskPlane interface {
 	Close() error
 }
 
+// DiskUnplugger is a DiskPlane of machines that have a say in when a disk goes. Without it, and where there is no machine
+// to ask any more, because its server was deleted, Detach takes the disk away at once.
+type DiskUnplugger interface {
+	DiskPlane
+	// Unplug makes the disk disappear from the server when the machine lets go of it, and may take its time. After an
+	// error the disk is still attached. A disk that is not there is no error.
+	Unplug(ctx context.Context, server, storage string) error
+}
+
 // DiskKeeper is a DiskPlane whose disks outlive the process.
 type DiskKeeper interface {
 	DiskPlane

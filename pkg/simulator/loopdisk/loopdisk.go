@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -24,9 +25,8 @@ import (
 	"sync"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/internal/images"
 )
-
-const gib = 1 << 30
 
 // Plane is a simulator.DiskPlane on loop devices.
 type Plane struct {
@@ -34,8 +34,9 @@ type Plane struct {
 	keeps   bool     // the files outlive the plane
 	watcher *watcher // of partitions
 
+	images *images.Folder
+
 	mu       sync.Mutex
-	disks    map[string]bool        // made by this plane, by storage UUID
 	attached map[string]*attachment // by storage UUID
 	servers  map[string]bool        // whose folders this plane made
 	found    map[string][]int       // loop devices, by image, of a former plane: taken over when their disks are attached
@@ -48,7 +49,10 @@ type attachment struct {
 	nodes  []string // of partitions, that the plane made
 }
 
-var _ simulator.DiskKeeper = (*Plane)(nil)
+var (
+	_ simulator.DiskKeeper = (*Plane)(nil)
+	_ simulator.DiskWriter = (*Plane)(nil)
+)
 
 // New returns a plane that keeps its files below dir, which is made if it is not there. It needs root and
 // /dev/loop-control. Links and loop devices of a plane that was killed, and whose files are below the same folder, are
@@ -84,14 +88,16 @@ func open(dir string) (*Plane, error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
-	return &Plane{dir: dir, disks: map[string]bool{}, attached: map[string]*attachment{}, servers: map[string]bool{}}, nil
+	files, err := images.Open(filepath.Join(dir, "disks"))
+	if err != nil {
+		return nil, err
+	}
+	return &Plane{dir: dir, images: files, attached: map[string]*attachment{}, servers: map[string]bool{}}, nil
 }
 
 func (p *Plane) begin() (err error) {
-	for _, d := range []string{p.disksDir(), p.serversDir()} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return err
-		}
+	if err := os.MkdirAll(p.serversDir(), 0o755); err != nil {
+		return err
 	}
 	p.watcher, err = newWatcher(p.partitionsChanged)
 	return err
@@ -108,28 +114,20 @@ func (p *Plane) partitionsChanged(number int) {
 	}
 }
 
-func (p *Plane) disksDir() string   { return filepath.Join(p.dir, "disks") }
 func (p *Plane) serversDir() string { return filepath.Join(p.dir, "servers") }
-
-func (p *Plane) image(storage string) string { return filepath.Join(p.disksDir(), storage+".img") }
 
 func (p *Plane) byID(server string) string { return filepath.Join(p.serversDir(), server, "by-id") }
 
 // removeLeftovers frees what a killed plane left below the folder: loop devices whose file lies there, links, files.
 func (p *Plane) removeLeftovers() error {
-	loops, err := loopsBelow(p.disksDir())
+	loops, err := loopsBelow(p.images.Dir())
 	errs := []error{err}
 	for _, numbers := range loops {
 		for _, n := range numbers {
 			errs = append(errs, pullNumber(n))
 		}
 	}
-	images, err := filepath.Glob(filepath.Join(p.disksDir(), "*.img"))
-	errs = append(errs, err)
-	for _, path := range images {
-		errs = append(errs, ignoreMissing(os.Remove(path)))
-	}
-	return errors.Join(append(errs, p.removeLinks())...)
+	return errors.Join(append(errs, p.images.RemoveAll(), p.removeLinks())...)
 }
 
 func (p *Plane) removeLinks() error {
@@ -153,55 +151,33 @@ func ignoreMissing(err error) error {
 
 // Keep implements simulator.DiskKeeper.
 func (p *Plane) Keep(disks map[string]simulator.KeptDisk, create bool) (missing, unknown []string, err error) {
-	if p.found, err = loopsBelow(p.disksDir()); err != nil {
+	if p.found, err = loopsBelow(p.images.Dir()); err != nil {
 		return nil, nil, err
 	}
-	images, err := filepath.Glob(filepath.Join(p.disksDir(), "*.img"))
-	for _, image := range images {
-		if _, known := disks[strings.TrimSuffix(filepath.Base(image), ".img")]; !known {
-			unknown = append(unknown, image)
-		}
-	}
 	for image, numbers := range p.found {
-		uuid := strings.TrimSuffix(filepath.Base(image), ".img")
-		if disks[uuid].Server != "" {
+		if disks[p.images.Storage(image)].Server != "" {
 			continue // Attach takes it over
 		}
 		for _, n := range numbers {
 			err = errors.Join(err, pullNumber(n))
 		}
 	}
-	for uuid, disk := range disks {
-		_, absent := os.Stat(p.image(uuid))
-		switch {
-		case absent == nil:
-			p.disks[uuid] = true
-		case create:
-			err = errors.Join(err, p.Create(uuid, disk.Size))
-		default:
-			missing = append(missing, uuid)
-		}
-	}
-	return missing, unknown, err
+	missing, unknown, keepErr := p.images.Keep(disks, create)
+	return missing, unknown, errors.Join(err, keepErr)
 }
 
 // Create implements simulator.DiskPlane.
-func (p *Plane) Create(storage string, size int) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	f, err := os.OpenFile(p.image(storage), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	p.disks[storage] = true
-	return errors.Join(f.Truncate(int64(size)*gib), f.Close())
+func (p *Plane) Create(storage string, size int) error { return p.images.Create(storage, size) }
+
+// Write implements simulator.DiskWriter: the bytes of an import go to the beginning of the disk.
+func (p *Plane) Write(ctx context.Context, storage string, from io.Reader) error {
+	return p.images.Write(ctx, storage, from)
 }
 
 // Copy implements simulator.DiskPlane. The file is filled in place, so that a disk that is restored while it is
 // attached to a stopped server stays the same device.
 func (p *Plane) Copy(ctx context.Context, from, to string, size int) error {
 	p.mu.Lock()
-	p.disks[to] = true
 	source, target := p.attached[from], p.attached[to]
 	p.mu.Unlock()
 	if source != nil {
@@ -209,7 +185,7 @@ func (p *Plane) Copy(ctx context.Context, from, to string, size int) error {
 			return err
 		}
 	}
-	if err := copyImage(ctx, p.image(from), p.image(to), int64(size)*gib); err != nil {
+	if err := p.images.Copy(ctx, from, to, size); err != nil {
 		return err
 	}
 	if target != nil {
@@ -222,7 +198,7 @@ func (p *Plane) Copy(ctx context.Context, from, to string, size int) error {
 func (p *Plane) Resize(storage string, size int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := os.Truncate(p.image(storage), int64(size)*gib); err != nil {
+	if err := p.images.Grow(storage, size); err != nil {
 		return err
 	}
 	if a := p.attached[storage]; a != nil {
@@ -263,14 +239,14 @@ func (p *Plane) Attach(ctx context.Context, server, storage, address string) err
 
 // loopOf makes a loop device of the disk, or takes over the one that there is.
 func (p *Plane) loopOf(storage string) (*loop, error) {
-	numbers := p.found[p.image(storage)]
-	delete(p.found, p.image(storage))
+	numbers := p.found[p.images.Path(storage)]
+	delete(p.found, p.images.Path(storage))
 	for _, n := range numbers {
 		if l, err := adoptLoop(n); err == nil {
 			return l, nil
 		}
 	}
-	return attachLoop(p.image(storage))
+	return attachLoop(p.images.Path(storage))
 }
 
 // LinkName is the name of the link that leads to a disk on the virtio bus: the disk's serial is the first 20
@@ -323,8 +299,7 @@ func (p *Plane) Delete(storage string) error {
 	if a := p.attached[storage]; a != nil {
 		err = p.detach(storage, a)
 	}
-	delete(p.disks, storage)
-	return errors.Join(err, ignoreMissing(os.Remove(p.image(storage))))
+	return errors.Join(err, p.images.Remove(storage))
 }
 
 // Close implements simulator.DiskPlane. Folders that others put something into stay, and with Open the files; a device
@@ -342,18 +317,16 @@ func (p *Plane) Close() error {
 		errs = append(errs, p.detach(storage, a))
 	}
 	p.attached = map[string]*attachment{}
-	for storage := range p.disks {
-		if !p.keeps {
-			errs = append(errs, ignoreMissing(os.Remove(p.image(storage))))
-		}
+	if !p.keeps {
+		errs = append(errs, p.images.RemoveMade())
 	}
 	for server := range p.servers {
 		os.Remove(p.byID(server))
 		os.Remove(filepath.Dir(p.byID(server)))
 	}
-	for _, d := range []string{p.disksDir(), p.serversDir(), p.dir} {
+	for _, d := range []string{p.images.Dir(), p.serversDir(), p.dir} {
 		os.Remove(d) // fails when it is not empty, and then it is not ours alone
 	}
-	p.disks, p.servers = map[string]bool{}, map[string]bool{}
+	p.servers = map[string]bool{}
 	return errors.Join(errs...)
 }
