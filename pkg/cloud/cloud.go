@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/client"
@@ -39,7 +38,7 @@ type Cloud struct {
 
 	life  context.Context
 	close context.CancelFunc
-	work  sync.WaitGroup
+	work  workers
 
 	shared sharedReads
 }
@@ -76,10 +75,11 @@ func New(config Config) (*Cloud, error) {
 	return c, nil
 }
 
-// Close ends the work that outlived its callers, waits for it, and closes idle connections.
+// Close ends the work that outlived its callers, waits for it, and closes idle connections. Calls that come later or at the
+// same time end with context.Canceled.
 func (c *Cloud) Close() {
 	c.close()
-	c.work.Wait()
+	c.work.end()
 	c.http.CloseIdleConnections()
 }
 

@@ -21,7 +21,7 @@ const linger = 2 * time.Minute
 // work knows whether anybody still waits, and ends some time after nobody does.
 type flights[V any] struct {
 	life   context.Context // ends the work
-	group  *sync.WaitGroup // counts it
+	group  *workers        // counts it
 	linger time.Duration
 
 	mu     sync.Mutex
@@ -53,7 +53,36 @@ type work struct {
 // note says what the work is waiting for, for those who run out of time meanwhile.
 func (w *work) note(progress string) { w.progress.Store(&progress) }
 
-func newFlights[V any](life context.Context, group *sync.WaitGroup) *flights[V] {
+// workers counts pieces of work, so that their owner can wait for the last of them. Unlike a sync.WaitGroup, it may be
+// asked to take another one while somebody waits: it refuses.
+type workers struct {
+	mu    sync.Mutex
+	ended bool
+	group sync.WaitGroup
+}
+
+// begin counts one piece of work, whose end is told with done, unless no more are taken.
+func (w *workers) begin() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended {
+		return false
+	}
+	w.group.Add(1)
+	return true
+}
+
+func (w *workers) done() { w.group.Done() }
+
+// end takes no more work, and waits for what has begun.
+func (w *workers) end() {
+	w.mu.Lock()
+	w.ended = true
+	w.mu.Unlock()
+	w.group.Wait()
+}
+
+func newFlights[V any](life context.Context, group *workers) *flights[V] {
 	return &flights[V]{life: life, group: group, linger: linger, flying: map[string]*flight[V]{}}
 }
 
@@ -95,13 +124,17 @@ func (f *flights[V]) join(ctx context.Context, key string, fn func(*work) (V, er
 	}
 
 	started := &flight[V]{work: &work{}, done: make(chan struct{}), waiting: 1}
+	if !f.group.begin() {
+		started.err = &Error{Kind: context.Canceled, Message: "the program is stopping"}
+		close(started.done)
+		return started
+	}
 	started.work.ctx, started.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	started.work.attended, started.lapse = context.WithCancel(started.work.ctx)
 	stop := context.AfterFunc(f.life, started.cancel)
 	f.flying[key] = started
-	f.group.Add(1)
 	go func() {
-		defer f.group.Done()
+		defer f.group.done()
 		defer stop()
 		defer started.cancel()
 		value, err := guarded(started.work, fn)

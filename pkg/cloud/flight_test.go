@@ -14,11 +14,11 @@ import (
 func inFlights(t *testing.T, test func(t *testing.T, f *flights[string])) {
 	synctest.Test(t, func(t *testing.T) {
 		life, end := context.WithCancel(context.Background())
-		var group sync.WaitGroup
+		var group workers
 		f := newFlights[string](life, &group)
 		test(t, f)
 		end()
-		group.Wait()
+		group.end()
 		if len(f.flying) != 0 {
 			t.Errorf("%d flights are left", len(f.flying))
 		}
@@ -52,7 +52,7 @@ func TestFlightIsSharedByAllWhoAskAtOnce(t *testing.T) {
 }
 
 func TestAPanicEndsTheFlightAndNotTheProcess(t *testing.T) {
-	f := newFlights[int](t.Context(), new(sync.WaitGroup))
+	f := newFlights[int](t.Context(), new(workers))
 	_, err := f.do(t.Context(), "key", func(*work) (int, error) {
 		var none []int
 		return none[len(none)], nil
@@ -166,7 +166,7 @@ func TestFlightThatEndedForLackOfCallersIsBegunAnewForOneWhoCame(t *testing.T) {
 func TestFlightEndsWithTheLifeOfItsOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		life, end := context.WithCancel(context.Background())
-		var group sync.WaitGroup
+		var group workers
 		f := newFlights[string](life, &group)
 		outcome := make(chan error)
 		go func() {
@@ -181,6 +181,18 @@ func TestFlightEndsWithTheLifeOfItsOwner(t *testing.T) {
 		if err := <-outcome; !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v, want context.Canceled", err)
 		}
-		group.Wait()
+		group.end()
 	})
+}
+
+// Who ends waits for all work: none may begin behind its back.
+func TestNoFlightBeginsAfterTheEnd(t *testing.T) {
+	var group workers
+	f := newFlights[string](t.Context(), &group)
+	group.end()
+	_, err := f.do(t.Context(), "key", func(*work) (string, error) {
+		t.Error("work was begun")
+		return "", nil
+	})
+	wantKind(t, err, context.Canceled, "stopping")
 }

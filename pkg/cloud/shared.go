@@ -21,15 +21,27 @@ type shared[V any] struct {
 func (s *shared[V]) get(moment time.Time) (value V, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.taken.IsZero() || s.taken.Before(moment) || s.taken.Before(s.notBefore) {
+	if s.taken.IsZero() || s.taken.Before(moment) {
 		return value, false
 	}
 	return s.value, true
 }
 
-// since returns the answer as read at that moment or later. What it returns is shared: nobody may change it.
+// atLeast is the moment, or that of the last change of ours if that was later.
+func (s *shared[V]) atLeast(moment time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if moment.Before(s.notBefore) {
+		return s.notBefore
+	}
+	return moment
+}
+
+// since returns the answer as read at that moment or later, and with everything that this process changed before the call.
+// What it returns is shared: nobody may change it. It takes two readings at most, however much is changed meanwhile.
 func (s *shared[V]) since(ctx context.Context, c *Cloud, moment time.Time, read func(context.Context) (V, error)) (V, error) {
 	s.once.Do(func() { s.reading = newFlights[V](c.life, &c.work) })
+	moment = s.atLeast(moment)
 	for {
 		if value, found := s.get(moment); found {
 			return value, nil
