@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/client"
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,6 +40,9 @@ type Config struct {
 
 	setting string // where the credentials came from, for error messages
 }
+
+// maxClusterID leaves room in the title of an unfinished copy.
+const maxClusterID = 100
 
 // Names of the variables that hold credentials: ours are the SDK's; the second of each pair is what deployments of
 // UpCloud's own cloud controller manager set.
@@ -143,6 +147,8 @@ func (c Config) validate() error {
 	}
 	if err := checkLabel(LabelCluster, c.ClusterID); err != nil {
 		fault("the cluster ID is no good as a label: %w", err)
+	} else if n := utf8.RuneCountInString(c.ClusterID); n > maxClusterID {
+		fault("the cluster ID has %d characters: give at most %d, titles of storages hold it", n, maxClusterID)
 	}
 	if err := checkToken(c.Token); c.CredentialsDir == "" && err != nil {
 		fault("the token (%s) %w", firstNonEmpty(c.setting, client.EnvToken), err)

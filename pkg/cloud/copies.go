@@ -2,6 +2,8 @@ package cloud
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -51,13 +53,35 @@ func (c *Cloud) VolumeSource(ctx context.Context, id string) (*Source, error) {
 	return &Source{ID: volume.ID, SizeGiB: volume.SizeGiB, Encrypted: volume.Encrypted}, nil
 }
 
-// VolumeNamed returns the finished volume of that name. ErrNotFound when there is none.
-func (c *Cloud) VolumeNamed(ctx context.Context, name string) (*Volume, error) {
+// SourceOf is for a source that is gone: it tells of it what the copy tells that was finished or begun of it under that name,
+// which can be gone on with all the same. ErrNotFound when there is none, ErrAlreadyExists when the volume of that name is
+// no copy of it.
+func (c *Cloud) SourceOf(ctx context.Context, name, id string) (*Source, error) {
+	doing := Error{Op: "find", Resource: "volume", ID: name}
+	id = canonicalID(id)
 	volume, err := c.find(ctx, name)
-	if err == nil && volume == nil {
+	switch {
+	case err != nil:
+		return nil, explain(err, doing)
+	case volume == nil && !isUUID(id):
+		return nil, explain(notAnID(), doing)
+	case volume == nil:
+		return c.sourceOfUnfinished(ctx, VolumeSpec{Name: name, SourceID: id})
+	case volume.Labels[LabelSource] != id:
+		return nil, explain(differs(volume, "source", orNone(volume.Labels[LabelSource]), id), doing)
+	}
+	return &Source{ID: id, SizeGiB: 1, Encrypted: volume.Encrypted}, nil // the volume may have grown since
+}
+
+func (c *Cloud) sourceOfUnfinished(ctx context.Context, spec VolumeSpec) (*Source, error) {
+	begun, err := c.allUnfinished(ctx, spec)
+	if err == nil && len(begun) == 0 {
 		err = &Error{Kind: ErrNotFound}
 	}
-	return volume, explain(err, Error{Op: "find", Resource: "volume", ID: name})
+	if err != nil {
+		return nil, explain(err, Error{Op: "find", Resource: "copy", ID: spec.Name, Target: "of " + spec.SourceID})
+	}
+	return &Source{ID: spec.SourceID, SizeGiB: begun[0].SizeGiB, Encrypted: begun[0].Encrypted}, nil
 }
 
 // provisionalTitle is under which a copy is begun: the same for every try of one request, and for no other.
@@ -67,12 +91,15 @@ func (c *Cloud) provisionalTitle(spec VolumeSpec) string {
 		of += " for " + c.config.ClusterID
 	}
 	of += ")"
+	room := maxTitle - utf8.RuneCountInString(of)
 	name := []rune(spec.Name)
-	if room := maxTitle - utf8.RuneCountInString(of); len(name) > room {
-		// The end of a name tells more than its beginning: they begin alike.
-		name = name[max(0, len(name)-max(0, room)):]
+	if len(name) <= room {
+		return spec.Name + of
 	}
-	return string(name) + of
+	// Two long names may differ in what is left out: the sum tells them apart. The end tells people more than the beginning.
+	sum := sha256.Sum256([]byte(spec.Name))
+	short := hex.EncodeToString(sum[:8]) + "…"
+	return short + string(name[len(name)-max(0, room-utf8.RuneCountInString(short)):]) + of
 }
 
 // copyVolume makes the volume out of its source, going on from whatever an earlier try left behind.
@@ -81,8 +108,8 @@ func (c *Cloud) copyVolume(w *work, spec VolumeSpec) (*Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	if begun != nil && (begun.Zone != spec.Zone || begun.Tier != spec.Tier) {
-		// The same request may come with another zone in front.
+	if begun != nil && !c.becomes(begun, spec) {
+		// The same request may come with another zone in front, or from a StorageClass made anew.
 		if err := c.dropUnfinished(w, begun); err != nil {
 			return nil, stillOpen(err, true)
 		}
@@ -112,24 +139,40 @@ func (c *Cloud) copyVolume(w *work, spec VolumeSpec) (*Volume, error) {
 	return volume, stillOpen(err, true) // there is a copy now: no error may read as if there were none
 }
 
-// unfinished finds what an earlier try of the same request began. Titles cannot be asked for: it reads a list that was
-// begun after the request came, and that all who look at the same time share.
-func (c *Cloud) unfinished(w *work, spec VolumeSpec) (*Volume, error) {
-	all, err := c.shared.volumes.since(w.ctx, c, time.Now(), c.readVolumes)
+// becomes reports whether a copy that was begun can be made the volume: its zone, tier and encryption stay what they are.
+func (c *Cloud) becomes(begun *Volume, spec VolumeSpec) bool {
+	encrypted := begun.Encrypted || begun.encryptionUnknown || !spec.Encrypted
+	return begun.Zone == spec.Zone && begun.Tier == spec.Tier && encrypted
+}
+
+// allUnfinished lists what earlier tries of the same request began, the one to go on with first. Titles cannot be asked
+// for: it reads a list that was begun after the request came, and that all who look at the same time share.
+func (c *Cloud) allUnfinished(ctx context.Context, spec VolumeSpec) ([]*Volume, error) {
+	all, err := c.shared.volumes.since(ctx, c, time.Now(), c.readVolumes)
 	if err != nil {
 		return nil, notMissing(err)
 	}
 	title := c.provisionalTitle(spec)
 	var begun []*Volume
 	for _, volume := range all {
-		if volume.Title == title && volume.Name == "" {
+		if isUnfinished(volume, title) {
 			begun = append(begun, volume)
 		}
 	}
-	if len(begun) == 0 {
-		return nil, nil
-	}
 	slices.SortFunc(begun, byClaim)
+	return begun, nil
+}
+
+func isUnfinished(volume *Volume, title string) bool {
+	return volume.Title == title && volume.Name == ""
+}
+
+// unfinished finds what an earlier try of the same request began, and deletes what is there beside it.
+func (c *Cloud) unfinished(w *work, spec VolumeSpec) (*Volume, error) {
+	begun, err := c.allUnfinished(w.ctx, spec)
+	if err != nil || len(begun) == 0 {
+		return nil, err
+	}
 	for _, extra := range begun[1:] {
 		if err := c.dropUnfinished(w, extra); err != nil {
 			return nil, err
@@ -138,20 +181,27 @@ func (c *Cloud) unfinished(w *work, spec VolumeSpec) (*Volume, error) {
 	return begun[0], nil
 }
 
-// dropUnfinished deletes a copy that nobody can have got to know: it was never finished.
+// dropUnfinished deletes a copy that nobody can have got to know: it was never finished. It looks once more, as another
+// process may have finished it since it was listed: then it is the volume.
 func (c *Cloud) dropUnfinished(w *work, extra *Volume) error {
-	logger := klog.FromContext(w.ctx)
-	if extra.State != upcloud.StorageStateError {
-		// While it is being made it cannot be deleted.
-		if _, err := c.awaitOnline(w, extra); err != nil && !errors.Is(err, ErrNotFound) {
-			return err
-		}
+	now, err := c.volume(w.ctx, extra.ID)
+	if err == nil && now.State != upcloud.StorageStateError {
+		now, err = c.awaitOnline(w, now) // while it is being made it cannot be deleted
+	}
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case errors.Is(err, ErrServerState): // it can be deleted in that state
+	case err != nil:
+		return err
+	case !isUnfinished(now, extra.Title):
+		return &Error{Kind: ErrBusy, Message: "copy " + extra.ID + " was finished by somebody else meanwhile", Remedy: remedyWait}
 	}
 	if err := c.deleteVolume(w.ctx, extra.ID); err != nil {
 		return err
 	}
 	c.shared.volumes.changed()
-	logger.Info("Deleted the extra one of two copies begun for one volume", "extra", extra.ID, "title", extra.Title)
+	klog.FromContext(w.ctx).Info("Deleted a copy that was begun and is not needed", "storage", extra.ID, "title", extra.Title)
 	return nil
 }
 
@@ -211,7 +261,7 @@ func (c *Cloud) finish(w *work, begun *Volume, spec VolumeSpec) (*Volume, error)
 		return nil, c.giveUp(w, begun, "it is in state error")
 	case err != nil:
 		return nil, err
-	case volume.SizeGiB > spec.SizeGiB:
+	case spec.MostGiB > 0 && volume.SizeGiB > spec.MostGiB:
 		return nil, c.giveUp(w, begun, fmt.Sprintf("it has %d GiB, as the source grew meanwhile", volume.SizeGiB))
 	}
 	labels := map[string]string{}
@@ -234,9 +284,7 @@ func (c *Cloud) finish(w *work, begun *Volume, spec VolumeSpec) (*Volume, error)
 
 // giveUp deletes a copy that can never become the volume, so that the retry begins anew.
 func (c *Cloud) giveUp(w *work, begun *Volume, why string) error {
-	err := c.deleteVolume(w.ctx, begun.ID)
-	c.shared.volumes.changed()
-	if err != nil {
+	if err := c.dropUnfinished(w, begun); err != nil {
 		return stillOpen(err, true)
 	}
 	return &Error{Kind: ErrUnavailable, Message: "copy " + begun.ID + " was of no use: " + why, Remedy: remedyWait}

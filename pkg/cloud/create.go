@@ -198,28 +198,39 @@ func (c *Cloud) makeVolume(ctx context.Context, spec VolumeSpec) (*Volume, error
 
 // compatible reports how a volume differs from what is asked for.
 func compatible(volume *Volume, spec VolumeSpec) error {
-	differs := func(what string, has, wants any) error {
-		return &Error{
-			Kind:    ErrAlreadyExists,
-			Message: fmt.Sprintf("storage %s has that name and its %s is %v, not %v", volume.ID, what, has, wants),
-			Remedy:  "ask for the volume as it is, or under another name",
-		}
-	}
 	switch {
 	case volume.Zone != spec.Zone:
-		return differs("zone", volume.Zone, spec.Zone)
-	case volume.SizeGiB != spec.SizeGiB:
-		return differs("size in GiB", volume.SizeGiB, spec.SizeGiB)
+		return differs(volume, "zone", volume.Zone, spec.Zone)
+	case volume.SizeGiB < spec.leastGiB():
+		return differs(volume, "size in GiB", volume.SizeGiB, fmt.Sprint("at least ", spec.leastGiB()))
+	case spec.MostGiB > 0 && volume.SizeGiB > spec.MostGiB:
+		return differs(volume, "size in GiB", volume.SizeGiB, fmt.Sprint("at most ", spec.MostGiB))
 	case volume.Tier != spec.Tier:
-		return differs("tier", volume.Tier, spec.Tier)
+		return differs(volume, "tier", volume.Tier, spec.Tier)
 	case volume.Labels[LabelSource] != spec.SourceID:
-		return differs("source", orNone(volume.Labels[LabelSource]), orNone(spec.SourceID))
+		return differs(volume, "source", orNone(volume.Labels[LabelSource]), orNone(spec.SourceID))
 	case spec.SourceID != "" && volume.Encrypted:
 		return nil // a copy of what is encrypted is so too, asked for or not
 	case volume.Encrypted != spec.Encrypted:
-		return differs("encryption at rest", volume.Encrypted, spec.Encrypted)
+		return differs(volume, "encryption at rest", volume.Encrypted, spec.Encrypted)
 	}
 	return nil
+}
+
+func (spec *VolumeSpec) leastGiB() int {
+	if spec.LeastGiB > 0 {
+		return spec.LeastGiB
+	}
+	return spec.SizeGiB
+}
+
+// differs is for a name that is taken by a volume unlike the one that is asked for.
+func differs(volume *Volume, what string, has, wants any) error {
+	return &Error{
+		Kind:    ErrAlreadyExists,
+		Message: fmt.Sprintf("storage %s has that name and its %s is %v, not %v", volume.ID, what, has, wants),
+		Remedy:  "ask for the volume as it is, or under another name",
+	}
 }
 
 func orNone(id string) string { return firstNonEmpty(id, "none") }

@@ -111,7 +111,7 @@ func (c *Cloud) grown(w *work, volume *Volume, atLeastGiB int) (*Volume, error) 
 			Message: fmt.Sprintf("the API accepted the size, but shows %d GiB", volume.SizeGiB),
 		}
 	}
-	if volume.backups > 0 {
+	if len(volume.backupIDs) > 0 {
 		c.dropResizeBackups(w.ctx, volume)
 	}
 	return volume, nil
@@ -121,12 +121,12 @@ func (c *Cloud) grown(w *work, volume *Volume, atLeastGiB int) (*Volume, error) 
 // filesystem. They are told by the API's own title for them and by having no labels. That one stays is no reason to fail.
 func (c *Cloud) dropResizeBackups(ctx context.Context, volume *Volume) {
 	logger := klog.FromContext(ctx).WithValues("volume", volume.ID)
-	all, err := c.readBackups(ctx)
+	backups, err := c.backups(ctx, volume.backupIDs)
 	if err != nil {
 		logger.Info("Backups left by resizing were not looked for", "reason", err.Error())
 		return
 	}
-	for _, backup := range all {
+	for _, backup := range backups {
 		if backup.SourceID != volume.ID || backup.Title != titleResizeBackup || len(backup.Labels) > 0 {
 			continue
 		}

@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -118,22 +119,33 @@ func (c *Cloud) backupsOnDelete(ctx context.Context, id string) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	if policy, told := policies[id]; told {
-		return policy, nil
+	if !policies[id] {
+		return KeepBackups, nil
 	}
-	return KeepBackups, nil
+	// Backups that are deleted do not come back: here the volume's own word of now counts.
+	volume, err := c.volume(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return KeepBackups, nil
+	case err != nil:
+		return "", err
+	}
+	policy := volume.Labels[LabelBackupsOnDelete]
+	if ValidateBackupsOnDelete(policy) != nil {
+		return KeepBackups, nil
+	}
+	return policy, nil
 }
 
-func (c *Cloud) readPolicies(ctx context.Context) (map[string]string, error) {
+func (c *Cloud) readPolicies(ctx context.Context) (map[string]bool, error) {
 	storages, err := c.storages(ctx, "/storage?label="+LabelBackupsOnDelete)
 	if err != nil {
 		return nil, err
 	}
-	policies := map[string]string{}
+	policies := map[string]bool{}
 	for i := range storages {
-		policy := labelMap(storages[i].Labels)[LabelBackupsOnDelete]
-		if storages[i].Type == upcloud.StorageTypeNormal && ValidateBackupsOnDelete(policy) == nil {
-			policies[storages[i].UUID] = policy
+		if storages[i].Type == upcloud.StorageTypeNormal && labelMap(storages[i].Labels)[LabelBackupsOnDelete] != "" {
+			policies[storages[i].UUID] = true
 		}
 	}
 	return policies, nil

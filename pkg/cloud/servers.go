@@ -104,7 +104,7 @@ type sharedReads struct {
 	backups           shared[[]*Snapshot]
 	volumes           shared[[]*Volume]
 	account           shared[*upcloud.Account]
-	policies          shared[map[string]string]
+	policies          shared[map[string]bool] // volumes that say what becomes of their backups
 }
 
 // serverSnapshot remembers the last ServerSet, and lets all who want a newer one wait for the same reading.

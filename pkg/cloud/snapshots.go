@@ -126,11 +126,11 @@ func (c *Cloud) deleteSnapshot(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	defer c.shared.backups.changed() // also where the answer was lost
 	err = c.call(ctx, http.MethodDelete, "/storage/"+id, nil, nil)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	c.shared.backups.changed()
 	c.snapshots.forget(snapshot.Name)
 	return nil
 }

@@ -179,13 +179,27 @@ func (c *Cloud) begunSnapshot(ctx context.Context, spec SnapshotSpec) (*Snapshot
 	return begun[0], nil
 }
 
+// dropFailedSnapshot deletes a backup that the API failed to make, so that the retry makes another: nothing can be restored
+// of it, and nobody would ever delete it, as it never became a snapshot.
+func (c *Cloud) dropFailedSnapshot(ctx context.Context, snapshot *Snapshot) error {
+	failed := &Error{Kind: ErrUnavailable, Message: "backup " + snapshot.ID + " ended in state error", Remedy: remedyWait}
+	if time.Since(snapshot.Created).Abs() >= time.Hour {
+		failed.Kind, failed.Remedy = ErrServerState, "delete that backup, so that another is made"
+		return failed
+	}
+	if err := c.deleteSnapshot(ctx, snapshot.ID); err != nil {
+		return err
+	}
+	klog.FromContext(ctx).Info("Deleted a backup that the API failed to make", "backup", snapshot.ID, "title", snapshot.Title)
+	return failed
+}
+
 // fewBackups is how many backups are read one by one; more are read with one list.
 const fewBackups = 4
 
 func (c *Cloud) backups(ctx context.Context, ids []string) ([]*Snapshot, error) {
 	if len(ids) > fewBackups {
-		all, err := c.readBackups(ctx)
-		return slices.DeleteFunc(all, func(s *Snapshot) bool { return !slices.Contains(ids, s.ID) }), err
+		return c.listedBackups(ctx, ids)
 	}
 	var backups []*Snapshot
 	for _, id := range ids {
@@ -197,6 +211,22 @@ func (c *Cloud) backups(ctx context.Context, ids []string) ([]*Snapshot, error) 
 			return nil, err
 		}
 		backups = append(backups, backup)
+	}
+	return backups, nil
+}
+
+// listedBackups finds backups in a list that was begun after the request came, and that all who look at the same time share.
+func (c *Cloud) listedBackups(ctx context.Context, ids []string) ([]*Snapshot, error) {
+	all, err := c.shared.backups.since(ctx, c, time.Now(), c.readBackups)
+	if err != nil {
+		return nil, err
+	}
+	var backups []*Snapshot
+	for _, snapshot := range all {
+		if slices.Contains(ids, snapshot.ID) {
+			own := *snapshot
+			backups = append(backups, &own)
+		}
 	}
 	return backups, nil
 }
@@ -243,10 +273,7 @@ func (c *Cloud) nameSnapshot(ctx context.Context, snapshot *Snapshot, spec Snaps
 	switch snapshot.State {
 	case upcloud.StorageStateOnline:
 	case upcloud.StorageStateError:
-		return nil, &Error{
-			Kind: ErrServerState, Message: "backup " + snapshot.ID + " is in state error",
-			Remedy: "delete the snapshot and make another",
-		}
+		return nil, c.dropFailedSnapshot(ctx, snapshot)
 	default:
 		snapshot.Ready = false
 		return snapshot, nil

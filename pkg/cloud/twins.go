@@ -69,7 +69,7 @@ func (c *Cloud) withDetails(ctx context.Context, found []*Volume) ([]*Volume, er
 // name tries again.
 func (c *Cloud) dropTwin(ctx context.Context, name string, kept, extra *Volume) {
 	logger := klog.FromContext(ctx).WithValues("volume", name, "kept", kept.ID, "extra", extra.ID)
-	if len(extra.ServerIDs) > 0 || extra.backups > 0 || !isNew(extra) {
+	if len(extra.ServerIDs) > 0 || len(extra.backupIDs) > 0 || !isNew(extra) {
 		logger.Info("Two storages carry the name of one volume, and the extra one may hold data: delete one of them by hand")
 		return
 	}

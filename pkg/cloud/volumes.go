@@ -33,14 +33,18 @@ type Volume struct {
 
 	encryptionUnknown bool // lists of old recordings do not tell
 	kind              string
-	backups           int
+	backupIDs         []string // known after Volume only
 }
 
 // VolumeSpec is the volume that is wanted.
 type VolumeSpec struct {
 	// Name identifies the volume among all that this package made for the cluster. It becomes the storage's title too.
-	Name      string
-	SizeGiB   int
+	Name    string
+	SizeGiB int
+	// LeastGiB and MostGiB bound the size of a volume of that name that is there already: it may have been grown since, and
+	// so may its source. Zero: SizeGiB, and no bound.
+	LeastGiB  int
+	MostGiB   int
 	Tier      string // see Tiers
 	Zone      string
 	Encrypted bool
@@ -186,7 +190,7 @@ func volumeOfDetails(details *upcloud.StorageDetails) *Volume {
 	volume := volumeOf(&details.Storage)
 	volume.ServerIDs = slices.Clone(details.ServerUUIDs)
 	volume.encryptionUnknown = false
-	volume.backups = len(details.BackupUUIDs)
+	volume.backupIDs = slices.Clone(details.BackupUUIDs)
 	volume.BackupRule = backupRuleOf(details.BackupRule)
 	return volume
 }

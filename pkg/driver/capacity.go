@@ -47,6 +47,16 @@ func chooseSize(r *csi.CapacityRange, tier cloud.Tier) (int, error) {
 	return int(size), nil
 }
 
+// sizesFor are the sizes in GiB that a volume which is there already may have; 0 for no bound.
+func sizesFor(r *csi.CapacityRange) (least, most int) {
+	required, limit := r.GetRequiredBytes(), r.GetLimitBytes()
+	least = int(required / gib)
+	if required%gib != 0 {
+		least++
+	}
+	return max(1, least), int(limit / gib)
+}
+
 func describeRange(required, limit int64) string {
 	if limit == 0 {
 		return fmt.Sprintf("at least %d bytes", required)

@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
@@ -14,14 +12,15 @@ import (
 // ListVolumes serves from one list of the account's disks that many readers share. Where volumes are attached takes a
 // call a volume, as the API's lists do not tell; those are shared too, and bounded: see cloud.Attachments.
 func (c *controller) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
+	asked, err := parsePage(req)
+	if err != nil {
+		return nil, err
+	}
 	all, err := c.cloud.Volumes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := pageOf(all, func(v *cloud.Volume) string { return v.ID }, req.GetMaxEntries(), req.GetStartingToken())
-	if err != nil {
-		return nil, err
-	}
+	page, next := pageOf(asked, all, func(v *cloud.Volume) string { return v.ID })
 	ids := make([]string, len(page))
 	for i, volume := range page {
 		ids[i] = volume.ID
@@ -47,12 +46,9 @@ func (c *controller) ControllerGetVolume(ctx context.Context, req *csi.Controlle
 	if req.GetVolumeId() == "" {
 		return nil, missing("volume_id")
 	}
-	volume, err := c.cloud.Volume(ctx, req.GetVolumeId())
+	volume, err := c.volume(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
-	}
-	if !volume.IsVolume() {
-		return nil, status.Errorf(codes.NotFound, "volume_id: storage %s is no volume", volume.ID)
 	}
 	return &csi.ControllerGetVolumeResponse{
 		Volume: volumeInfo(volume),

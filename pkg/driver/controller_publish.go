@@ -35,7 +35,7 @@ func (c *controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	}
 	// Asked before the look: what is being detached from there at the time of the look is not there to stay.
 	leaving := c.cloud.Detaching(req.GetVolumeId(), req.GetNodeId())
-	volume, err := c.cloud.Volume(ctx, req.GetVolumeId())
+	volume, err := c.volume(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}

@@ -93,14 +93,15 @@ func (c *controller) GetSnapshot(ctx context.Context, req *csi.GetSnapshotReques
 // ListSnapshots reads one snapshot by its ID, and else serves from one list of the account's backups that many readers
 // share.
 func (c *controller) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
+	asked, err := parsePage(req)
+	if err != nil {
+		return nil, err
+	}
 	snapshots, err := c.snapshotsFor(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := pageOf(snapshots, func(s *cloud.Snapshot) string { return s.ID }, req.GetMaxEntries(), req.GetStartingToken())
-	if err != nil {
-		return nil, err
-	}
+	page, next := pageOf(asked, snapshots, func(s *cloud.Snapshot) string { return s.ID })
 	response := &csi.ListSnapshotsResponse{NextToken: next}
 	for _, snapshot := range page {
 		response.Entries = append(response.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: snapshotOf(snapshot)})
@@ -110,7 +111,7 @@ func (c *controller) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRe
 
 func (c *controller) snapshotsFor(ctx context.Context, req *csi.ListSnapshotsRequest) ([]*cloud.Snapshot, error) {
 	volume := req.GetSourceVolumeId()
-	ofVolume := func(s *cloud.Snapshot) bool { return volume == "" || s.SourceID == volume }
+	ofVolume := func(s *cloud.Snapshot) bool { return volume == "" || strings.EqualFold(s.SourceID, volume) }
 	if id := req.GetSnapshotId(); id != "" {
 		snapshot, err := c.cloud.Snapshot(ctx, id)
 		switch {

@@ -11,17 +11,31 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
 
-// sourceOf reads what the volume is to be made of, nil for an empty volume.
-func (c *controller) sourceOf(ctx context.Context, content *csi.VolumeContentSource) (*cloud.Source, error) {
+// sourceOf reads what the volume is to be made of, nil for an empty volume. A source that is gone may have been copied
+// before, for the same request: that copy can be gone on with.
+func (c *controller) sourceOf(ctx context.Context, req *csi.CreateVolumeRequest) (*cloud.Source, error) {
+	content := req.GetVolumeContentSource()
+	var source *cloud.Source
+	var err error
 	switch {
 	case content == nil:
 		return nil, nil
 	case content.GetSnapshot() != nil:
-		return c.cloud.SnapshotSource(ctx, content.GetSnapshot().GetSnapshotId())
+		source, err = c.cloud.SnapshotSource(ctx, content.GetSnapshot().GetSnapshotId())
 	case content.GetVolume() != nil:
-		return c.cloud.VolumeSource(ctx, content.GetVolume().GetVolumeId())
+		source, err = c.cloud.VolumeSource(ctx, content.GetVolume().GetVolumeId())
+	default:
+		return nil, missing("volume_content_source.type")
 	}
-	return nil, missing("volume_content_source.type")
+	if !errors.Is(err, cloud.ErrNotFound) {
+		return source, err
+	}
+	gone := err
+	source, err = c.cloud.SourceOf(ctx, req.GetName(), sourceID(content))
+	if errors.Is(err, cloud.ErrNotFound) {
+		return nil, gone
+	}
+	return source, err
 }
 
 func sourceID(content *csi.VolumeContentSource) string {
@@ -29,24 +43,6 @@ func sourceID(content *csi.VolumeContentSource) string {
 		return content.GetSnapshot().GetSnapshotId()
 	}
 	return content.GetVolume().GetVolumeId()
-}
-
-// finished is for a request whose source is gone: the volume may have been made of it before.
-func (c *controller) finished(ctx context.Context, req *csi.CreateVolumeRequest, gone error) (*csi.CreateVolumeResponse, error) {
-	volume, err := c.cloud.VolumeNamed(ctx, req.GetName())
-	switch {
-	case errors.Is(err, cloud.ErrNotFound):
-		return nil, gone
-	case err != nil:
-		return nil, err
-	}
-	size, limit := int64(volume.SizeGiB)*gib, req.GetCapacityRange().GetLimitBytes()
-	fits := size >= req.GetCapacityRange().GetRequiredBytes() && (limit == 0 || size <= limit)
-	if volume.Labels[cloud.LabelSource] != sourceID(req.GetVolumeContentSource()) || !fits {
-		return nil, status.Errorf(codes.AlreadyExists, "storage %s has the name %s, and is not what is asked for: %v",
-			volume.ID, req.GetName(), gone)
-	}
-	return created(req, volume), nil
 }
 
 // sizeFor is chooseSize for a copy: it is never smaller than its source.

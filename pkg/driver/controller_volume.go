@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
@@ -34,10 +36,7 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 		return nil, err
 	}
 	maps.Copy(params.labels, change.Labels)
-	source, err := c.sourceOf(ctx, req.GetVolumeContentSource())
-	if errors.Is(err, cloud.ErrNotFound) {
-		return c.finished(ctx, req, err)
-	}
+	source, err := c.sourceOf(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +52,7 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 		Name: req.GetName(), SizeGiB: size, Tier: params.tier.Name, Encrypted: params.encrypted, Labels: params.labels,
 		BackupRule: rule,
 	}
+	spec.LeastGiB, spec.MostGiB = sizesFor(req.GetCapacityRange())
 	if source != nil {
 		spec.SourceID = source.ID
 		spec.Encrypted = spec.Encrypted || source.Encrypted
@@ -82,6 +82,15 @@ func (c *controller) create(ctx context.Context, spec cloud.VolumeSpec, zones []
 	return nil, first
 }
 
+// volume reads a volume. A storage that is no volume is none that can be found.
+func (c *controller) volume(ctx context.Context, id string) (*cloud.Volume, error) {
+	volume, err := c.cloud.Volume(ctx, id)
+	if err == nil && !volume.IsVolume() {
+		err = status.Errorf(codes.NotFound, "volume_id: storage %s is no volume", volume.ID)
+	}
+	return volume, err
+}
+
 // DeleteVolume is fine with volumes that are gone, and with IDs that cannot name any.
 func (c *controller) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
 	if req.GetVolumeId() == "" {
@@ -105,7 +114,7 @@ func (c *controller) ValidateVolumeCapabilities(ctx context.Context, req *csi.Va
 			return nil, err
 		}
 	}
-	volume, err := c.cloud.Volume(ctx, req.GetVolumeId())
+	volume, err := c.volume(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
