@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	clientfeatures "k8s.io/client-go/features"
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/cmd/internal/help"
@@ -28,13 +29,14 @@ type options struct {
 	metricsAddress string
 	deviceDir      string
 	maxVolumes     int
+	kubernetesNode string
 }
 
 const longHelp = `csi-driver is the CSI driver for UpCloud block storage (` + driver.Name + `).
 
 The controller makes, deletes, attaches and detaches volumes through the UpCloud API.
 The node service formats and mounts them on the server it runs on; it needs root, and
-no credentials.
+no credentials of UpCloud.
 
 The controller takes its credentials from --credentials-dir, or from the environment:
   UPCLOUD_TOKEN                          an API token, or
@@ -84,7 +86,8 @@ func (o *options) flags() []help.Section {
 	serving.StringVar(&o.endpoint, "endpoint", "unix:///csi/csi.sock", "unix `socket` to serve CSI on")
 	serving.StringVar(&o.mode, "mode", string(driver.ModeAll), "services to offer: controller, node or all")
 	serving.StringVar(&o.metricsAddress, "metrics-address", "",
-		"`host:port` to serve /metrics and /healthz on over HTTP, such as :9808; empty for none")
+		"`host:port` to serve /metrics, /healthz (it works) and /readyz (it is of use) on over HTTP, such as :9808; "+
+			"empty for none")
 
 	controller := help.NewFlagSet()
 	controller.StringVar(&o.credentialsDir, "credentials-dir", "",
@@ -107,8 +110,11 @@ func (o *options) flags() []help.Section {
 	node.StringVar(&o.deviceDir, "device-dir", "/dev/disk/by-id", "`folder` with the links to disks by serial number")
 	node.IntVar(&o.maxVolumes, "max-volumes", 0,
 		"how many volumes the server can have at once; 0 for UpCloud's limits (16 disks, or 24 disks and network "+
-			"interfaces) less 2 disks that are not the driver's")
-
+			"interfaces) less the disks and interfaces that are not the driver's, counted each time that it is asked")
+	node.StringVar(&o.kubernetesNode, "kubernetes-node", "",
+		"`name` of the Node of this server, for the node service in a Pod: it then takes the taint "+driver.TaintNotReady+
+			" off the Node when the kubelet has registered the driver, and knows for sure which disks are volumes; "+
+			"empty outside Kubernetes")
 	return []help.Section{
 		{Title: "Serving", Flags: serving},
 		{Title: "Where it runs", Flags: where},
@@ -121,6 +127,8 @@ func (o *options) flags() []help.Section {
 func logging(flags *pflag.FlagSet) {
 	all := goflag.NewFlagSet("klog", goflag.ContinueOnError)
 	klog.InitFlags(all)
+	// client-go tells each of its feature gates when they are first asked for, while nothing is logged yet: not worth a line.
+	clientfeatures.FeatureGates().Enabled(clientfeatures.WatchListClient)
 	level := pflag.PFlagFromGoFlag(all.Lookup("v"))
 	level.Usage = "log `level`: 0 errors and start-up, 2 changes, 5 every call and its request"
 	level.DefValue = "2"

@@ -97,6 +97,8 @@ func TestStartUpErrorsAreOneLineThatNamesTheSetting(t *testing.T) {
 		{"no folder for the endpoint", nil, with("--endpoint", "/no/such/folder/csi.sock"), []string{"--endpoint", "/no/such/folder"}},
 		{"metrics address in use", nil, with("--metrics-address", busy.Addr().String()), []string{"--metrics-address", busy.Addr().String()}},
 		{"negative number of volumes", nil, with("--max-volumes", "-1"), []string{"--max-volumes"}},
+		{"no Pod", nil, []string{"--mode", "node", "--metadata-url", absent.URL, "--node-id", "00aaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee",
+			"--zone", zone, "--kubernetes-node", "worker-1"}, []string{"--kubernetes-node", "service account"}},
 		{"no metadata", nil, []string{"--mode", "node", "--metadata-url", absent.URL}, []string{"--metadata-url", "--node-id", "--zone"}},
 	}
 	for _, c := range cases {
@@ -148,6 +150,9 @@ func TestItServesUntilItIsStopped(t *testing.T) {
 			}()
 			if body := waitFor(t, ended, "http://"+address+"/healthz"); body != "ok\n" {
 				t.Errorf("/healthz says %q", body)
+			}
+			if body := waitFor(t, ended, "http://"+address+"/readyz"); body != "ok\n" {
+				t.Errorf("/readyz says %q", body)
 			}
 			if body := waitFor(t, ended, "http://"+address+"/metrics"); !strings.Contains(body, "upcloud_csi_rpc_duration_seconds") {
 				t.Errorf("/metrics has nothing of CSI: %s", body)

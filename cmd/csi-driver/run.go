@@ -13,6 +13,7 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/driver"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/kubenode"
 )
 
 // run builds the driver from the options and serves until ctx is done. Its errors are what the user reads: one line
@@ -48,7 +49,7 @@ func run(ctx context.Context, opts options) error {
 	if err != nil {
 		return err
 	}
-	status, err := startStatus(opts, registry)
+	status, err := startStatus(opts, program, registry)
 	if err != nil {
 		listener.Close()
 		return err
@@ -94,8 +95,11 @@ func configure(ctx context.Context, mode driver.Mode, opts options, account *clo
 	if !mode.Node() {
 		return config, nil
 	}
-	if config.MaxVolumes == 0 {
-		config.MaxVolumes = driver.MaxVolumes(self.Interfaces)
+	config.Interfaces = self.Interfaces
+	if opts.kubernetesNode != "" {
+		if config.Kubernetes, err = kubenode.InCluster(opts.kubernetesNode); err != nil {
+			return driver.Config{}, fmt.Errorf("--kubernetes-node: %w; leave it out where the driver is no Pod", err)
+		}
 	}
 	config.Disk, err = disk.New(disk.Config{DeviceDir: opts.deviceDir, Registerer: registry})
 	return config, err

@@ -15,14 +15,14 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/driver"
 )
 
-// statusServer serves /metrics and /healthz. The zero value serves nothing.
+// statusServer serves /metrics, /healthz and /readyz. The zero value serves nothing.
 type statusServer struct {
 	server *http.Server
 	done   chan struct{}
 }
 
 // startStatus serves at --metrics-address, if that is set.
-func startStatus(opts options, registry *prometheus.Registry) (*statusServer, error) {
+func startStatus(opts options, program *driver.Driver, registry *prometheus.Registry) (*statusServer, error) {
 	if opts.metricsAddress == "" {
 		return &statusServer{}, nil
 	}
@@ -32,13 +32,8 @@ func startStatus(opts options, registry *prometheus.Registry) (*statusServer, er
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		if err := driver.CheckHealth(r.Context(), opts.endpoint); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
+	mux.Handle("GET /healthz", answer(func(ctx context.Context) error { return driver.CheckLive(ctx, opts.endpoint) }))
+	mux.Handle("GET /readyz", answer(program.CheckReady))
 	s := &statusServer{server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
@@ -47,6 +42,17 @@ func startStatus(opts options, registry *prometheus.Registry) (*statusServer, er
 		}
 	}()
 	return s, nil
+}
+
+// answer serves the outcome of a check: 200 and ok, or 503 and why not.
+func answer(check func(context.Context) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := check(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
 }
 
 func (s *statusServer) stop() {

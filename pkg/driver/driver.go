@@ -1,10 +1,12 @@
 package driver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/kubenode"
 )
 
 // Name is the driver's name, the same as that of UpCloud's own driver, whose volumes this one takes over.
@@ -60,8 +63,14 @@ type Config struct {
 	Disk *disk.Node
 	// NodeID is the UUID of the server that the node service runs on.
 	NodeID string
-	// MaxVolumes is how many volumes the server can have at once. 0: see MaxVolumes.
+	// MaxVolumes is how many volumes the server is said to have room for. 0: what UpCloud lets a server have, less the
+	// disks and network interfaces of it that are not the driver's.
 	MaxVolumes int
+	// Interfaces tells how many network interfaces the server has, each time that it is asked for the room for volumes.
+	// nil: that is not known, and no volume goes without its place for them.
+	Interfaces func(context.Context) (int, error)
+	// Kubernetes is the Node that the node service runs on, nil outside Kubernetes.
+	Kubernetes *kubenode.Client
 
 	// Registerer takes the metrics, nil for none.
 	Registerer prometheus.Registerer
@@ -77,6 +86,9 @@ type Driver struct {
 	metrics *metrics
 	calls   *inflight
 	server  *grpc.Server
+
+	registration *registration
+	stopping     atomic.Bool // set as soon as the end is asked for
 }
 
 // New checks the configuration and makes a driver of it. Run serves it.
@@ -96,9 +108,6 @@ func New(cfg Config) (*Driver, error) {
 	case cfg.Mode.Node() && (cfg.NodeID == "" || cfg.Zone == ""):
 		return nil, errors.New("the node service needs the UUID of its server and its zone")
 	}
-	if cfg.MaxVolumes == 0 {
-		cfg.MaxVolumes = MaxVolumes(0)
-	}
 	metrics, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
@@ -107,19 +116,26 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Logger != nil {
 		d.log = *cfg.Logger
 	}
+	d.registration = newRegistration(cfg.Kubernetes, cfg.NodeID, d.log)
 	d.server = d.newServer()
 	return d, nil
 }
 
 func (d *Driver) newServer() *grpc.Server {
 	server := grpc.NewServer(grpc.ChainUnaryInterceptor(d.observe, d.once, d.answer))
-	csi.RegisterIdentityServer(server, &identity{version: d.config.Version, controller: d.config.Mode.Controller()})
+	csi.RegisterIdentityServer(server, &identity{
+		version: d.config.Version, controller: d.config.Mode.Controller(), answers: d.calls.answers,
+	})
 	if d.config.Mode.Controller() {
 		csi.RegisterControllerServer(server, &controller{cloud: d.config.Cloud, zone: d.config.Zone})
 	}
 	if d.config.Mode.Node() {
 		csi.RegisterNodeServer(server, &node{
-			disk: d.config.Disk, id: d.config.NodeID, zone: d.config.Zone, maxVolumes: int64(d.config.MaxVolumes),
+			disk: d.config.Disk, id: d.config.NodeID, zone: d.config.Zone,
+			room: &room{
+				fixed: d.config.MaxVolumes, interfaces: d.config.Interfaces,
+				kubernetes: d.config.Kubernetes, seen: d.registration.seen,
+			},
 		})
 	}
 	return server

@@ -29,6 +29,7 @@ const (
 type rig struct {
 	sim        *simulatortest.Server
 	endpoint   string
+	driver     *driver.Driver
 	conn       *grpc.ClientConn
 	identity   csi.IdentityClient
 	controller csi.ControllerClient
@@ -90,7 +91,7 @@ func serve(t *testing.T, sim *simulatortest.Server, cfg driver.Config) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{
-		sim: sim, endpoint: cfg.Endpoint, conn: conn,
+		sim: sim, endpoint: cfg.Endpoint, driver: d, conn: conn,
 		identity:   csi.NewIdentityClient(conn),
 		controller: csi.NewControllerClient(conn),
 		node:       csi.NewNodeClient(conn),

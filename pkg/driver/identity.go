@@ -12,6 +12,7 @@ type identity struct {
 	csi.UnimplementedIdentityServer
 	version    string
 	controller bool
+	answers    func() // returns when calls can go on; never, where they are stuck
 }
 
 func (i *identity) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*csi.GetPluginInfoResponse, error) {
@@ -37,8 +38,11 @@ func (i *identity) GetPluginCapabilities(context.Context, *csi.GetPluginCapabili
 	return response, nil
 }
 
-// Probe answers ready whenever it can answer: everything that has to be right was checked before the socket was made.
-// It does not ask the API: an outage there is not healed by restarting the driver, which is what a failing probe does.
+// Probe answers ready whenever it can answer and calls that change something can begin: everything else that has to be
+// right was checked before the socket was made. It does not ask the API: an outage there is not healed by restarting the
+// driver, which is what a failing probe does. Nor does it wait for the node to be registered, since kubelet registers
+// only what answers.
 func (i *identity) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse, error) {
+	i.answers()
 	return &csi.ProbeResponse{Ready: wrapperspb.Bool(true)}, nil
 }

@@ -119,6 +119,12 @@ func (f *inflight) finish(ctx context.Context, key string, current *call, run fu
 	close(current.done)
 }
 
+// answers returns when operations can begin and end: what holds them up for ever holds it up, too.
+func (f *inflight) answers() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+}
+
 // close refuses new operations, cancels those that are left, and waits for them.
 func (f *inflight) close() {
 	f.mu.Lock()

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -141,11 +144,57 @@ func TestInflightEndsWithItsLastCaller(t *testing.T) {
 	}
 }
 
-func TestMaxVolumes(t *testing.T) {
-	for interfaces, want := range map[int]int{0: 14, 3: 14, 8: 14, 9: 13, 12: 10, 30: 1} {
-		if got := MaxVolumes(interfaces); got != want {
-			t.Errorf("%d interfaces: %d, want %d", interfaces, got, want)
+func TestRoomForVolumes(t *testing.T) {
+	for _, c := range []struct{ interfaces, others, want int }{
+		{0, 0, 16}, {3, 1, 15}, {8, 1, 15}, {9, 1, 14}, {12, 2, 10}, {30, 1, 1}, {3, 16, 1}, {3, 20, 1},
+	} {
+		if got := roomFor(c.interfaces, c.others); got != int64(c.want) {
+			t.Errorf("%d interfaces, %d other disks: %d, want %d", c.interfaces, c.others, got, c.want)
 		}
+	}
+}
+
+// A driver whose calls are stuck must not look alive.
+func TestStuckCallsAreNotLive(t *testing.T) {
+	dir, err := os.MkdirTemp("", "csi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	machine, err := disk.New(disk.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := New(Config{
+		Endpoint: filepath.Join(dir, "csi.sock"), Mode: ModeNode, Disk: machine,
+		NodeID: "00aaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee", Zone: "fi-hel1",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	listener, err := d.Listen(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- d.Serve(ctx, listener) }()
+	live := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		return CheckLive(ctx, d.socket.endpoint)
+	}
+	d.calls.mu.Lock()
+	if err := live(); err == nil {
+		t.Error("it looks alive while no call can begin")
+	}
+	d.calls.mu.Unlock()
+	if err := CheckLive(t.Context(), d.socket.endpoint); err != nil {
+		t.Errorf("after that: %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

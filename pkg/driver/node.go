@@ -11,31 +11,17 @@ import (
 // node is the CSI Node service. It never asks the API.
 type node struct {
 	csi.UnimplementedNodeServer
-	disk       *disk.Node
-	id         string // the server's UUID
-	zone       string
-	maxVolumes int64
+	disk *disk.Node
+	id   string // the server's UUID
+	zone string
+	room *room
 }
 
-// What UpCloud lets a server have: 16 storage devices, and 24 storage devices and network interfaces together.
-const (
-	deviceLimit             = 16
-	deviceAndInterfaceLimit = 24
-	// reservedDevices are left to what is not ours: the disk that the server boots from, and one more (a disk added by
-	// hand, a CD-ROM). UpCloud's own driver leaves as many.
-	reservedDevices = 2
-)
-
-// MaxVolumes is how many volumes a server with that many network interfaces is said to have room for. It is never 0,
-// which to Kubernetes would mean that there is no limit.
-func MaxVolumes(interfaces int) int {
-	return max(1, min(deviceLimit, deviceAndInterfaceLimit-interfaces)-reservedDevices)
-}
-
-func (n *node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+// NodeGetInfo is asked when the driver is registered, and by kubelets of Kubernetes 1.33 and newer again and again.
+func (n *node) NodeGetInfo(ctx context.Context, _ *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
 	return &csi.NodeGetInfoResponse{
 		NodeId:             n.id,
-		MaxVolumesPerNode:  n.maxVolumes,
+		MaxVolumesPerNode:  n.room.volumes(ctx),
 		AccessibleTopology: topologyOf(n.zone),
 	}, nil
 }

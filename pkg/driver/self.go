@@ -10,9 +10,10 @@ import (
 
 // Self is where a process runs.
 type Self struct {
-	NodeID     string // UUID of the server, empty in the mode controller
-	Zone       string
-	Interfaces int // network interfaces of the server, 0 if unknown
+	NodeID string // UUID of the server, empty in the mode controller
+	Zone   string
+	// Interfaces asks how many network interfaces the server has now, nil where there is no metadata service.
+	Interfaces func(context.Context) (int, error)
 }
 
 // Identify finds out where the process runs.
@@ -38,7 +39,10 @@ func Identify(ctx context.Context, mode Mode, metadataURL, nodeID, zone string) 
 	case err == nil:
 		warnOverruled(ctx, "--node-id", nodeID, found.ServerID)
 		warnOverruled(ctx, "--zone", zone, found.Zone)
-		return Self{NodeID: found.ServerID, Zone: found.Zone, Interfaces: found.Interfaces}, nil
+		return Self{NodeID: found.ServerID, Zone: found.Zone, Interfaces: func(ctx context.Context) (int, error) {
+			now, err := readMetadataOnce(ctx, metadataURL)
+			return now.Interfaces, err
+		}}, nil
 	case !mode.Node():
 		return Self{}, fmt.Errorf("--zone: not set, and the metadata service (--metadata-url %s) did not tell it: %v; "+
 			"set --zone to the zone that volumes shall be in by default", metadataURL, err)

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -128,8 +129,16 @@ func (d *Driver) Run(ctx context.Context) error {
 
 // Serve answers on listener until ctx is done, then finishes the calls in flight, within limits, and removes the socket.
 func (d *Driver) Serve(ctx context.Context, listener net.Listener) error {
+	defer d.stopping.Store(true)
 	served := make(chan error, 1)
 	go func() { served <- d.server.Serve(listener) }()
+	registering, unregister := context.WithCancel(ctx)
+	var registration sync.WaitGroup
+	registration.Go(func() { d.registration.run(registering) })
+	defer func() {
+		unregister()
+		registration.Wait()
+	}()
 	d.log.Info("Serving CSI", "driver", Name, "version", d.config.Version, "mode", d.config.Mode,
 		"endpoint", d.socket.endpoint, "node", d.config.NodeID, "zone", d.config.Zone)
 	select {
@@ -138,6 +147,7 @@ func (d *Driver) Serve(ctx context.Context, listener net.Listener) error {
 		return fmt.Errorf("serving on %s: %w", d.socket.path, err)
 	case <-ctx.Done():
 	}
+	d.stopping.Store(true)
 	d.log.Info("Stopping: finishing the calls in flight")
 	d.stop()
 	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {

@@ -52,7 +52,7 @@ func TestProbeIsReadyWhileTheAPIIsDown(t *testing.T) {
 	if err != nil || !probe.GetReady().GetValue() {
 		t.Errorf("probe: %v, %v", probe, err)
 	}
-	if err := driver.CheckHealth(callContext(t), r.endpoint); err != nil {
+	if err := driver.CheckLive(callContext(t), r.endpoint); err != nil {
 		t.Errorf("health: %v", err)
 	}
 }

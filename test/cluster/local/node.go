@@ -213,5 +213,7 @@ imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 serializeImagePulls: false
 syncFrequency: 2s
+# As docs/install.md has it: no Pod lands here before the CSI driver is at work.
+registerWithTaints: [{key: storage.csi.upcloud.com/agent-not-ready, effect: NoExecute}]
 `, cgroupPrefix+n.name), "\n")
 }
