@@ -30,6 +30,7 @@ const (
 // rig is a simulated account with the driver's controller on it, asked over its socket as Kubernetes' sidecars do.
 type rig struct {
 	simulator  *simulator.Simulator
+	url        string
 	account    *service.Service // an administrator's way past the driver
 	controller csi.ControllerClient
 	close      []func()
@@ -44,6 +45,7 @@ func newRig(ctx context.Context, config simulator.Config) (*rig, error) {
 	r.simulator = sim
 	api := httptest.NewServer(sim.Handler())
 	r.close = append(r.close, func() { _ = sim.Close() }, api.Close)
+	r.url = api.URL
 	r.account = service.New(client.New(simulator.DefaultUsername, simulator.DefaultPassword, client.WithBaseURL(api.URL)))
 	// The driver's own limits on requests are for the real API's sake; what is measured here is the driver.
 	own, err := cloud.New(cloud.Config{Username: simulator.DefaultUsername, Password: simulator.DefaultPassword, BaseURL: api.URL,
