@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"runtime/debug"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apiserveroptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	cloudprovider "k8s.io/cloud-provider"
@@ -51,8 +54,12 @@ Examples:
   UPCLOUD_USERNAME=simulator UPCLOUD_PASSWORD=simulator UPCLOUD_DEBUG_API_BASE_URL=http://127.0.0.1:8100 \
     ccm --kubeconfig=$HOME/.kube/config --leader-elect=false`
 
-// checkTimeout bounds the first question to the UpCloud API.
-const checkTimeout = 20 * time.Second
+const (
+	// checkTimeout bounds the first question to the UpCloud API.
+	checkTimeout = 20 * time.Second
+	// kubernetesTimeout is for how long the Kubernetes API is waited for without leader election.
+	kubernetesTimeout = 20 * time.Second
+)
 
 // newCommand returns the controller manager of k8s.io/cloud-provider with UpCloud in it.
 //
@@ -96,6 +103,11 @@ func newCommand(stop <-chan struct{}) *cobra.Command {
 			return err
 		}
 		defer provider.Close()
+		stopServing, err := (&readiness{check: provider.cloud.Check}).serve(managerOptions.SecureServing.BindAddress, ours.readinessPort)
+		if err != nil {
+			return err
+		}
+		defer stopServing()
 		if err := run(command, args); err != nil {
 			return &shownError{err}
 		}
@@ -109,7 +121,10 @@ func setDefaults(o *options.CloudControllerManagerOptions) {
 	o.KubeCloudShared.CloudProvider.Name = providerid.Scheme
 	// A load balancer is made and deleted in minutes. One worker would make Services wait for each other.
 	o.ServiceController.ConcurrentServiceSyncs = 10
-	o.NodeController.ConcurrentNodeSyncs = 5
+	// A new node takes one call of the UpCloud API and three of Kubernetes': with so many at once, 500 of them take seconds.
+	o.NodeController.ConcurrentNodeSyncs, o.NodeController.ConcurrentNodeStatusUpdates = 50, 10
+	// That takes more than the 20 calls a second that the library lets through.
+	o.Generic.ClientConnection.QPS, o.Generic.ClientConnection.Burst = 400, 2000
 	// Without it, a cluster that has no role binding for it would get no controllers for want of metrics' access control.
 	o.Authentication.TolerateInClusterLookupFailure = true
 	// Webhooks are not offered.
@@ -122,31 +137,75 @@ func newCheckedProvider(ctx context.Context, ours flags, manager *options.CloudC
 	if name := manager.KubeCloudShared.CloudProvider.Name; name != providerid.Scheme {
 		return nil, fmt.Errorf("--cloud-provider=%s: this program serves %s: leave the flag out", name, providerid.Scheme)
 	}
+	if err := manager.Validate(app.ControllerNames(app.DefaultInitFuncConstructors), app.ControllersDisabledByDefault.List(),
+		names.CCMControllerAliases(), app.AllWebhooks, app.DisabledByDefaultWebhooks); err != nil {
+		return nil, fmt.Errorf("%w; see ccm --help", err)
+	}
 	config, err := loadConfig(ours, manager.KubeCloudShared.CloudProvider.CloudConfigFile)
 	if err != nil {
 		return nil, err
 	}
+	for _, warning := range config.warnings {
+		warn(warning)
+	}
 	if err := checkKubernetes(manager.Master, manager.Generic.ClientConnection.Kubeconfig); err != nil {
 		return nil, err
 	}
+	if err := checkPort(manager.SecureServing.SecureServingOptions); err != nil {
+		return nil, err
+	}
+	election := manager.Generic.LeaderElection
+	leadership := &fence{lease: election.ResourceName}
 	config.cloud.UserAgent = "upcloud-ccm/" + programVersion()
-	config.cloud.Registerer = legacyregistry.Registerer()
+	config.cloud.Registerer, config.instances.Registerer = legacyregistry.Registerer(), legacyregistry.Registerer()
+	config.cloud.RequestsPerSecond, config.cloud.Burst, config.cloud.Concurrency = requestsPerSecond, requestBurst, requestsAtOnce
+	if election.LeaderElect {
+		config.cloud.BeforeChange, config.instances.BeforeGone = leadership.check, leadership.check
+	} else if err := waitForKubernetes(ctx, manager); err != nil {
+		return nil, err
+	}
 	client, err := cloud.New(config.cloud)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	if err := client.Check(ctx); err != nil {
+	if err := checkCloud(ctx, client); err != nil {
 		client.Close()
 		return nil, config.explain(err)
 	}
-	if err := checkPort(manager.SecureServing.SecureServingOptions); err != nil {
+	p, err := newProvider(client, config)
+	if err != nil {
 		client.Close()
 		return nil, err
 	}
-	return newProvider(client, config), nil
+	if election.LeaderElect {
+		p.leadership, p.namespace = leadership, election.ResourceNamespace
+	}
+	return p, nil
 }
+
+// The limits of requests to the UpCloud API: 500 nodes that join at once each take one, and within seconds.
+const (
+	requestsPerSecond = 100
+	requestBurst      = 500
+	requestsAtOnce    = 64
+)
+
+// checkCloud asks the API for the first time. What is wrong with the settings ends the program; an API that is down does
+// not: it will be up again, and a program that is restarted with growing pauses would notice late.
+func checkCloud(ctx context.Context, client *cloud.Cloud) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	err := client.Check(ctx)
+	var failed *cloud.Error
+	if errors.Is(err, cloud.ErrUnavailable) && errors.As(err, &failed) &&
+		(failed.Status == 0 || failed.Status == http.StatusTooManyRequests || failed.Status >= http.StatusInternalServerError) {
+		warn(err.Error() + "; going on, what needs the API is tried again until it answers")
+		return nil
+	}
+	return err
+}
+
+func warn(text string) { fmt.Fprintln(os.Stderr, "ccm: warning:", oneLine(errors.New(text))) }
 
 // checkPort finds out whether the port of health and metrics is free: it is not when a second copy runs on one machine.
 func checkPort(o *apiserveroptions.SecureServingOptions) error {
@@ -184,6 +243,38 @@ func checkKubernetes(master, kubeconfig string) error {
 		}
 	}
 	return nil
+}
+
+// waitForKubernetes waits until the API server answers. With leader election that is part of the election; without it, the
+// library would give up soon, with a dump of all goroutines.
+func waitForKubernetes(ctx context.Context, manager *options.CloudControllerManagerOptions) error {
+	config, err := clientcmd.BuildConfigFromFlags(manager.Master, manager.Generic.ClientConnection.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	config.Timeout = checkTimeout / 4
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, kubernetesTimeout)
+	defer cancel()
+	for told := false; ; told = true {
+		_, err := client.Discovery().ServerVersion()
+		if err == nil {
+			return nil
+		}
+		if apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) || ctx.Err() != nil {
+			return fmt.Errorf("the Kubernetes API server at %s cannot be used: %w", config.Host, err)
+		}
+		if !told {
+			warn(fmt.Sprintf("the Kubernetes API server at %s does not answer: %v; trying for %s", config.Host, err, kubernetesTimeout))
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // replaceVersionFlag puts our version in the place of that of the Kubernetes libraries.

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
 )
 
@@ -20,6 +21,7 @@ import (
 type flags struct {
 	credentialsDir     string
 	loadBalancerStatus string
+	readinessPort      int
 }
 
 func (f *flags) add(set *pflag.FlagSet) {
@@ -27,17 +29,21 @@ func (f *flags) add(set *pflag.FlagSet) {
 		"username and password; read again when it changes")
 	set.StringVar(&f.loadBalancerStatus, "load-balancer-status", "", "what a Service's status holds of its load balancer: "+
 		"hostname (default), ip, or both; wins over loadBalancerStatus in the configuration file")
+	set.IntVar(&f.readinessPort, "readiness-port", 0, "port on --bind-address that serves /readyz over HTTP: whether the UpCloud API "+
+		"takes the credentials now; 0 serves it nowhere")
 }
 
 // config is what the program runs with.
 type config struct {
 	cloud        cloud.Config
 	loadBalancer loadbalancer.Config
-	scope        labels.Selector
+	instances    instances.Config
+	warnings     []string
 	explain      func(error) error // of the first question to the API
 }
 
-// configFile is the file named by --cloud-config. Its form is that of UpCloud's own CCM; loadBalancerStatus is added.
+// configFile is the file named by --cloud-config. Its form is that of UpCloud's own CCM; what comes from loadBalancerStatus
+// on is added.
 type configFile struct {
 	metav1.TypeMeta `json:",inline"`
 	Metadata        map[string]any `json:"metadata,omitempty"`
@@ -55,6 +61,9 @@ type configFile struct {
 		LoadBalancerPlan              string               `json:"loadBalancerPlan"`
 		LoadBalancerMaxBackendMembers int                  `json:"loadBalancerMaxBackendMembers"`
 		LoadBalancerStatus            string               `json:"loadBalancerStatus"`
+		NodePrivateNetworks           []string             `json:"nodePrivateNetworks"`
+		ServerLabelPrefix             string               `json:"serverLabelPrefix"`
+		MaxMissingServersPercent      *int                 `json:"maxMissingServersPercent"`
 	} `json:"data"`
 }
 
@@ -67,25 +76,25 @@ const (
 // loadConfig puts flags, file and environment together, and tells every fault of the file at once.
 func loadConfig(ours flags, path string) (config, error) {
 	var file configFile
+	var loaded config
 	if path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return config{}, fmt.Errorf("--cloud-config: %w", err)
 		}
-		if file, err = parseConfigFile(text); err != nil {
+		var unknown error
+		if file, unknown, err = parseConfigFile(text); err != nil {
 			return config{}, fmt.Errorf("--cloud-config %s: %w", path, err)
 		}
+		if unknown != nil {
+			loaded.warnings = append(loaded.warnings, fmt.Sprintf("--cloud-config %s: %v: it does nothing, remove or correct it", path, unknown))
+		}
 	}
-	var loaded config
 	var err error
-	if loaded.cloud, err = cloudConfig(ours, file); err != nil {
+	if loaded.cloud, err = cloudConfig(ours, file, path); err != nil {
 		return config{}, err
 	}
-	// Checked before: the file's values in parseConfigFile.
-	loaded.scope, _ = metav1.LabelSelectorAsSelector(&file.Data.NodeScopeSelector)
-	if file.emptyScope() {
-		loaded.scope = labels.Everything()
-	}
+	loaded.instances = instancesConfig(file)
 	loaded.explain = func(err error) error { return file.refused(ours, path, err) }
 	loaded.loadBalancer = loadbalancer.Config{
 		ClusterID: file.Data.ClusterID, ClusterName: file.Data.ClusterName,
@@ -101,15 +110,28 @@ func loadConfig(ours flags, path string) (config, error) {
 	return loaded, nil
 }
 
-// parseConfigFile reads the file strictly: a key that is not known is more likely misspelt than meant for nobody.
-func parseConfigFile(text []byte) (configFile, error) {
-	var file configFile
-	if err := yaml.UnmarshalStrict(text, &file); err != nil {
-		_, cause, found := strings.Cut(err.Error(), "json: ")
-		if !found {
-			return configFile{}, err
+// instancesConfig is what the file says of nodes. parseConfigFile has checked it.
+func instancesConfig(file configFile) instances.Config {
+	scope, _ := metav1.LabelSelectorAsSelector(&file.Data.NodeScopeSelector)
+	if len(file.Data.NodeScopeSelector.MatchLabels) == 0 && len(file.Data.NodeScopeSelector.MatchExpressions) == 0 {
+		scope = labels.Everything()
+	}
+	config := instances.Config{Scope: scope, PrivateNetworks: file.Data.NodePrivateNetworks, ServerLabelPrefix: file.Data.ServerLabelPrefix}
+	if limit := file.Data.MaxMissingServersPercent; limit != nil {
+		config.MaxMissing = *limit
+	}
+	return config
+}
+
+// parseConfigFile reads the file, and tells every fault of it at once. UpCloud's own CCM takes no notice of keys that it does
+// not know, and files live on that: here they are the second answer.
+func parseConfigFile(text []byte) (file configFile, unknown, err error) {
+	if strict := yaml.UnmarshalStrict(text, &file); strict != nil {
+		file = configFile{}
+		if err := yaml.Unmarshal(text, &file); err != nil {
+			return configFile{}, nil, withoutPackage(err)
 		}
-		return configFile{}, fmt.Errorf("%s: remove or correct it", cause)
+		unknown = withoutPackage(strict)
 	}
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -132,23 +154,31 @@ func parseConfigFile(text []byte) (configFile, error) {
 	if _, err := loadbalancer.ParseStatusMode(file.Data.LoadBalancerStatus); err != nil {
 		fault("data.loadBalancerStatus: %w", err)
 	}
-	return file, errors.Join(faults...)
+	if err := instances.ValidatePrivateNetworks(file.Data.NodePrivateNetworks); err != nil {
+		fault("data.nodePrivateNetworks: %w", err)
+	}
+	if limit := file.Data.MaxMissingServersPercent; limit != nil && (*limit < 1 || *limit > 100) {
+		fault("data.maxMissingServersPercent is %d: want 1 to 100, or leave it out for %d", *limit, instances.DefaultMaxMissing)
+	}
+	return file, unknown, errors.Join(faults...)
 }
 
-func (f *configFile) emptyScope() bool {
-	return len(f.Data.NodeScopeSelector.MatchLabels) == 0 && len(f.Data.NodeScopeSelector.MatchExpressions) == 0
+// withoutPackage cuts off what the YAML library says of itself.
+func withoutPackage(err error) error {
+	if _, cause, found := strings.Cut(err.Error(), "json: "); found {
+		return errors.New(cause)
+	}
+	return err
 }
 
 // cloudConfig chooses the credentials: a directory wins over the file, and the file over the environment.
-func cloudConfig(ours flags, file configFile) (cloud.Config, error) {
+func cloudConfig(ours flags, file configFile, path string) (cloud.Config, error) {
 	given := file.Data.APICredentials
 	switch {
 	case ours.credentialsDir != "":
 		return cloud.Config{CredentialsDir: ours.credentialsDir}, nil
-	case given.Token != "":
-		return cloud.Config{Token: given.Token}, nil
-	case given.User != "":
-		return cloud.Config{Username: given.User, Password: given.Password}, nil
+	case given.Token != "" || given.User != "":
+		return cloud.Config{CredentialsFile: path, ParseCredentials: credentialsIn}, nil
 	}
 	fromEnv, err := cloud.ConfigFromEnv()
 	if err == nil && fromEnv.Token == "" && fromEnv.Username == "" {
@@ -156,6 +186,17 @@ func cloudConfig(ours flags, file configFile) (cloud.Config, error) {
 			"UPCLOUD_TOKEN, or UPCLOUD_USERNAME and UPCLOUD_PASSWORD")
 	}
 	return fromEnv, err
+}
+
+// credentialsIn takes the credentials out of the configuration file when it has changed. A fault elsewhere in it waits for
+// the next start.
+func credentialsIn(text []byte) (token, username, password string, err error) {
+	var file configFile
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		return "", "", "", withoutPackage(err)
+	}
+	given := file.Data.APICredentials
+	return given.Token, given.User, given.Password, nil
 }
 
 // refused is what to say when the API does not take the credentials; err already names the setting, unless they came from

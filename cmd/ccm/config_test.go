@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -57,8 +58,16 @@ func TestUpstreamConfigFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.cloud.Username != "file-user" || got.cloud.Password != "file-password" {
-		t.Errorf("credentials of %s: the file wins over the environment", got.cloud.Username)
+	text, err := os.ReadFile(got.cloud.CredentialsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, user, password, err := got.cloud.ParseCredentials(text)
+	if token != "" || user != "file-user" || password != "file-password" || err != nil {
+		t.Errorf("credentials of %s, %v: the file wins over the environment", user, err)
+	}
+	if len(got.warnings) > 0 {
+		t.Errorf("warnings %q of a file without a fault", got.warnings)
 	}
 	lb := got.loadBalancer
 	if lb.ClusterName != "production" || lb.ClusterID != "0d4f1e3b-8a5e-4a84-9b67-6a4d7a2f4c11" || lb.Plan != "production-small" ||
@@ -73,9 +82,35 @@ func TestUpstreamConfigFile(t *testing.T) {
 		{labels.Set{"pool": "workers", "node-role.kubernetes.io/control-plane": ""}, false},
 		{nil, false},
 	} {
-		if got := got.scope.Matches(test.labels); got != test.want {
+		if got := got.instances.Scope.Matches(test.labels); got != test.want {
 			t.Errorf("scope matches %v: %v", test.labels, got)
 		}
+	}
+}
+
+// UpCloud's own CCM takes no notice of keys that it does not know; here they are told, and do no more.
+func TestUnknownKeysAreTold(t *testing.T) {
+	clearEnvironment(t)
+	t.Setenv("UPCLOUD_TOKEN", "env-token")
+	path := writeFile(t, "data: {clusterNam: x, clusterID: prod}")
+	got, err := loadConfig(flags{}, path)
+	if err != nil || got.loadBalancer.ClusterID != "prod" || len(got.warnings) != 1 {
+		t.Fatal(got, err)
+	}
+	for _, part := range []string{path, `unknown field "clusterNam"`, "remove or correct it"} {
+		if !strings.Contains(got.warnings[0], part) {
+			t.Errorf("warning %q lacks %q", got.warnings[0], part)
+		}
+	}
+}
+
+func TestConfigOfNodes(t *testing.T) {
+	clearEnvironment(t)
+	t.Setenv("UPCLOUD_TOKEN", "env-token")
+	got, err := loadConfig(flags{}, writeFile(t, "data: {nodePrivateNetworks: [10.0.0.0/24], serverLabelPrefix: node., maxMissingServersPercent: 50}"))
+	if err != nil || !slices.Equal(got.instances.PrivateNetworks, []string{"10.0.0.0/24"}) || got.instances.ServerLabelPrefix != "node." ||
+		got.instances.MaxMissing != 50 {
+		t.Errorf("nodes: %+v, %v", got.instances, err)
 	}
 }
 
@@ -86,8 +121,8 @@ func TestConfigWithoutFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.cloud.Token != "env-token" || got.loadBalancer.Status != loadbalancer.StatusIP || !got.scope.Matches(labels.Set{}) {
-		t.Errorf("config: %v, %+v, scope %v", got.cloud, got.loadBalancer, got.scope)
+	if got.cloud.Token != "env-token" || got.loadBalancer.Status != loadbalancer.StatusIP || !got.instances.Scope.Matches(labels.Set{}) {
+		t.Errorf("config: %v, %+v, scope %v", got.cloud, got.loadBalancer, got.instances.Scope)
 	}
 	if got, err = loadConfig(flags{credentialsDir: "/secret"}, ""); err != nil || got.cloud.CredentialsDir != "/secret" || got.cloud.Token != "" {
 		t.Errorf("config: %v, %v: the directory wins", got.cloud, err)
@@ -96,19 +131,20 @@ func TestConfigWithoutFile(t *testing.T) {
 
 func TestConfigFileFaults(t *testing.T) {
 	for text, want := range map[string][]string{
-		"data: {clusterNam: x}":                       {`unknown field "clusterNam"`, "remove or correct it"},
-		"kind: ConfigMap":                             {"ConfigMap", "CCMConfig"},
-		"apiVersion: v1":                              {`"v1"`, configVersion},
-		"data: {apiCredentials: {user: u}}":           {"data.apiCredentials", "password"},
-		"data: {loadBalancerMaxBackendMembers: -1}":   {"loadBalancerMaxBackendMembers", "-1"},
-		"data: {loadBalancerMaxBackendMembers: many}": {"loadBalancerMaxBackendMembers"},
-		"data: {loadBalancerStatus: dns}":             {"data.loadBalancerStatus", "dns", "hostname"},
+		"kind: ConfigMap":                                                         {"ConfigMap", "CCMConfig"},
+		"apiVersion: v1":                                                          {`"v1"`, configVersion},
+		"data: {apiCredentials: {user: u}}":                                       {"data.apiCredentials", "password"},
+		"data: {loadBalancerMaxBackendMembers: -1}":                               {"loadBalancerMaxBackendMembers", "-1"},
+		"data: {loadBalancerMaxBackendMembers: many}":                             {"loadBalancerMaxBackendMembers"},
+		"data: {loadBalancerStatus: dns}":                                         {"data.loadBalancerStatus", "dns", "hostname"},
+		"data: {nodePrivateNetworks: [10.0.0.0/40]}":                              {"data.nodePrivateNetworks", "10.0.0.0/40"},
+		"data: {maxMissingServersPercent: 0}":                                     {"data.maxMissingServersPercent", "0", "1 to 100"},
 		"data: {nodeScopeSelector: {matchExpressions: [{key: a, operator: Is}]}}": {"data.nodeScopeSelector", "Is"},
 		"- a list":               {"cannot unmarshal"},
 		"data: [":                {"yaml"},
 		"kind: A\napiVersion: B": {"CCMConfig", configVersion},
 	} {
-		_, err := parseConfigFile([]byte(text))
+		_, _, err := parseConfigFile([]byte(text))
 		if err == nil {
 			t.Errorf("%q is taken", text)
 			continue
@@ -123,7 +159,7 @@ func TestConfigFileFaults(t *testing.T) {
 
 // The sample of UpCloud's README overrides the default plan with nothing.
 func TestEmptyPlanIsTheDefault(t *testing.T) {
-	file, err := parseConfigFile([]byte(`data: {loadBalancerPlan: ""}`))
+	file, _, err := parseConfigFile([]byte(`data: {loadBalancerPlan: ""}`))
 	if err != nil || file.Data.LoadBalancerPlan != "" {
 		t.Fatal(file, err)
 	}

@@ -62,10 +62,15 @@ func newCluster(
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{Server: sim, t: t, client: fake.NewClientset(), provider: newProvider(client, config)}
+	provider, err := newProvider(client, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{Server: sim, t: t, client: fake.NewClientset(), provider: provider}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.provider.Initialize(clientBuilder{c.client}, ctx.Done())
 	shared := informers.NewSharedInformerFactory(c.client, 0)
+	c.provider.SetInformers(shared)
 	var running sync.WaitGroup
 	for _, run := range start(ctx, c, shared) {
 		running.Go(run)

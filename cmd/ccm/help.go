@@ -21,7 +21,7 @@ var helpSections = []struct {
 	{"Kubernetes", []string{"kubeconfig", "master", "cluster-name", "controllers", "concurrent-*", "node-*", "leader-elect*",
 		"use-service-account-credentials", "kube-api-*"}},
 	{"General", []string{"help", "version", "v", "vmodule", "log-*", "logging-*"}},
-	{"Serving health and metrics", []string{"bind-address", "secure-port", "permit-*", "cert-dir", "tls-*", "http2-*",
+	{"Serving health and metrics", []string{"bind-address", "secure-port", "readiness-port", "permit-*", "cert-dir", "tls-*", "http2-*",
 		"authentication-*", "authorization-*", "client-ca-file", "requestheader-*", "profiling", "contention-profiling"}},
 }
 

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedv1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
@@ -20,29 +21,51 @@ type provider struct {
 	cloud         *cloud.Cloud
 	instances     *instances.Instances
 	loadBalancers *loadbalancer.LoadBalancers
+	leadership    *fence
+	namespace     string // of the lease
 	close         sync.Once
 }
 
-var _ cloudprovider.Interface = (*provider)(nil)
+var (
+	_ cloudprovider.Interface    = (*provider)(nil)
+	_ cloudprovider.InformerUser = (*provider)(nil)
+)
 
-func newProvider(client *cloud.Cloud, config config) *provider {
-	p := &provider{cloud: client, instances: instances.New(client, config.scope)}
+func newProvider(client *cloud.Cloud, config config) (*provider, error) {
+	nodes := config.instances
+	nodes.Cloud = client
+	p := &provider{cloud: client}
+	var err error
+	if p.instances, err = instances.New(nodes); err != nil {
+		return nil, err
+	}
 	balancers := config.loadBalancer
 	balancers.Cloud, balancers.NodeAddresses = client, p.instances.NodeAddresses
 	p.loadBalancers = loadbalancer.New(balancers)
-	return p
+	return p, nil
 }
 
-// Initialize gives the load balancers what they need to write to Services.
+// Initialize is called when the controllers start, which is when the election is won. It gives what writing to Nodes and
+// Services needs.
 func (p *provider) Initialize(builder cloudprovider.ControllerClientBuilder, stop <-chan struct{}) {
 	client := builder.ClientOrDie("service-controller")
+	if p.leadership != nil {
+		p.leadership.begin(client.CoordinationV1().Leases(p.namespace))
+	}
 	broadcaster := record.NewBroadcaster()
 	broadcaster.StartRecordingToSink(&typedv1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	go func() {
 		<-stop
 		broadcaster.Shutdown()
 	}()
-	p.loadBalancers.Start(client, broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "upcloud-ccm"}))
+	recorder := broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "upcloud-ccm"})
+	p.instances.Start(client, recorder)
+	p.loadBalancers.Start(client, recorder)
+}
+
+// SetInformers is called after Initialize.
+func (p *provider) SetInformers(shared informers.SharedInformerFactory) {
+	p.instances.SetNodes(shared.Core().V1().Nodes().Lister())
 }
 
 // Close ends what the provider does by itself.

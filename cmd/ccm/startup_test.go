@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +61,8 @@ func TestStartUpErrorsAreOneSentence(t *testing.T) {
 	t.Cleanup(func() { _ = taken.Close() })
 	port := strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
 	empty := t.TempDir()
+	elsewhere := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(elsewhere.Close)
 	for _, test := range []struct {
 		name        string
 		environment []string
@@ -76,12 +80,13 @@ func TestStartUpErrorsAreOneSentence(t *testing.T) {
 			want: []string{"UPCLOUD_API_USER", "UPCLOUD_PASSWORD"}},
 		{name: "empty credentials directory", environment: []string{api}, args: []string{kubeconfig, "--credentials-dir=" + empty},
 			want: []string{empty}},
-		{name: "unreachable API", environment: []string{"UPCLOUD_DEBUG_API_BASE_URL=http://127.0.0.1:1", "UPCLOUD_TOKEN=t"},
-			args: []string{kubeconfig}, want: []string{"http://127.0.0.1:1", "UPCLOUD_DEBUG_API_BASE_URL"}},
+		{name: "another API", environment: []string{"UPCLOUD_DEBUG_API_BASE_URL=" + elsewhere.URL, "UPCLOUD_TOKEN=t"},
+			args: []string{kubeconfig}, want: []string{elsewhere.URL, "not the UpCloud API", "UPCLOUD_DEBUG_API_BASE_URL"}},
 		{name: "no configuration file", args: []string{kubeconfig, "--cloud-config=/no/such/file"},
 			want: []string{"--cloud-config", "/no/such/file"}},
-		{name: "wrong configuration file", args: []string{kubeconfig, "--cloud-config=" + writeFile(t, "data: {clusterId: x, oops: y}")},
-			want: []string{"--cloud-config", "unknown field"}},
+		{name: "wrong configuration file", args: []string{kubeconfig, "--cloud-config=" + writeFile(t, "data: {clusterID: [x]}")},
+			want: []string{"--cloud-config", "clusterID"}},
+		{name: "unknown controller", args: []string{kubeconfig, "--controllers=node"}, want: []string{`"node"`, "--help"}},
 		{name: "no cluster", environment: []string{api, "UPCLOUD_TOKEN=t"}, want: []string{"--kubeconfig"}},
 		{name: "no kubeconfig file", environment: []string{api, "UPCLOUD_TOKEN=t"},
 			args: []string{"--kubeconfig=" + filepath.Join(empty, "none")}, want: []string{"--kubeconfig", "none"}},
@@ -117,6 +122,18 @@ func TestStartUpErrorsAreOneSentence(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An API server that does not answer is waited for, and then told of in a sentence, too.
+func TestUnreachableKubernetesIsTold(t *testing.T) {
+	t.Parallel()
+	kubeconfig := "--kubeconfig=" + writeFile(t, `{apiVersion: v1, kind: Config, current-context: c,
+		clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}], contexts: [{name: c, context: {cluster: c}}]}`)
+	_, stderr, status := runProgram(t, []string{"UPCLOUD_TOKEN=t"}, kubeconfig, "--leader-elect=false", "--secure-port=0")
+	lines := strings.Split(strings.TrimSpace(stderr), "\n")
+	if status != 1 || len(lines) != 2 || !strings.Contains(lines[0], "warning") || !strings.Contains(lines[1], "127.0.0.1:1 cannot be used") {
+		t.Errorf("exit status %d, stderr:\n%s", status, stderr)
 	}
 }
 

@@ -36,6 +36,11 @@ type sendError struct {
 func (e *sendError) Error() string { return e.err.Error() }
 func (e *sendError) Unwrap() error { return e.err }
 
+// notPermittedError is Config.BeforeChange's.
+type notPermittedError struct{ error }
+
+func (e *notPermittedError) Unwrap() error { return e.error }
+
 // sendError tells the attempt's own time limit from the caller's: only the latter may look like a context's error.
 func (t *transport) sendError(caller, bounded context.Context, err error, sent bool) error {
 	if caller.Err() == nil && bounded.Err() != nil {
@@ -109,7 +114,11 @@ func (a *attempt) retryAfter() time.Duration {
 		return time.Duration(min(max(seconds, 0), int(maxRetryAfter/time.Second))) * time.Second
 	}
 	if date, err := http.ParseTime(asked); err == nil {
-		return min(max(time.Until(date), 0), maxRetryAfter)
+		now := time.Now()
+		if theirs, err := http.ParseTime(a.response.Header.Get("Date")); err == nil {
+			now = theirs // this machine's clock may be wrong
+		}
+		return min(max(date.Sub(now), 0), maxRetryAfter)
 	}
 	return 0
 }

@@ -148,7 +148,10 @@ func (c *Cloud) callError(ctx context.Context, method, path string, err error) e
 	failed.Message = "the UpCloud API at " + c.config.BaseURL + " did not answer: " + rootCause(err)
 	failed.Remedy = "check the network from here to the API"
 	var certificate *tls.CertificateVerificationError
+	var refused *notPermittedError
 	switch {
+	case errors.As(err, &refused):
+		failed.Message, failed.Remedy = refused.Error(), ""
 	case errors.Is(err, errThrottled):
 		failed.Message, failed.Remedy = errThrottled.Error(), remedyWait
 	case errors.As(err, &certificate):

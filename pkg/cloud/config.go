@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -20,6 +21,13 @@ type Config struct {
 	// CredentialsDir is a mounted secret with the file token, or the files username and password. It is read again
 	// when the files change, and wins over the fields above.
 	CredentialsDir string
+	// CredentialsFile is a file that holds credentials among other things, which ParseCredentials takes out of it. It is read
+	// again when it changes, and wins over Token, Username and Password. A token wins over a user.
+	CredentialsFile  string
+	ParseCredentials func(text []byte) (token, username, password string, err error)
+	// BeforeChange is asked before every attempt at a request that may change something; its error stops the request, which
+	// then certainly had no effect. nil: nobody is asked.
+	BeforeChange func(context.Context) error
 	// BaseURL of the API, without /1.3. Empty: UPCLOUD_DEBUG_API_BASE_URL, else the public API.
 	BaseURL string
 	// SkipCertificateVerify accepts any TLS certificate. For test endpoints alone.
@@ -123,7 +131,7 @@ func (c Config) validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 
-	if c.CredentialsDir == "" {
+	if c.CredentialsDir == "" && c.CredentialsFile == "" {
 		user := c.Username != "" || c.Password != ""
 		switch {
 		case c.Token == "" && !user:

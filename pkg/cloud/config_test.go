@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -41,7 +42,7 @@ func TestConfigFromEnvReadsOneWayToAuthenticate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			setEnv(t, test.env)
 			got, err := ConfigFromEnv()
-			if err != nil || got != test.want {
+			if err != nil || !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got %#v, %v, want %#v", got, err, test.want)
 			}
 		})

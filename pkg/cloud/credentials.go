@@ -38,21 +38,34 @@ func (c credentials) apply(header http.Header) {
 func (c credentials) String() string   { return "[redacted]" }
 func (c credentials) GoString() string { return "[redacted]" }
 
-// credentialSource gives the credentials in force now: fixed ones, or those of a directory whose files may change.
+// credentialSource gives the credentials in force now: fixed ones, or those of files that may change.
 type credentialSource struct {
-	setting string // what to name in an error message
-	dir     string // empty: fixed
+	setting string                      // what to name in an error message
+	paths   []string                    // files; none: fixed
+	read    func() (credentials, error) // what is in the files
 
 	mu      sync.Mutex
 	current credentials
-	seen    []fs.FileInfo // of credentialFiles when last read; nil where a file is absent
+	seen    []fs.FileInfo // of paths when last read; nil where a file is absent
+	halfway []fs.FileInfo // of a change that looks like half of one
 	checked time.Time
 	now     func() time.Time
 }
 
 func newCredentialSource(config Config) (*credentialSource, error) {
-	s := &credentialSource{dir: config.CredentialsDir, setting: config.setting, now: time.Now}
-	if s.dir == "" {
+	s := &credentialSource{setting: config.setting, now: time.Now}
+	switch {
+	case config.CredentialsDir != "":
+		s.setting = "the credentials directory " + config.CredentialsDir
+		s.read = func() (credentials, error) { return readCredentials(config.CredentialsDir) }
+		for _, name := range credentialFiles {
+			s.paths = append(s.paths, filepath.Join(config.CredentialsDir, name))
+		}
+	case config.CredentialsFile != "":
+		s.setting = firstNonEmpty(s.setting, "the file "+config.CredentialsFile)
+		s.read = func() (credentials, error) { return parseCredentials(config.CredentialsFile, config.ParseCredentials) }
+		s.paths = []string{config.CredentialsFile}
+	default:
 		s.current = credentials{config.Token, config.Username, config.Password}
 		if s.setting == "" && config.Token != "" {
 			s.setting = client.EnvToken
@@ -60,10 +73,9 @@ func newCredentialSource(config Config) (*credentialSource, error) {
 		s.setting = firstNonEmpty(s.setting, client.EnvUsername+" and "+client.EnvPassword)
 		return s, nil
 	}
-	s.setting = "the credentials directory " + s.dir
-	s.seen, s.checked = s.look(), s.now()
+	s.checked = s.now()
 	var err error
-	s.current, err = readCredentials(s.dir)
+	s.current, s.seen, err = s.readWhole()
 	return s, err
 }
 
@@ -71,8 +83,8 @@ func newCredentialSource(config Config) (*credentialSource, error) {
 func (s *credentialSource) get() credentials {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dir != "" && s.now().Sub(s.checked) >= credentialCheckInterval {
-		s.refresh()
+	if len(s.paths) > 0 && s.now().Sub(s.checked) >= credentialCheckInterval {
+		s.refresh(true)
 	}
 	return s.current
 }
@@ -82,31 +94,56 @@ func (s *credentialSource) get() credentials {
 func (s *credentialSource) refused(used credentials) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dir != "" {
+	if len(s.paths) > 0 {
 		s.seen = nil // a rotation may leave times and sizes as they were: read whatever is there
-		s.refresh()
+		s.refresh(false)
 	}
 	return s.current != used
 }
 
 // refresh reads the files again if they changed. Half a rotation does not read as credentials, and the old ones stay:
-// the next look, or the next refusal, finds the whole.
-func (s *credentialSource) refresh() {
+// the next look, or the next refusal, finds the whole. A new user name with the password as it was, or the other way
+// round, may be half of one that is written file by file: while the old ones still do, it is given time until the next look.
+func (s *credentialSource) refresh(patient bool) {
 	s.checked = s.now()
 	found := s.look()
 	if s.seen != nil && sameFiles(s.seen, found) {
 		return
 	}
-	if read, err := readCredentials(s.dir); err == nil {
-		s.current, s.seen = read, found
+	if patient && s.half(found) && (s.halfway == nil || !sameFiles(s.halfway, found)) {
+		s.halfway = found
+		return
 	}
+	if read, seen, err := s.readWhole(); err == nil {
+		s.current, s.seen, s.halfway = read, seen, nil
+	}
+}
+
+// half says whether one alone of user name and password changed. When Kubernetes swaps a mounted secret, both files do.
+func (s *credentialSource) half(found []fs.FileInfo) bool {
+	if s.seen == nil || len(found) != len(credentialFiles) {
+		return false
+	}
+	return sameFiles(s.seen[1:2], found[1:2]) != sameFiles(s.seen[2:3], found[2:3])
+}
+
+// readWhole reads the files as they were at one moment: should they change meanwhile, a name and a password could come from
+// two versions.
+func (s *credentialSource) readWhole() (read credentials, seen []fs.FileInfo, err error) {
+	for range 3 {
+		seen = s.look()
+		if read, err = s.read(); sameFiles(seen, s.look()) {
+			return read, seen, err
+		}
+	}
+	return credentials{}, nil, errors.New(s.setting + " changes while it is being read")
 }
 
 // look follows links, as Kubernetes swaps a link to a directory when a mounted secret changes.
 func (s *credentialSource) look() []fs.FileInfo {
-	found := make([]fs.FileInfo, len(credentialFiles))
-	for i, name := range credentialFiles {
-		if info, err := os.Stat(filepath.Join(s.dir, name)); err == nil {
+	found := make([]fs.FileInfo, len(s.paths))
+	for i, path := range s.paths {
+		if info, err := os.Stat(path); err == nil {
 			found[i] = info
 		}
 	}
@@ -163,6 +200,25 @@ func readCredentials(dir string) (credentials, error) {
 	}
 	if err := checkToken(found.token); err != nil {
 		return credentials{}, fmt.Errorf("the file %s %w", filepath.Join(dir, "token"), err)
+	}
+	return found, nil
+}
+
+// parseCredentials reads them out of a file that holds more than that. Its errors name the file, never what is in it.
+func parseCredentials(path string, parse func([]byte) (token, username, password string, err error)) (credentials, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return credentials{}, fmt.Errorf("read the UpCloud credentials: %w", err)
+	}
+	var found credentials
+	if found.token, found.username, found.password, err = parse(text); err != nil {
+		return credentials{}, fmt.Errorf("the file %s: %w", path, err)
+	}
+	if found.token == "" && (found.username == "" || found.password == "") {
+		return credentials{}, fmt.Errorf("the file %s has no credentials: put a token there, or a user and a password", path)
+	}
+	if err := checkToken(found.token); err != nil {
+		return credentials{}, fmt.Errorf("the token in the file %s %w", path, err)
 	}
 	return found, nil
 }

@@ -3,6 +3,8 @@ package cloud
 import (
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -105,5 +107,107 @@ func TestHalfARotationKeepsTheOldCredentials(t *testing.T) {
 	*clock = clock.Add(credentialCheckInterval)
 	if source.get() != (credentials{username: "u2", password: "p2"}) {
 		t.Error("the whole is not in force")
+	}
+}
+
+// A user name that changes alone may be half of a rotation by hand, file by file: it gets time until the next look.
+func TestRotationFileByFileIsNeverSwappedByHalf(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("username", "old")
+	write("password", "old-password")
+	source, clock := newTestSource(t, dir)
+	old, rotated := credentials{username: "old", password: "old-password"}, credentials{username: "newer", password: "newer-password"}
+	write("username", "newer")
+	*clock = clock.Add(credentialCheckInterval)
+	if source.get() != old {
+		t.Error("the new name is used with the old password")
+	}
+	write("password", "newer-password")
+	*clock = clock.Add(credentialCheckInterval)
+	if source.get() != rotated {
+		t.Error("the rotation is not in force")
+	}
+	write("password", "newest-password") // and no other name, ever
+	for range 2 {
+		*clock = clock.Add(credentialCheckInterval)
+		source.get()
+	}
+	if source.get() != (credentials{username: "newer", password: "newest-password"}) {
+		t.Error("a new password for the same name is not in force")
+	}
+}
+
+// The files are swapped again and again while they are read.
+func TestCredentialsAreNeverOfTwoVersions(t *testing.T) {
+	dir := t.TempDir()
+	version := func(n int) map[string]string {
+		return map[string]string{"username": strconv.Itoa(n), "password": strconv.Itoa(n)}
+	}
+	writeSecret(t, dir, version(0))
+	source, clock := newTestSource(t, dir)
+	swapping, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for n := 1; ; n++ {
+			select {
+			case <-swapping:
+				return
+			default:
+				next := filepath.Join(dir, "..v"+strconv.Itoa(n))
+				_ = os.Mkdir(next, 0o700)
+				for name, content := range version(n) {
+					_ = os.WriteFile(filepath.Join(next, name), []byte(content), 0o600)
+				}
+				_ = os.Symlink(next, filepath.Join(dir, "..next"))
+				_ = os.Rename(filepath.Join(dir, "..next"), filepath.Join(dir, "..data"))
+			}
+		}
+	}()
+	for range 300 {
+		*clock = clock.Add(credentialCheckInterval)
+		if got := source.get(); got.username != got.password {
+			t.Errorf("user name of version %s with the password of version %s", got.username, got.password)
+			break
+		}
+	}
+	close(swapping)
+	<-ended
+}
+
+func TestCredentialsOfAFileThatHoldsMore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path+".next", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".next", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parse := func(text []byte) (token, username, password string, err error) { return string(text), "", "", nil }
+	config := Config{CredentialsFile: path, ParseCredentials: parse}
+	if _, err := newCredentialSource(config); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("error %v, want one that names the file", err)
+	}
+	write("old")
+	source, err := newCredentialSource(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := source.get()
+	write("")
+	if source.refused(used) || source.get() != used {
+		t.Error("an empty file put the old token out of force")
+	}
+	write("new")
+	if !source.refused(used) || source.get() != (credentials{token: "new"}) {
+		t.Error("the new token is not in force")
 	}
 }

@@ -5,6 +5,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
+	"time"
+
+	"k8s.io/klog/v2"
 )
 
 // PrivateNetwork is an SDN network of a zone.
@@ -45,6 +49,147 @@ func (c *Cloud) privateNetworks(ctx context.Context, query string) ([]PrivateNet
 		networks = append(networks, network)
 	}
 	return networks, nil
+}
+
+// addressListsAge is for how long the lists of addresses and networks serve: they only tell which server to ask again.
+const addressListsAge = time.Minute
+
+// listedAddresses are the account's addresses and private networks, by server, as they were at one moment.
+type listedAddresses struct {
+	taken     time.Time // when the reading began
+	byServer  map[string]listing
+	byAddress map[netip.Addr][]string // servers that have it, floating ones left out
+	networks  []PrivateNetwork
+}
+
+func (l *listedAddresses) of(serverID string) listing { return l.byServer[serverID] }
+
+// addressLists returns the lists as read at that moment or later: two calls, however many servers.
+func (c *Cloud) addressLists(ctx context.Context, moment time.Time) (*listedAddresses, error) {
+	lists, err := c.shared.listedAddresses.since(ctx, c, moment, c.readAddressLists)
+	if err != nil {
+		return nil, explain(notMissing(err), Error{Op: "list", Resource: "addresses"})
+	}
+	return lists, nil
+}
+
+func (c *Cloud) readAddressLists(ctx context.Context) (*listedAddresses, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	lists := &listedAddresses{taken: time.Now(), byServer: map[string]listing{}, byAddress: map[netip.Addr][]string{}}
+	var answer struct {
+		Addresses struct {
+			Address []wireAddress `json:"ip_address"`
+		} `json:"ip_addresses"`
+	}
+	if err := c.call(ctx, http.MethodGet, "/ip_address", nil, &answer); err != nil {
+		return nil, err
+	}
+	for _, wire := range answer.Addresses.Address {
+		if wire.Server == "" || wire.Access == "private" {
+			continue // a floating address that is attached to nothing; one that only the server itself should tell
+		}
+		address, err := wire.address()
+		if err != nil {
+			// One server's odd address must not hide all the others.
+			klog.FromContext(ctx).Error(err, "An address is left out", "server", wire.Server)
+			continue
+		}
+		l := lists.byServer[wire.Server]
+		l.addresses = append(l.addresses, address.IP.String())
+		lists.byServer[wire.Server] = l
+		if !address.Floating {
+			ip := address.IP.Unmap()
+			lists.byAddress[ip] = append(lists.byAddress[ip], wire.Server)
+		}
+	}
+	var err error
+	if lists.networks, err = c.privateNetworks(ctx, ""); err != nil {
+		return nil, err
+	}
+	for _, network := range lists.networks {
+		for _, id := range network.ServerIDs {
+			l := lists.byServer[id]
+			l.networks = append(l.networks, network.ID)
+			lists.byServer[id] = l
+		}
+	}
+	for id, l := range lists.byServer {
+		slices.Sort(l.addresses)
+		slices.Sort(l.networks)
+		l.networks = slices.Compact(l.networks)
+		lists.byServer[id] = l
+	}
+	return lists, nil
+}
+
+// NetworksNamed returns the UUIDs of the private networks that have this name; names are not unique.
+func (c *Cloud) NetworksNamed(ctx context.Context, name string) ([]string, error) {
+	moment := time.Now().Add(-addressListsAge)
+	for {
+		lists, err := c.addressLists(ctx, moment)
+		if err != nil {
+			return nil, err
+		}
+		var ids []string
+		for _, network := range lists.networks {
+			if network.Name == name {
+				ids = append(ids, network.ID)
+			}
+		}
+		// One that is missing may be newer than the lists.
+		if recent := time.Now().Add(-recheckAge); len(ids) == 0 && lists.taken.Before(recent) {
+			moment = recent
+			continue
+		}
+		return ids, nil
+	}
+}
+
+// recheckAge is how new a list must be, to be believed that something is not in it.
+const recheckAge = 5 * time.Second
+
+// maxServersAsked bounds how many servers are asked one by one for a private address.
+const maxServersAsked = 32
+
+// ServersWithAddress returns the UUIDs of the servers that have this address and do not merely hold it for a while, as a
+// floating one: by the list of addresses, and for private ones, which may exist once a network, by asking the servers
+// of those networks. It gives up with ErrExhausted if those are too many.
+func (c *Cloud) ServersWithAddress(ctx context.Context, ip netip.Addr) ([]string, error) {
+	lists, err := c.addressLists(ctx, time.Now().Add(-recheckAge))
+	if err != nil {
+		return nil, err
+	}
+	if ids := lists.byAddress[ip]; len(ids) > 0 {
+		return ids, nil
+	}
+	var candidates []string
+	for _, network := range lists.networks {
+		if slices.ContainsFunc(network.Prefixes, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+			candidates = append(candidates, network.ServerIDs...)
+		}
+	}
+	slices.Sort(candidates)
+	candidates = slices.Compact(candidates)
+	details := &c.shared.serverDetails
+	details.init(c)
+	var found []string
+	asked := 0
+	for _, id := range candidates {
+		entry, known := details.get(id)
+		if !known {
+			if asked++; asked > maxServersAsked {
+				return nil, &Error{Kind: ErrExhausted, Message: "too many servers could have the address"}
+			}
+			if entry.server, err = c.ServerSince(ctx, id, time.Now().Add(-recheckAge)); err != nil {
+				return nil, notMissing(err)
+			}
+		}
+		if slices.ContainsFunc(entry.server.Addresses, func(a Address) bool { return a.IP.Unmap() == ip && !a.Floating }) {
+			found = append(found, id)
+		}
+	}
+	return found, nil
 }
 
 type wireNetwork struct {

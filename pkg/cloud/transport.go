@@ -32,6 +32,7 @@ type transport struct {
 	throttle    *throttle
 	timeout     time.Duration // of one attempt
 	backoff     func() *backoff
+	permitted   func(context.Context) error // Config.BeforeChange
 	metrics     *metrics
 }
 
@@ -60,6 +61,7 @@ func newTransport(config Config, source *credentialSource, m *metrics) *transpor
 		throttle:    newThrottle(rate.Limit(config.RequestsPerSecond), config.Burst, config.Concurrency, m),
 		timeout:     config.AttemptTimeout,
 		backoff:     func() *backoff { return &backoff{first: 200 * time.Millisecond, most: 10 * time.Second} },
+		permitted:   config.BeforeChange,
 		metrics:     m,
 	}
 }
@@ -106,6 +108,11 @@ func (t *transport) attempt(ctx context.Context, request *http.Request, op strin
 		return &attempt{status: "throttled", err: &sendError{err: err, final: true}}
 	}
 	defer leave()
+	if t.permitted != nil && request.Method != http.MethodGet {
+		if err := t.permitted(ctx); err != nil {
+			return &attempt{status: "forbidden here", err: &sendError{err: &notPermittedError{err}, final: true}}
+		}
+	}
 
 	tracked, sent := trackSending(ctx)
 	bounded, cancel := context.WithTimeout(tracked, t.timeout)

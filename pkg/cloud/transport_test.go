@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/simulatortest"
 )
 
 // wire is what the transport stands on, with a script: each function answers one attempt, the last one all that follow.
@@ -320,5 +323,23 @@ func TestTransportTriesOtherCredentialsOnce(t *testing.T) {
 	if len(wire.headers) != 2 || wire.headers[0].Get("Authorization") != "Bearer old" ||
 		wire.headers[1].Get("Authorization") != "Bearer new" {
 		t.Errorf("%d attempts, want one with the old token and one with the new", len(wire.headers))
+	}
+}
+
+// Who may not change anything any more still reads, and what it would change is untouched.
+func TestChangesNeedPermission(t *testing.T) {
+	sim := simulatortest.Start(t, simulator.Config{})
+	c, err := New(Config{Token: sim.Token, BaseURL: sim.URL, BeforeChange: func(context.Context) error { return errors.New("not the leader") }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	if _, err := c.Servers(t.Context()); err != nil {
+		t.Error(err)
+	}
+	sim.ResetRequests()
+	err = c.call(t.Context(), http.MethodPost, "/storage", map[string]any{"storage": map[string]any{"size": "10", "title": "x", "zone": "fi-hel1"}}, nil)
+	if err == nil || !strings.Contains(err.Error(), "not the leader") || uncertain(err) || sim.Requests().Total() != 0 {
+		t.Errorf("error %v after %v", err, sim.Requests())
 	}
 }

@@ -2,16 +2,52 @@ package instances
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	cloudproviderapi "k8s.io/cloud-provider/api"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
+
+// addresses are the Node's. A new node's come from the server itself. Later they are what it said then, as long as lists
+// agree; and an address that the Node has is taken away only on the server's own word.
+func (i *Instances) addresses(ctx context.Context, node *v1.Node, server *cloud.Server) ([]v1.NodeAddress, error) {
+	if initializing(node) {
+		return i.nodeAddresses(ctx, node, server)
+	}
+	found, err := i.cloud.ServerAddresses(ctx, server.ID)
+	if err != nil {
+		return nil, err
+	}
+	remembered := *server
+	remembered.Addresses = found
+	addresses, err := i.nodeAddresses(ctx, node, &remembered)
+	if err == nil && !loses(node, addresses) {
+		return addresses, nil
+	}
+	if server, err = i.cloud.ServerSince(ctx, server.ID, time.Now().Add(-initialAge)); err != nil {
+		return nil, err
+	}
+	return i.nodeAddresses(ctx, node, server)
+}
+
+func (i *Instances) nodeAddresses(ctx context.Context, node *v1.Node, server *cloud.Server) ([]v1.NodeAddress, error) {
+	chosen, err := i.chosen(ctx, server.Addresses)
+	if err != nil {
+		return nil, fmt.Errorf("node %s, server %s: %w", node.Name, server.ID, err)
+	}
+	addresses, err := nodeAddresses(node, chosen)
+	if err != nil {
+		return nil, fmt.Errorf("node %s, server %s: %w", node.Name, server.ID, err)
+	}
+	return addresses, nil
+}
 
 // nodeAddresses turns a server's addresses into a Node's.
 //
@@ -21,7 +57,8 @@ import (
 //   - What the kubelet was told with --node-ip is always among them, whatever its kind, and the node controller then drops
 //     the others of that kind.
 //
-// IPv4 comes first, as many programs look at the first address only.
+// The order matters, as many programs look at the first address only: what --node-ip names comes first and in its order,
+// then the family of its first address, which is IPv4 where there is none.
 func nodeAddresses(node *v1.Node, addresses []cloud.Address) ([]v1.NodeAddress, error) {
 	provided, err := providedNodeIPs(node)
 	if err != nil {
@@ -50,8 +87,8 @@ func nodeAddresses(node *v1.Node, addresses []cloud.Address) ([]v1.NodeAddress, 
 		}
 	}
 	all := []v1.NodeAddress{{Type: v1.NodeHostName, Address: hostname(node)}}
-	all = appendAddresses(all, v1.NodeInternalIP, internal)
-	return appendAddresses(all, v1.NodeExternalIP, byAccess["public"]), nil
+	all = appendAddresses(all, v1.NodeInternalIP, internal, provided)
+	return appendAddresses(all, v1.NodeExternalIP, byAccess["public"], provided), nil
 }
 
 // loses says whether the Node has an IP address that is not among these.
@@ -89,13 +126,21 @@ func hostname(node *v1.Node) string {
 	return node.Name
 }
 
-func appendAddresses(all []v1.NodeAddress, kind v1.NodeAddressType, ips []netip.Addr) []v1.NodeAddress {
-	for _, wantV4 := range []bool{true, false} {
-		for _, ip := range ips {
-			if ip.Is4() == wantV4 {
-				all = append(all, v1.NodeAddress{Type: kind, Address: ip.String()})
-			}
+func appendAddresses(all []v1.NodeAddress, kind v1.NodeAddressType, ips, provided []netip.Addr) []v1.NodeAddress {
+	v4First := len(provided) == 0 || provided[0].Is4()
+	rank := func(ip netip.Addr) int {
+		if at := slices.Index(provided, ip); at >= 0 {
+			return at
 		}
+		if ip.Is4() == v4First {
+			return len(provided)
+		}
+		return len(provided) + 1
+	}
+	ips = slices.Clone(ips)
+	slices.SortStableFunc(ips, func(a, b netip.Addr) int { return cmp.Compare(rank(a), rank(b)) })
+	for _, ip := range slices.Compact(ips) {
+		all = append(all, v1.NodeAddress{Type: kind, Address: ip.String()})
 	}
 	return all
 }

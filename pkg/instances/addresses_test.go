@@ -49,7 +49,7 @@ func TestNodeAddresses(t *testing.T) {
 		},
 		{
 			name: "node-ip is the utility address", provided: "10.6.6.198", addresses: withPrivate,
-			want: "Hostname=n1 InternalIP=172.16.1.5 InternalIP=10.6.6.198 ExternalIP=94.237.9.138 ExternalIP=2a04:3545::1",
+			want: "Hostname=n1 InternalIP=10.6.6.198 InternalIP=172.16.1.5 ExternalIP=94.237.9.138 ExternalIP=2a04:3545::1",
 		},
 		{
 			name: "node-ip is a floating address", provided: "203.0.113.9", addresses: []cloud.Address{floating},
@@ -57,7 +57,16 @@ func TestNodeAddresses(t *testing.T) {
 		},
 		{
 			name: "node-ip of both families", provided: "172.16.1.5,2a04:3545::1", addresses: withPrivate,
-			want: "Hostname=n1 InternalIP=172.16.1.5 ExternalIP=94.237.9.138 ExternalIP=2a04:3545::1",
+			want: "Hostname=n1 InternalIP=172.16.1.5 ExternalIP=2a04:3545::1 ExternalIP=94.237.9.138",
+		},
+		{
+			name: "dual stack, IPv6 asked for first", provided: "fd00::5,172.16.1.5",
+			addresses: []cloud.Address{addr("private", "172.16.1.5"), addr("private", "fd00::5"), addr("public", "94.237.9.138")},
+			want:      "Hostname=n1 InternalIP=fd00::5 InternalIP=172.16.1.5 ExternalIP=94.237.9.138",
+		},
+		{
+			name: "IPv6 alone asked for", provided: "fd00::5", addresses: append([]cloud.Address{addr("private", "fd00::5")}, withPrivate...),
+			want: "Hostname=n1 InternalIP=fd00::5 InternalIP=172.16.1.5 ExternalIP=2a04:3545::1 ExternalIP=94.237.9.138",
 		},
 		{name: "node-ip from elsewhere", provided: "100.64.0.1", addresses: common, wantErr: "100.64.0.1 is none of"},
 		{name: "node-ip is no address", provided: "eth0", addresses: common, wantErr: "want IP addresses"},

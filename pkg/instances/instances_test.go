@@ -45,6 +45,19 @@ func connect(t *testing.T, sim *simulatortest.Server) *cloud.Cloud {
 	return c
 }
 
+func newInstances(t *testing.T, c *cloud.Cloud, change ...func(*Config)) *Instances {
+	t.Helper()
+	config := Config{Cloud: c}
+	for _, change := range change {
+		change(&config)
+	}
+	instances, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return instances
+}
+
 func (a account) stop(t *testing.T, id string) {
 	t.Helper()
 	a.Do(t, http.MethodPost, "/server/"+id+"/stop", `{"stop_server":{"stop_type":"hard"}}`, nil)
@@ -73,7 +86,7 @@ func node(name, providerID string) *v1.Node {
 func TestMetadata(t *testing.T) {
 	account := newAccount(t)
 	id := account.CreateServer(t, "worker-1", zone)
-	instances := New(account.cloud, nil)
+	instances := newInstances(t, account.cloud)
 	for _, node := range []*v1.Node{
 		node("worker-1", ""),
 		node("another-name", providerid.New(id)),
@@ -110,15 +123,11 @@ func TestMetadataWithoutPrivateNetwork(t *testing.T) {
 			{"type":"public","ip_addresses":{"ip_address":[{"family":"IPv4"}]}},
 			{"type":"utility","ip_addresses":{"ip_address":[{"family":"IPv4"}]}}]}},
 		"storage_devices":{"storage_device":[{"action":"create","size":20,"tier":"maxiops","title":"s"}]}}}`, &answer)
-	set, err := account.cloud.Servers(t.Context())
+	server, err := account.cloud.Server(t.Context(), answer.Server.UUID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, _ := set.Server(answer.Server.UUID)
-	if server == nil {
-		t.Fatal("the server is not listed")
-	}
-	metadata, err := New(account.cloud, nil).InstanceMetadata(t.Context(), node("plain", ""))
+	metadata, err := newInstances(t, account.cloud).InstanceMetadata(t.Context(), node("plain", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +141,7 @@ func TestMetadataWithoutPrivateNetwork(t *testing.T) {
 		}
 	}
 	if len(server.Addresses) != 2 {
-		t.Errorf("listed addresses: %v", server.Addresses)
+		t.Errorf("addresses: %v", server.Addresses)
 	}
 }
 
@@ -144,7 +153,7 @@ func TestShortListTakesNoAddress(t *testing.T) {
 			account.Inject(simulator.Fault{Operation: list, Stale: time.Hour}) // as it was before there were any servers
 			id := account.CreateServer(t, "n1", zone)
 			n := node("n1", providerid.New(id))
-			metadata, err := New(connect(t, account.Server), nil).InstanceMetadata(t.Context(), initialized(t, account, n))
+			metadata, err := newInstances(t, connect(t, account.Server)).InstanceMetadata(t.Context(), initialized(t, account, n))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -172,20 +181,10 @@ func initialized(t *testing.T, account account, n *v1.Node) *v1.Node {
 	return n
 }
 
-// UpCloud's own CCM takes the first server whose title contains the node's name, wherever it is.
-func TestNameMustMatchWhole(t *testing.T) {
-	account := newAccount(t)
-	account.CreateServer(t, "database-of-worker-1-customer", "us-nyc1")
-	_, err := New(account.cloud, nil).InstanceMetadata(t.Context(), node("worker-1", ""))
-	if err == nil || !strings.Contains(err.Error(), "no server of the account has this host name or title") {
-		t.Errorf("error %v", err)
-	}
-}
-
 func TestAmbiguousNameIsAnError(t *testing.T) {
 	account := newAccount(t)
 	first, second := account.CreateServer(t, "worker-1", zone), account.CreateServer(t, "worker-1", "us-nyc1")
-	instances := New(account.cloud, nil)
+	instances := newInstances(t, account.cloud)
 	_, err := instances.InstanceMetadata(t.Context(), node("worker-1", ""))
 	if err == nil || !strings.Contains(err.Error(), first) || !strings.Contains(err.Error(), second) {
 		t.Errorf("error %v, want one that names both servers", err)
@@ -224,7 +223,7 @@ func TestExistence(t *testing.T) {
 		{name: "out of scope and gone", node: node("gone", providerid.New(gone)), scope: scope, exists: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			instances := New(account.cloud, test.scope)
+			instances := newInstances(t, account.cloud, func(c *Config) { c.Scope = test.scope })
 			exists, err := instances.InstanceExists(t.Context(), test.node)
 			if exists != test.exists || (err != nil) != test.wantErr {
 				t.Errorf("InstanceExists = %v, %v, want %v, error %v", exists, err, test.exists, test.wantErr)
@@ -257,7 +256,7 @@ func TestFailingAPIIsNoMissingServer(t *testing.T) {
 			account.Inject(fault)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			exists, err := New(account.cloud, nil).
+			exists, err := newInstances(t, account.cloud).
 				InstanceExists(ctx, node("n", providerid.New("00ffffff-ffff-4fff-bfff-ffffffffffff")))
 			if exists || err == nil {
 				t.Errorf("InstanceExists = %v, %v, want an error", exists, err)
@@ -268,7 +267,7 @@ func TestFailingAPIIsNoMissingServer(t *testing.T) {
 
 func TestOutOfScopeNodesAreLeftAlone(t *testing.T) {
 	account := newAccount(t)
-	instances := New(account.cloud, labels.SelectorFromSet(labels.Set{"role": "worker"}))
+	instances := newInstances(t, account.cloud, func(c *Config) { c.Scope = labels.SelectorFromSet(labels.Set{"role": "worker"}) })
 	waiting := node("cp", "")
 	waiting.Spec.Taints = []v1.Taint{{Key: "node.cloudprovider.kubernetes.io/uninitialized", Effect: v1.TaintEffectNoSchedule}}
 	if metadata, err := instances.InstanceMetadata(t.Context(), waiting); metadata != nil || err != nil {
@@ -291,7 +290,7 @@ func TestCallsDoNotGrowWithNodes(t *testing.T) {
 		name := fmt.Sprintf("worker-%d", i)
 		nodes = append(nodes, node(name, providerid.New(account.CreateServer(t, name, zone))))
 	}
-	instances := New(account.cloud, nil)
+	instances := newInstances(t, account.cloud)
 	visit := func() {
 		for _, node := range nodes {
 			if exists, err := instances.InstanceExists(t.Context(), node); !exists || err != nil {

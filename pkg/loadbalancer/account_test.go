@@ -56,6 +56,15 @@ func (a *account) connect() *cloud.Cloud {
 	return c
 }
 
+func newInstances(t *testing.T, c *cloud.Cloud) *instances.Instances {
+	t.Helper()
+	i, err := instances.New(instances.Config{Cloud: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
 // addNode makes a server and its Node, initialized.
 func (a *account) addNode(name string) {
 	a.t.Helper()
@@ -63,7 +72,7 @@ func (a *account) addNode(name string) {
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       v1.NodeSpec{ProviderID: providerid.New(a.CreateServer(a.t, name, zone))},
 	}
-	addresses, err := instances.New(a.connect(), nil).NodeAddresses(a.t.Context(), node)
+	addresses, err := newInstances(a.t, a.connect()).NodeAddresses(a.t.Context(), node)
 	if err != nil {
 		a.t.Fatal(err)
 	}

@@ -19,7 +19,6 @@ import (
 	"k8s.io/cloud-provider/api"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
-	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
 
@@ -159,7 +158,7 @@ func TestWaitsForTheFirstNode(t *testing.T) {
 // The service controller tells of a node when it gets its provider ID, a moment before it has addresses, and then no more.
 func TestNodeWithoutAddressesYet(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
-	l := a.balancers(func(c *Config) { c.NodeAddresses = instances.New(a.cloud, nil).NodeAddresses })
+	l := a.balancers(func(c *Config) { c.NodeAddresses = newInstances(a.t, a.cloud).NodeAddresses })
 	s := a.addService(service("http 80 30080"))
 	a.ensure(l, s)
 	a.addNode("n2")
@@ -181,7 +180,7 @@ func TestNodeWhoseAddressesCannotBeRead(t *testing.T) {
 			if failure != nil {
 				return nil, failure
 			}
-			return instances.New(a.cloud, nil).NodeAddresses(ctx, node)
+			return newInstances(a.t, a.cloud).NodeAddresses(ctx, node)
 		}
 	})
 	s := a.addService(service("http 80 30080"))

@@ -1,0 +1,130 @@
+package instances
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cloudproviderapi "k8s.io/cloud-provider/api"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+)
+
+// tainted is a Node as a kubelet with --cloud-provider=external registers it.
+func tainted(n *v1.Node) *v1.Node {
+	n.Spec.Taints = []v1.Taint{{Key: cloudproviderapi.TaintExternalCloudProvider, Value: "true", Effect: v1.TaintEffectNoSchedule}}
+	return n
+}
+
+func (a account) addresses(t *testing.T, id, access string) (ips []string) {
+	t.Helper()
+	server, err := a.cloud.Server(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range server.Addresses {
+		if address.Access == access {
+			ips = append(ips, address.IP.String())
+		}
+	}
+	return ips
+}
+
+// What says most about the server wins, and what it says is not checked against the rest.
+func TestOrderOfMatching(t *testing.T) {
+	account := newAccount(t)
+	byID, byAnnotation, byName, byAddress := account.CreateServer(t, "a", zone), account.CreateServer(t, "b", zone),
+		account.CreateServer(t, "worker-1", zone), account.CreateServer(t, "d", zone)
+	instances := newInstances(t, account.cloud)
+	n := tainted(node("worker-1", providerid.New(byID)))
+	n.Annotations = map[string]string{AnnotationServerID: byAnnotation}
+	n.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: account.addresses(t, byAddress, "private")[0]}}
+	for _, step := range []struct {
+		want  string
+		after func()
+	}{
+		{byID, func() { n.Spec.ProviderID = "" }},
+		{byAnnotation, func() { delete(n.Annotations, AnnotationServerID) }},
+		{byName, func() { n.Name = "worker-2" }},
+		{byAddress, func() {}},
+	} {
+		metadata, err := instances.InstanceMetadata(t.Context(), n)
+		if err != nil || metadata.ProviderID != providerid.New(step.want) {
+			t.Errorf("node %s, provider ID %q, annotations %v: %+v, %v, want %s", n.Name, n.Spec.ProviderID, n.Annotations, metadata, err, step.want)
+		}
+		step.after()
+	}
+}
+
+func TestMatchByAddress(t *testing.T) {
+	account := newAccount(t)
+	account.CreateServer(t, "other", zone)
+	id := account.CreateServer(t, "server-of-another-name", zone)
+	for _, access := range []string{"public", "utility", "private"} {
+		n := tainted(node("worker-1", ""))
+		n.Annotations = map[string]string{cloudproviderapi.AnnotationAlphaProvidedIPAddr: account.addresses(t, id, access)[0]}
+		metadata, err := newInstances(t, account.cloud).InstanceMetadata(t.Context(), n)
+		if err != nil || metadata.ProviderID != providerid.New(id) {
+			t.Errorf("by the %s address: %+v, %v", access, metadata, err)
+		}
+	}
+	// The same private address in two networks is two servers' address.
+	twin := account.CreateNetwork(t, "twin", zone, "172.16.0.0/16")
+	private := account.addresses(t, id, "private")[0]
+	account.Do(t, http.MethodPost, "/server", `{"server":{"hostname":"twin","title":"twin","zone":"`+zone+`","plan":"1xCPU-1GB",
+		"networking":{"interfaces":{"interface":[{"type":"private","network":"`+twin+`",
+			"ip_addresses":{"ip_address":[{"family":"IPv4","address":"`+private+`"}]}}]}},
+		"storage_devices":{"storage_device":[{"action":"create","size":20,"tier":"maxiops","title":"s"}]}}}`, nil)
+	n := tainted(node("worker-1", ""))
+	n.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: private}}
+	_, err := newInstances(t, connect(t, account.Server)).InstanceMetadata(t.Context(), n)
+	if err == nil || !strings.Contains(err.Error(), "2 servers have its address") {
+		t.Errorf("error %v, want one that tells of two servers", err)
+	}
+}
+
+// Of a new Node the server itself is asked, once for all the retries of a moment, and no list where the Node names its server.
+func TestNewNodeCostsOneCall(t *testing.T) {
+	account := newAccount(t)
+	id := account.CreateServer(t, "n1", zone)
+	account.Inject(simulator.Fault{Operation: "GET /server", Status: http.StatusServiceUnavailable})
+	instances := newInstances(t, account.cloud)
+	account.ResetRequests()
+	for range 4 {
+		metadata, err := instances.InstanceMetadata(t.Context(), tainted(node("n1", providerid.New(id))))
+		if err != nil || len(metadata.NodeAddresses) != 3 {
+			t.Fatal(metadata, err)
+		}
+	}
+	if requests := account.Requests(); requests.Total() != 1 || requests.Of("GET /server/{uuid}") != 1 {
+		t.Errorf("requests: %v", requests)
+	}
+}
+
+// D-16: the node of another zone's server, whose title has the node's name in it, must not get its provider ID.
+func TestPartOfATitleIsNoMatch(t *testing.T) {
+	account := newAccount(t)
+	account.CreateServer(t, "database-of-worker-1-customer", "us-nyc1")
+	instances := newInstances(t, account.cloud)
+	for _, n := range []*v1.Node{node("worker-1", ""), tainted(node("worker-1", ""))} {
+		metadata, err := instances.InstanceMetadata(t.Context(), n)
+		if err == nil || !strings.Contains(err.Error(), "no server of the account has this host name or title") {
+			t.Errorf("metadata %+v, error %v", metadata, err)
+		}
+		if exists, err := instances.InstanceExists(t.Context(), n); err == nil {
+			t.Errorf("InstanceExists = %v, want an error", exists)
+		}
+	}
+}
+
+func TestAnnotationThatIsNoUUID(t *testing.T) {
+	account := newAccount(t)
+	account.CreateServer(t, "n1", zone)
+	n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Annotations: map[string]string{AnnotationServerID: "n1"}}}
+	if _, err := newInstances(t, account.cloud).InstanceMetadata(t.Context(), n); err == nil || !strings.Contains(err.Error(), AnnotationServerID) {
+		t.Errorf("error %v, want one that names the annotation", err)
+	}
+}

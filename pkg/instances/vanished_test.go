@@ -1,0 +1,177 @@
+package instances
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+)
+
+// lister lists these nodes.
+func lister(t *testing.T, nodes ...*v1.Node) corelisters.NodeLister {
+	t.Helper()
+	indexer := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{})
+	for _, node := range nodes {
+		if err := indexer.Add(node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return corelisters.NewNodeLister(indexer)
+}
+
+// A Node is deleted only when the server itself was unknown to the API twice; the list alone says nothing.
+func TestMissingServerIsAskedForTwice(t *testing.T) {
+	account := newAccount(t)
+	gone := account.CreateServer(t, "gone", zone)
+	account.deleteServer(t, gone)
+	instances := newInstances(t, account.cloud)
+	account.ResetRequests()
+	began := time.Now()
+	exists, err := instances.InstanceExists(t.Context(), node("gone", providerid.New(gone)))
+	if exists || err != nil {
+		t.Fatalf("InstanceExists = %v, %v, want false", exists, err)
+	}
+	if n := account.Requests().Of("GET /server/{uuid}"); n != 2 || time.Since(began) < confirmAfter {
+		t.Errorf("the server was asked for %d times within %s: %v", n, time.Since(began), account.Requests())
+	}
+}
+
+// One wrong answer, such as a reader that lags behind gives, deletes nothing.
+func TestOneWrongAnswerIsNotBelieved(t *testing.T) {
+	account := newAccount(t)
+	account.Inject(simulator.Fault{Operation: "GET /server", Stale: time.Hour, Count: 1}) // as it was before there were any
+	id := account.CreateServer(t, "n1", zone)
+	account.Inject(simulator.Fault{Operation: "GET /server/{uuid}", Status: 404, Code: "SERVER_NOT_FOUND", Count: 1})
+	account.ResetRequests()
+	exists, err := newInstances(t, account.cloud).InstanceExists(t.Context(), node("n1", providerid.New(id)))
+	if !exists || err != nil || account.Requests().Of("GET /server/{uuid}") != 2 {
+		t.Errorf("InstanceExists = %v, %v after %v", exists, err, account.Requests())
+	}
+}
+
+// A list that shows less than there is, and the API's wrong word on the servers: the list that is right again is believed.
+func TestServerThatIsListedExists(t *testing.T) {
+	account := newAccount(t)
+	account.Inject(simulator.Fault{Operation: "GET /server", Stale: time.Hour, Count: 1}) // as it was before there were any
+	id := account.CreateServer(t, "n1", zone)
+	account.Inject(simulator.Fault{Operation: "GET /server/{uuid}", Status: 404, Code: "SERVER_NOT_FOUND"})
+	exists, err := newInstances(t, account.cloud).InstanceExists(t.Context(), node("n1", providerid.New(id)))
+	if err == nil || exists || !strings.Contains(err.Error(), "lists server") {
+		t.Errorf("InstanceExists = %v, %v, want an error", exists, err)
+	}
+}
+
+// A short list hides servers that are there: each is found by its UUID, or no answer is given at all; none is missing.
+func TestShortListDeletesNothing(t *testing.T) {
+	account := newAccount(t)
+	var nodes []*v1.Node
+	for i := range 8 {
+		name := fmt.Sprintf("n%d", i)
+		if i == 5 {
+			account.Inject(simulator.Fault{Operation: "GET /server", Stale: time.Hour}) // lists five of eight
+		}
+		nodes = append(nodes, node(name, providerid.New(account.CreateServer(t, name, zone))))
+	}
+	for _, limit := range []int{0, 100} { // with and without the limit on how many may be missing
+		instances := newInstances(t, connect(t, account.Server), func(c *Config) { c.MaxMissing = limit })
+		instances.SetNodes(lister(t, nodes...))
+		for _, node := range nodes {
+			if exists, err := instances.InstanceExists(t.Context(), node); !exists && err == nil {
+				t.Errorf("limit %d: the server of %s does not exist", limit, node.Name)
+			} else if limit == 100 && err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// Credentials of another account, say, make all servers look deleted.
+func TestManyMissingServersAreNotBelieved(t *testing.T) {
+	for _, test := range []struct {
+		nodes, gone, limit int
+		want               bool // that a Node is deleted
+	}{
+		{nodes: 10, gone: 2, want: true},
+		{nodes: 11, gone: 3, want: true},
+		{nodes: 10, gone: 3},
+		{nodes: 10, gone: 10},
+		{nodes: 10, gone: 3, limit: 50, want: true},
+		{nodes: 10, gone: 10, limit: 100, want: true},
+		{nodes: 3, gone: 1, want: true},
+		{nodes: 3, gone: 2, want: true},
+		{nodes: 2, gone: 2},
+	} {
+		t.Run(fmt.Sprintf("%d of %d, limit %d", test.gone, test.nodes, test.limit), func(t *testing.T) {
+			t.Parallel()
+			account := newAccount(t)
+			var nodes []*v1.Node
+			for i := range test.nodes {
+				id := fmt.Sprintf("00ffffff-ffff-4fff-bfff-%012d", i)
+				if i >= test.gone {
+					id = account.CreateServer(t, fmt.Sprintf("n%d", i), zone)
+				}
+				nodes = append(nodes, node(fmt.Sprintf("n%d", i), providerid.New(id)))
+			}
+			instances := newInstances(t, account.cloud, func(c *Config) { c.MaxMissing = test.limit })
+			instances.SetNodes(lister(t, append(nodes, node("hybrid", "hcloud://1"))...))
+			events := record.NewFakeRecorder(10)
+			instances.Start(nil, events)
+			began := time.Now()
+			for _, node := range nodes[:test.gone] {
+				exists, err := instances.InstanceExists(t.Context(), node)
+				if exists || test.want != (err == nil) {
+					t.Fatalf("InstanceExists = %v, %v", exists, err)
+				}
+				if test.want {
+					continue
+				}
+				_, _ = instances.InstanceExists(t.Context(), node)
+				if instances.vanished.missingNow() != float64(test.gone) {
+					t.Errorf("%v servers are missing by the metric", instances.vanished.missingNow())
+				}
+			}
+			if took := time.Since(began); took > time.Duration(test.gone)*confirmAfter && test.gone > 1 {
+				t.Errorf("it took %s: each of %d nodes waited for itself", took, test.gone)
+			}
+			want := 0
+			if !test.want {
+				want = test.gone
+			}
+			if len(events.Events) != want {
+				t.Errorf("%d events, want one for each Node that is kept", len(events.Events))
+			}
+			if !test.want && !strings.Contains(<-events.Events, "NodeDeletionHeldBack") {
+				t.Error("the event is another one")
+			}
+		})
+	}
+}
+
+// A short answer of the list costs no questions while nobody would be believed anyway.
+func TestKeptNodesCostNoQuestions(t *testing.T) {
+	account := newAccount(t)
+	var nodes []*v1.Node
+	for i := range 50 {
+		nodes = append(nodes, node(fmt.Sprintf("n%d", i), providerid.New(fmt.Sprintf("00ffffff-ffff-4fff-bfff-%012d", i))))
+	}
+	instances := newInstances(t, account.cloud)
+	instances.SetNodes(lister(t, nodes...))
+	account.ResetRequests()
+	for _, node := range nodes {
+		if exists, err := instances.InstanceExists(t.Context(), node); exists || err == nil {
+			t.Fatal(exists, err)
+		}
+	}
+	if got := account.Requests().Operations(); !slices.Equal(got, []string{"GET /server"}) || account.Requests().Total() > 2 {
+		t.Errorf("requests: %v", account.Requests())
+	}
+}
