@@ -30,6 +30,7 @@ type options struct {
 	deviceDir      string
 	maxVolumes     int
 	kubernetesNode string
+	adoptHalfMade  bool
 }
 
 const longHelp = `csi-driver is the CSI driver for UpCloud block storage (` + driver.Name + `).
@@ -96,6 +97,9 @@ func (o *options) flags() []help.Section {
 	controller.StringVar(&o.clusterID, "cluster-id", "",
 		"`name` of the cluster, unique in the account; becomes the label csi-cluster of volumes, and keeps clusters "+
 			"from taking each other's volumes for their own")
+	controller.BoolVar(&o.adoptHalfMade, "adopt-half-made", false,
+		"while moving from UpCloud's own driver: take over the disks that it made for claims and never told Kubernetes of, "+
+			"in place of making others; lists the account's disks once a minute while volumes are made")
 
 	where := help.NewFlagSet()
 	where.StringVar(&o.metadataURL, "metadata-url", "http://169.254.169.254",

@@ -72,6 +72,7 @@ func connect(mode driver.Mode, opts options, registry prometheus.Registerer) (*c
 	}
 	config.CredentialsDir = opts.credentialsDir
 	config.ClusterID = opts.clusterID
+	config.AdoptHalfMade = opts.adoptHalfMade
 	config.UserAgent = "upcloud-csi-driver/" + programVersion()
 	config.Registerer = registry
 	return cloud.New(config)

@@ -37,6 +37,9 @@ type Config struct {
 	// ClusterID is the value of the label csi-cluster: put on what we make, and asked for when looking it up, so that
 	// clusters sharing an account do not find each other's volumes. May be empty.
 	ClusterID string
+	// AdoptHalfMade lets CreateVolume take over a disk that UpCloud's own driver made for the volume and never told anybody of.
+	// For the time of a move from that driver: it lists the account's disks once a minute while volumes are made.
+	AdoptHalfMade bool
 	// Registerer gets the metrics; nil: none.
 	Registerer prometheus.Registerer
 	// RequestsPerSecond and Burst limit the rate of requests, Concurrency the number at one time. Zero: 50, 100, 32.

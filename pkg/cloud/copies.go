@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -114,6 +113,13 @@ func (c *Cloud) copyVolume(w *work, spec VolumeSpec) (*Volume, error) {
 			return nil, stillOpen(err, true)
 		}
 		begun = nil
+	}
+	if begun == nil {
+		if made, err := c.halfMade(w.ctx, spec); err != nil {
+			return nil, err
+		} else if made != nil {
+			return c.takeOver(w, made, spec)
+		}
 	}
 	pace := statePolls()
 	for begun == nil {
@@ -253,7 +259,7 @@ func (c *Cloud) postClone(ctx context.Context, spec VolumeSpec) (*Volume, error)
 	return volumeOfDetails(&made), nil
 }
 
-// finish makes the volume out of a copy: its labels, size and title in one request.
+// finish makes the volume out of a copy, when that is online.
 func (c *Cloud) finish(w *work, begun *Volume, spec VolumeSpec) (*Volume, error) {
 	volume, err := c.awaitOnline(w, begun)
 	switch {
@@ -264,22 +270,7 @@ func (c *Cloud) finish(w *work, begun *Volume, spec VolumeSpec) (*Volume, error)
 	case spec.MostGiB > 0 && volume.SizeGiB > spec.MostGiB:
 		return nil, c.giveUp(w, begun, fmt.Sprintf("it has %d GiB, as the source grew meanwhile", volume.SizeGiB))
 	}
-	labels := map[string]string{}
-	maps.Copy(labels, volume.Labels) // those of the API's own
-	maps.Copy(labels, c.volumeLabels(spec))
-	list := labelList(labels)
-	wanted := request.ModifyStorageRequest{Title: spec.Name, Labels: &list, BackupRule: spec.BackupRule.wire()}
-	if volume.SizeGiB < spec.SizeGiB {
-		wanted.Size = spec.SizeGiB
-	}
-	if spec.Labels[LabelBackupsOnDelete] != "" {
-		defer c.shared.policies.changed()
-	}
-	finished, err := c.put(w, volume.ID, wanted)
-	if err != nil {
-		return nil, err
-	}
-	return c.awaitOnline(w, finished)
+	return c.complete(w, volume, spec)
 }
 
 // giveUp deletes a copy that can never become the volume, so that the retry begins anew.

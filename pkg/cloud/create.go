@@ -106,7 +106,7 @@ func (c *Cloud) create(w *work, spec VolumeSpec) (*Volume, error) {
 			return c.adopt(w, volume, spec)
 		}
 		if spec.SourceID == "" {
-			volume, err = c.makeVolume(w.ctx, spec)
+			volume, err = c.adoptOrMake(w, spec)
 		} else {
 			volume, err = c.copyVolume(w, spec)
 		}
@@ -171,6 +171,17 @@ func (c *Cloud) settleOn(w *work, made *Volume, spec VolumeSpec) (*Volume, error
 		}
 	}
 	return c.awaitOnline(w, volume)
+}
+
+func (c *Cloud) adoptOrMake(w *work, spec VolumeSpec) (*Volume, error) {
+	volume, err := c.halfMade(w.ctx, spec)
+	switch {
+	case err != nil:
+		return nil, err
+	case volume != nil:
+		return c.takeOver(w, volume, spec)
+	}
+	return c.makeVolume(w.ctx, spec)
 }
 
 func (c *Cloud) makeVolume(ctx context.Context, spec VolumeSpec) (*Volume, error) {

@@ -100,6 +100,7 @@ type sharedReads struct {
 	loadBalancerPlans loadBalancerPlans
 	backups           shared[[]*Snapshot]
 	volumes           shared[[]*Volume]
+	halfMade          shared[map[string][]string] // disks that nobody knows of, by title
 	account           shared[*upcloud.Account]
 	policies          shared[map[string]bool] // volumes that say what becomes of their backups
 }

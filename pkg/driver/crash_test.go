@@ -66,6 +66,8 @@ func setScene(t *testing.T, sim *simulatortest.Server) scene {
 	if _, err := p.publish(t, s.attached, s.server); err != nil {
 		t.Fatal(err)
 	}
+	halfMake(t, sim, nameHalfMade, 1)
+	halfCopy(t, sim, nameHalfCopied, s.snapshot)
 	return s
 }
 
@@ -84,6 +86,12 @@ var interrupted = map[string]func(scene, *testing.T) func(context.Context, csi.C
 	},
 	"CreateVolume from a volume, larger": func(s scene, _ *testing.T) func(context.Context, csi.ControllerClient) error {
 		return creation(copyRequest("new", 2, fromVolume(s.volume)), 2*gib)
+	},
+	"CreateVolume that UpCloud's own driver half made": func(scene, *testing.T) func(context.Context, csi.ControllerClient) error {
+		return creation(createRequest(nameHalfMade), gib)
+	},
+	"CreateVolume that UpCloud's own driver half copied": func(s scene, _ *testing.T) func(context.Context, csi.ControllerClient) error {
+		return creation(copyRequest(nameHalfCopied, 3, fromSnapshot(s.snapshot)), 3*gib)
 	},
 	"DeleteVolume": func(s scene, _ *testing.T) func(context.Context, csi.ControllerClient) error {
 		return func(ctx context.Context, c csi.ControllerClient) error {

@@ -80,7 +80,7 @@ func startProcess(t *testing.T, sim *simulatortest.Server, left int, effect bool
 	t.Helper()
 	life := newLife(sim.Handler(), left, effect)
 	web := httptest.NewServer(life)
-	account, err := cloud.New(cloud.Config{Token: sim.Token, BaseURL: web.URL, ClusterID: "test"})
+	account, err := cloud.New(cloud.Config{Token: sim.Token, BaseURL: web.URL, ClusterID: "test", AdoptHalfMade: true})
 	if err != nil {
 		t.Fatal(err)
 	}
