@@ -102,7 +102,7 @@ func TestExpandRefusesWhatCannotBe(t *testing.T) {
 	}
 }
 
-// Defect D9: a growth that failed must not be told as done.
+// A growth that failed must not be told as done.
 func TestExpandNeverSwallowsAnError(t *testing.T) {
 	r := newController(t, simulator.Config{})
 	volume := r.create(t, createRequest("pvc-1")).GetVolumeId()
@@ -145,7 +145,7 @@ func TestExpandWaitsForABackup(t *testing.T) {
 	}
 }
 
-// Defects D12 and D13: what the API's resizing of filesystems left of this volume goes, and nothing else.
+// What the API's resizing of filesystems left of this volume goes, and nothing else.
 func TestExpandRemovesBackupsThatResizingLeft(t *testing.T) {
 	r := newController(t, simulator.Config{})
 	volume, other := r.create(t, createRequest("pvc-1")).GetVolumeId(), r.create(t, createRequest("pvc-2")).GetVolumeId()

@@ -164,7 +164,7 @@ func TestCloneOfAVolumeInUseIsRefusedWithTheRemedy(t *testing.T) {
 	r.create(t, copyRequest("clone", 1, fromSnapshot(snapshot)))
 }
 
-// Defect D5: a deadline that ends during the copy must not strand a small copy that nobody finishes or deletes.
+// A deadline that ends during the copy must not strand a small copy that nobody finishes or deletes.
 func TestDeadlineDuringTheCopyIsGoneOnFromByAFreshProcess(t *testing.T) {
 	clock := simulator.NewManualClock()
 	r := newController(t, simulator.Config{Profile: simulator.Realistic, Clock: clock})

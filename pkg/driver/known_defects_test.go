@@ -1,0 +1,124 @@
+package driver_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// knownDefects are mistakes that controllers for block storage have been seen to make, on UpCloud and elsewhere, and the tests
+// that keep this one from making them. Who removes or renames such a test has to say here what stands for it.
+var knownDefects = []struct {
+	defect string
+	tests  []string // of the packages driver and cloud
+}{
+	{"a volume on a stopped server can never be detached",
+		[]string{"TestControllerUnpublishFromAStoppedServer", "TestPublishAndUnpublishInEveryStateOfTheServer", "TestVolumesComeAndGoOnAStoppedServer"}},
+	{"a server that is not found, or has another name by now, counts as detached while the volume is attached",
+		[]string{"TestControllerUnpublishByHostName", "TestDetachIsNeverClaimedWhileTheStorageIsAttached", "TestDetachFromADeletedServer"}},
+	{"an empty node ID detaches nothing, and is told as done",
+		[]string{"TestControllerUnpublishEverywhere", "TestDetachFromEveryServer"}},
+	{"a crash or a deadline between copy and growth strands a small copy and the claim for ever",
+		[]string{"TestCrashPoints", "TestDeadlineDuringTheCopyIsGoneOnFromByAFreshProcess", "TestACopyThatCannotBeFinishedIsGoneOnWith",
+			"TestAnUnfinishedCopyOutlivesItsSource"}},
+	{"requests at once, or of two processes, make several disks of one name, which then block the claim",
+		[]string{"TestTwentyIdenticalRequestsAreOne", "TestTwentyIdenticalCreationsMakeOneStorage", "TestOfTwoNewVolumesOfANameOneIsKept",
+			"TestLostAnswersMakeNoSecondStorage"}},
+	{"a disk, backup or template of somebody else that has the title is taken for the volume",
+		[]string{"TestAForeignDiskOfTheSameTitleIsLeftAlone", "TestClustersDoNotFindEachOthersVolumes", "TestOnlyVolumesOfTheNameAreFound",
+			"TestWhatMayBeSomethingElseIsNotTakenOver"}},
+	{"of several servers with one host name the first gets the disk",
+		[]string{"TestPublishByHostName"}},
+	{"a detachment by an address read earlier takes away another disk",
+		[]string{"TestDetachTakesTheAddressOfNow", "TestTheAnswerToADetachmentIsChecked"}},
+	{"a growth that failed is told as done",
+		[]string{"TestExpandNeverSwallowsAnError"}},
+	{"sizes are cut to whole GiB: the volume is smaller than asked for, and the answer says otherwise",
+		[]string{"TestCreateVolumeSizes", "TestExpandOnlineAndOffline"}},
+	{"the limit of a capacity range is exceeded, and the answer says otherwise",
+		[]string{"TestCopySizesFollowTheirSource", "TestCreateVolumeRefusesBadRequests", "TestExpandRefusesWhatCannotBe"}},
+	{"a copy of a raw block volume, or of a disk without partitions, cannot be made larger",
+		[]string{"TestNoGrowthUsesTheResizingOfFilesystems", "TestRestoreAndCloneAlsoToALargerSize"}},
+	{"each growth leaves a backup behind, which is paid for and listed as a snapshot",
+		[]string{"TestNoGrowthUsesTheResizingOfFilesystems", "TestExpandRemovesBackupsThatResizingLeft", "TestResizeBackupsAreNoSnapshots"}},
+	{"one foreign zone among those a volume may be in makes the request fail",
+		[]string{"TestCreateVolumeChoosesAZone", "TestCreateVolumeFindsTheVolumeInAnyOfTheZones"}},
+	{"a volume that is there is told without its zone, or though it is unlike the one asked for, or not ready",
+		[]string{"TestCreateVolumeMakesWhatWasAskedFor", "TestCreateVolumeRefusesAnotherVolumeOfTheSameName", "TestCopiesAreRefusedThatAreNotThoseAskedFor",
+			"TestAVolumeThatIsStillBeingMadeIsNotTold", "TestAVolumeGrownSinceIsStillTheOneAskedFor"}},
+	{"errors have codes that Kubernetes draws wrong conclusions from",
+		[]string{"TestStatusError", "TestEveryCodeHasItsKind", "TestAPIErrorsHaveTheirCodes", "TestDeleteVolume", "TestControllerPublishErrors",
+			"TestWhatIsGoneIsNotFoundAndFineToBeRidOf", "TestOnlyDisksAreVolumes"}},
+	{"a full server is not told as RESOURCE_EXHAUSTED, so that Kubernetes does not count anew",
+		[]string{"TestControllerPublishToAFullServer", "TestAFullServerIsExhausted"}},
+	{"the number of volumes that a server takes is a constant that forgets other disks and network interfaces",
+		[]string{"TestRoomForVolumes", "TestControllerPublishToAFullServer"}},
+	{"lists never end, skip entries while others come and go, or a bad token ends the process",
+		[]string{"TestVolumePagesStayRightWhileVolumesComeAndGo", "TestSnapshotPagesStayRightWhileSnapshotsComeAndGo",
+			"TestBadPagesAreRefusedBeforeTheAccountIsListed", "TestPanicIsInternal"}},
+	{"a volume is listed as a snapshot, or a snapshot is used as a volume",
+		[]string{"TestOnlyBackupsAreSnapshots", "TestOnlyDisksAreVolumes", "TestCopiesAreRefusedThatAreNotThoseAskedFor"}},
+	{"a snapshot is waited for within the call, past the caller's time",
+		[]string{"TestSnapshotIsReadyOnlyWhenOnline", "TestSnapshotOfABusyVolumeWaits"}},
+	{"a deletion whose request failed is told as done",
+		[]string{"TestDeleteSnapshotTakesNoErrorForGone", "TestDeleteVolumeWhoseAnswerIsLost"}},
+	{"a copy is without labels if the process dies: nobody can tell whose it is",
+		[]string{"TestCrashPoints", "TestProvisionalTitlesOfLongNamesDiffer", "TestACopyFinishedMeanwhileIsNotDropped"}},
+	{"a look that failed is read as a volume of size 0, or as none: a final error for a fault that passes, or another disk",
+		[]string{"TestALookThatFailsIsNeitherFinalNorNothing", "TestEmptyAnswersAreNoAnswers"}},
+	{"each wait takes five seconds at least, and states are waited for that the answer told already",
+		[]string{"TestAttachTakesOneCallAndDetachTwo", "TestCreateVolumeTakesTwoCallsAndItsRetryOne", "TestBackoffGrowsToItsBoundWithJitter"}},
+	{"callers queue past their deadline at a server, and what they asked for is done when they have given up",
+		[]string{"TestCallersLeaveTheQueueAndTheRetryJoinsWhatHasBegun", "TestQueueIsLeftWhenTheContextEnds", "TestServersDoNotWaitForEachOther",
+			"TestABusyVolumeDoesNotHoldUpTheOthers"}},
+	{"a call for one thing lists the whole account, and a list that is not whole reads as \"it is gone\"",
+		[]string{"TestCostDoesNotGrowWithTheAccount", "TestNothingIsConcludedFromAListOfTheAccount",
+			"TestGrowthOfAVolumeWithSnapshotsListsNoAccount", "TestReadersDoNotWaitForChangesToEnd"}},
+}
+
+func TestEveryKnownDefectHasItsTests(t *testing.T) {
+	there := map[string]bool{}
+	for _, folder := range []string{".", "../cloud"} {
+		for _, name := range testsIn(t, folder) {
+			there[name] = true
+		}
+	}
+	for _, known := range knownDefects {
+		if len(known.tests) == 0 {
+			t.Errorf("no test keeps from this: %s", known.defect)
+		}
+		for _, name := range known.tests {
+			if !there[name] {
+				t.Errorf("there is no %s, which kept from this: %s", name, known.defect)
+			}
+		}
+	}
+}
+
+// testsIn lists the tests of a package.
+func testsIn(t *testing.T, folder string) (names []string) {
+	t.Helper()
+	files, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if !strings.HasSuffix(file.Name(), "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(folder, file.Name()), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, declared := range parsed.Decls {
+			if function, ok := declared.(*ast.FuncDecl); ok && function.Recv == nil && strings.HasPrefix(function.Name.Name, "Test") {
+				names = append(names, function.Name.Name)
+			}
+		}
+	}
+	return names
+}
