@@ -1,4 +1,4 @@
-# One image a program: docker build --target csi-driver . ; docker build --target ccm . ; docker build --target upcloud-sim .
+# One image a program: docker build --target csi-driver . ; likewise ccm, upcloud-doctor and upcloud-sim.
 ARG GO_VERSION=1.26
 ARG DEBIAN=bookworm
 
@@ -23,6 +23,12 @@ FROM scratch AS ccm
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/ccm /ccm
 ENTRYPOINT ["/ccm"]
+
+FROM scratch AS upcloud-doctor
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /out/upcloud-doctor /upcloud-doctor
+USER 65534:65534
+ENTRYPOINT ["/upcloud-doctor"]
 
 FROM debian:${DEBIAN}-slim AS upcloud-sim
 RUN apt-get update \

@@ -55,6 +55,10 @@ func newRigOf(t *testing.T, config simulator.Config) *rig {
 		Cloud: r.cloud, Kubernetes: r.kube, Dynamic: r.dynamic, Driver: driverName,
 		SafetyAge: time.Hour, Unclaimed: doctor.UnclaimedReport,
 	}
+	t.Cleanup(func() {
+		mayAsk(t, r.kube.Actions())
+		mayAsk(t, r.dynamic.Actions())
+	})
 	return r
 }
 
