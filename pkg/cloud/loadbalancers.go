@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
 )
 
-// LoadBalancer is a managed load balancer with what we read of it. There is no call that replaces a whole load balancer:
-// what a person, Terraform or another cluster put on it is not even decoded, and stays as it is.
+// LoadBalancer is a managed load balancer. There is no call that replaces a whole one: what a person, Terraform or another
+// cluster put on it stays as it is.
 type LoadBalancer struct {
 	ID               string                `json:"uuid,omitempty"`
 	Name             string                `json:"name,omitempty"`
@@ -23,7 +22,10 @@ type LoadBalancer struct {
 	Networks         []LoadBalancerNetwork `json:"networks"`
 	Frontends        []Frontend            `json:"frontends"`
 	Backends         []Backend             `json:"backends"`
-	Resolvers        []json.RawMessage     `json:"resolvers"` // which find dynamic members; we make none
+	Resolvers        []Resolver            `json:"resolvers"`
+	Addresses        []FloatingAddress     `json:"ip_addresses,omitempty"`
+	MaintenanceDay   string                `json:"maintenance_dow,omitempty"`  // monday … sunday
+	MaintenanceTime  string                `json:"maintenance_time,omitempty"` // 03:15:00Z
 	Nodes            []LoadBalancerNode    `json:"nodes,omitempty"`
 	DNSName          string                `json:"dns_name,omitempty"` // deprecated by the API: see LoadBalancerNetwork.DNSName
 	Created          time.Time             `json:"created_at,omitzero"`
@@ -49,6 +51,21 @@ type LoadBalancerNetwork struct {
 	DNSName string `json:"dns_name,omitempty"`
 }
 
+// FloatingAddress is a floating IP address of the account through which a load balancer is reached.
+type FloatingAddress struct {
+	Address string `json:"address"`
+	Network string `json:"network_name"` // a public network of the load balancer
+}
+
+// LoadBalancerPatch holds what shall change of a load balancer itself; what is empty stays as it is, components always do.
+type LoadBalancerPatch struct {
+	Name             string `json:"name,omitempty"`
+	Plan             string `json:"plan,omitempty"`
+	ConfiguredStatus string `json:"configured_status,omitempty"`
+	MaintenanceDay   string `json:"maintenance_dow,omitempty"`
+	MaintenanceTime  string `json:"maintenance_time,omitempty"`
+}
+
 // LoadBalancerNode is one server of the load balancer itself.
 type LoadBalancerNode struct {
 	State    string                    `json:"operational_state"`
@@ -66,146 +83,6 @@ type LoadBalancerNodeNetwork struct {
 type LoadBalancerNodeAddress struct {
 	Address string `json:"address"`
 	Listen  bool   `json:"listen"`
-}
-
-// Frontend listens on a port of some of the load balancer's networks.
-type Frontend struct {
-	Name           string            `json:"name"`
-	Mode           string            `json:"mode"` // tcp or http
-	Port           int               `json:"port"`
-	DefaultBackend string            `json:"default_backend"`
-	Networks       []FrontendNetwork `json:"networks,omitempty"`
-	Properties     Properties        `json:"properties,omitempty"`
-}
-
-// FrontendNetwork names one of the load balancer's networks.
-type FrontendNetwork struct {
-	Name string `json:"name"`
-}
-
-// FrontendPatch holds what shall change of a frontend; what is zero stays as it is, rules and certificates always do.
-type FrontendPatch struct {
-	Port           int        `json:"port,omitempty"`
-	DefaultBackend string     `json:"default_backend,omitempty"`
-	Properties     Properties `json:"properties,omitempty"`
-}
-
-// Backend is a set of members that frontends pass connections on to.
-type Backend struct {
-	Name       string     `json:"name"`
-	Members    []Member   `json:"members"`
-	Properties Properties `json:"properties,omitempty"`
-}
-
-// BackendPatch holds what shall change of a backend. Members, if not nil, replace all members in one call, however many
-// nodes there are; the Go SDK knows no such call.
-type BackendPatch struct {
-	Members    []Member   `json:"members,omitzero"`
-	Properties Properties `json:"properties,omitempty"`
-}
-
-// Properties are a frontend's or backend's flat properties, those too that this program does not know.
-type Properties map[string]any
-
-// With returns the properties with those of changes on top, and whether that makes any difference. It is what a PATCH of them
-// has to hold to change nothing else, whether the API merges it into what it has or, which is not known, puts defaults
-// in the place of what is left out. Empty values are left out: they are the defaults, and the API answers some (such as
-// "" for health_check_on_down) that it may not take back.
-func (p Properties) With(changes Properties) (Properties, bool) {
-	merged, changed := Properties{}, false
-	for key, value := range p {
-		if value != nil && value != "" && value != false {
-			merged[key] = value
-		}
-	}
-	for key, want := range changes {
-		have, ok := p[key]
-		changed = changed || !ok || !sameProperty(have, want)
-		merged[key] = want
-	}
-	return merged, changed
-}
-
-// sameProperty compares values of which one may come from JSON, where every number is a float64.
-func sameProperty(a, b any) bool {
-	left, errLeft := json.Marshal(a)
-	right, errRight := json.Marshal(b)
-	return errLeft == nil && errRight == nil && bytes.Equal(left, right)
-}
-
-// Member is one target of a backend. Fields of the API that are not listed here survive in extra, because replacing the
-// members of a backend would lose them otherwise.
-type Member struct {
-	Name        string `json:"name"`
-	IP          string `json:"ip"`
-	Port        int    `json:"port"`
-	Weight      int    `json:"weight"`       // 0-100
-	MaxSessions int    `json:"max_sessions"` // 0-500000
-	Type        string `json:"type"`         // static, or dynamic for members that a resolver finds
-	Enabled     bool   `json:"enabled"`
-
-	extra map[string]json.RawMessage
-}
-
-// SameTarget says that both members lead to the same place in the same way.
-func (m Member) SameTarget(other Member) bool {
-	return m.Name == other.Name && sameAddress(m.IP, other.IP) && m.Port == other.Port && m.Weight == other.Weight &&
-		m.MaxSessions == other.MaxSessions && m.Type == other.Type && m.Enabled == other.Enabled
-}
-
-func sameAddress(a, b string) bool {
-	if a == b {
-		return true
-	}
-	left, errLeft := netip.ParseAddr(a)
-	right, errRight := netip.ParseAddr(b)
-	return errLeft == nil && errRight == nil && left.Unmap() == right.Unmap()
-}
-
-// WithExtra returns m with the unlisted fields of the member that it takes the place of.
-func (m Member) WithExtra(from Member) Member {
-	m.extra = from.extra
-	return m
-}
-
-// memberFields are the names of a member's fields that must not be in extra: the listed ones, and those that only the API
-// may write.
-var memberFields = []string{
-	"name", "ip", "port", "weight", "max_sessions", "type", "enabled", "created_at", "updated_at",
-}
-
-// UnmarshalJSON keeps the fields that Member does not list.
-func (m *Member) UnmarshalJSON(data []byte) error {
-	type plain Member
-	if err := json.Unmarshal(data, (*plain)(m)); err != nil {
-		return err
-	}
-	m.extra = nil
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(data, &all); err != nil {
-		return err
-	}
-	for _, name := range memberFields {
-		delete(all, name)
-	}
-	if len(all) > 0 {
-		m.extra = all
-	}
-	return nil
-}
-
-// MarshalJSON writes the kept fields beside the listed ones.
-func (m Member) MarshalJSON() ([]byte, error) {
-	type plain Member
-	listed, err := json.Marshal(plain(m))
-	if err != nil || len(m.extra) == 0 {
-		return listed, err
-	}
-	all := maps.Clone(m.extra)
-	if err := json.Unmarshal(listed, &all); err != nil {
-		return nil, err
-	}
-	return json.Marshal(all)
 }
 
 // Labels are a resource's labels: an object here, an array of key and value in the API.

@@ -2,7 +2,6 @@ package cloud
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -66,7 +65,7 @@ func (c *Cloud) LoadBalancer(ctx context.Context, id string) (*LoadBalancer, err
 // for it first, by its labels.
 func (c *Cloud) CreateLoadBalancer(ctx context.Context, spec LoadBalancer) (*LoadBalancer, error) {
 	if spec.Resolvers == nil {
-		spec.Resolvers = []json.RawMessage{}
+		spec.Resolvers = []Resolver{}
 	}
 	lb := &LoadBalancer{}
 	if err := c.call(ctx, http.MethodPost, "/load-balancer", spec, lb); err != nil {
@@ -78,49 +77,25 @@ func (c *Cloud) CreateLoadBalancer(ctx context.Context, spec LoadBalancer) (*Loa
 	return lb, nil
 }
 
+// ModifyLoadBalancer changes what the patch holds of the load balancer itself.
+func (c *Cloud) ModifyLoadBalancer(ctx context.Context, id string, patch LoadBalancerPatch) error {
+	return c.call(ctx, http.MethodPatch, loadBalancerPath(id), patch, nil)
+}
+
+// AttachFloatingAddress makes a floating IP address of the account lead to the load balancer. Errors: ErrBusy,
+// ErrAlreadyExists when it is attached already.
+func (c *Cloud) AttachFloatingAddress(ctx context.Context, id string, address FloatingAddress) error {
+	return c.call(ctx, http.MethodPost, loadBalancerPath(id, "ip-addresses"), address, nil)
+}
+
+// DetachFloatingAddress takes a floating IP address off the load balancer; it stays the account's. Already gone: nil.
+func (c *Cloud) DetachFloatingAddress(ctx context.Context, id, address string) error {
+	return ignoreNotFound(c.call(ctx, http.MethodDelete, loadBalancerPath(id, "ip-addresses", address), nil, nil))
+}
+
 // DeleteLoadBalancer begins to take down a load balancer, which then is there for some minutes still. Already gone: nil.
 func (c *Cloud) DeleteLoadBalancer(ctx context.Context, id string) error {
 	return ignoreNotFound(c.call(ctx, http.MethodDelete, loadBalancerPath(id), nil, nil))
-}
-
-// CreateFrontend adds a frontend; the backend that it names must be there. Errors: ErrAlreadyExists.
-func (c *Cloud) CreateFrontend(ctx context.Context, id string, frontend Frontend) error {
-	return c.call(ctx, http.MethodPost, loadBalancerPath(id, "frontends"), frontend, nil)
-}
-
-// ModifyFrontend changes what the patch holds.
-func (c *Cloud) ModifyFrontend(ctx context.Context, id, name string, patch FrontendPatch) error {
-	return c.call(ctx, http.MethodPatch, loadBalancerPath(id, "frontends", name), patch, nil)
-}
-
-// DeleteFrontend removes a frontend with its rules. Already gone: nil.
-func (c *Cloud) DeleteFrontend(ctx context.Context, id, name string) error {
-	return ignoreNotFound(c.call(ctx, http.MethodDelete, loadBalancerPath(id, "frontends", name), nil, nil))
-}
-
-// CreateBackend adds a backend with its members. Errors: ErrAlreadyExists.
-func (c *Cloud) CreateBackend(ctx context.Context, id string, backend Backend) error {
-	return c.call(ctx, http.MethodPost, loadBalancerPath(id, "backends"), backend, nil)
-}
-
-// ModifyBackend changes what the patch holds.
-func (c *Cloud) ModifyBackend(ctx context.Context, id, name string, patch BackendPatch) error {
-	return c.call(ctx, http.MethodPatch, loadBalancerPath(id, "backends", name), patch, nil)
-}
-
-// DeleteBackend removes a backend with its members. Already gone: nil.
-func (c *Cloud) DeleteBackend(ctx context.Context, id, name string) error {
-	return ignoreNotFound(c.call(ctx, http.MethodDelete, loadBalancerPath(id, "backends", name), nil, nil))
-}
-
-// CreateLoadBalancerLabel adds one label and leaves the others alone. Errors: ErrAlreadyExists.
-func (c *Cloud) CreateLoadBalancerLabel(ctx context.Context, id, key, value string) error {
-	return c.call(ctx, http.MethodPost, loadBalancerPath(id, "labels"), label{Key: key, Value: value}, nil)
-}
-
-// ModifyLoadBalancerLabel changes one label's value and leaves the others alone.
-func (c *Cloud) ModifyLoadBalancerLabel(ctx context.Context, id, key, value string) error {
-	return c.call(ctx, http.MethodPatch, loadBalancerPath(id, "labels", key), label{Key: key, Value: value}, nil)
 }
 
 // loadBalancerPlansAge is for how long a list of plans serves: UpCloud adds one every few months.
