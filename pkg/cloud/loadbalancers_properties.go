@@ -15,17 +15,20 @@ type Properties map[string]any
 func (p Properties) With(changes Properties) (Properties, bool) {
 	merged, changed := Properties{}, false
 	for key, value := range p {
-		if value != nil && value != "" && value != false {
+		if !isNone(value) {
 			merged[key] = value
 		}
 	}
 	for key, want := range changes {
 		have, ok := p[key]
-		changed = changed || !ok || !sameProperty(have, want)
+		changed = changed || !(isNone(want) && isNone(have)) && (!ok || !sameProperty(have, want))
 		merged[key] = want
 	}
 	return merged, changed
 }
+
+// isNone says that a property is off, or not there: the API shows some that were never set, and leaves out others.
+func isNone(value any) bool { return value == nil || value == "" || value == false }
 
 // sameProperty compares values of which one may come from JSON, where every number is a float64.
 func sameProperty(a, b any) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,32 +21,9 @@ func (l *LoadBalancers) apply(ctx context.Context, service *v1.Service, lb *clou
 	logger := klog.FromContext(ctx)
 	for _, change := range changes {
 		logger.Info("Changing a load balancer", "service", klog.KObj(service), "loadBalancer", lb.ID, "change", change.String())
-		if err := l.applyOne(ctx, lb.ID, change); err != nil {
+		if err := change.do(ctx, l.config.Cloud, lb.ID); err != nil {
 			return fmt.Errorf("load balancer %s: %s: %w", lb.ID, change, err)
 		}
-	}
-	return nil
-}
-
-func (l *LoadBalancers) applyOne(ctx context.Context, id string, change Change) error {
-	api := l.config.Cloud
-	switch {
-	case change.CreateLabel != nil:
-		return api.CreateLoadBalancerLabel(ctx, id, change.Name, *change.CreateLabel)
-	case change.ModifyLabel != nil:
-		return api.ModifyLoadBalancerLabel(ctx, id, change.Name, *change.ModifyLabel)
-	case change.CreateFrontend != nil:
-		return api.CreateFrontend(ctx, id, *change.CreateFrontend)
-	case change.ModifyFrontend != nil:
-		return api.ModifyFrontend(ctx, id, change.Name, *change.ModifyFrontend)
-	case change.DeleteFrontend:
-		return api.DeleteFrontend(ctx, id, change.Name)
-	case change.CreateBackend != nil:
-		return api.CreateBackend(ctx, id, *change.CreateBackend)
-	case change.ModifyBackend != nil:
-		return api.ModifyBackend(ctx, id, change.Name, *change.ModifyBackend)
-	case change.DeleteBackend:
-		return api.DeleteBackend(ctx, id, change.Name)
 	}
 	return nil
 }
@@ -56,18 +34,37 @@ func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err
 	}
-	nodes, missed := l.withAddresses(ctx, nodes)
-	targets, _ := Targets(nodes)
-	desired := DesiredState(identity, service, targets, l.config.MaxMembers)
+	settings, problems := ParseSettings(service)
+	eligible := Eligible(nodes, l.config.Scope, settings.Selector)
+	if len(problems) > 0 { // which nodes may join is not known for certain: those that leave do
+		settings = &Settings{Ports: settings.Ports, MaxMembers: len(nodes)}
+		eligible = onlyMembers(eligible, lb)
+	}
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
+	var missed error
+	w.nodes, missed = l.withAddresses(ctx, eligible)
+	w.remark(lb, nil, "")
+	desired := DesiredState(w.input(lb.Networks))
 	desired = desired.without(Foreign(desired, lb))
-	sessions, err := l.sessions(ctx, desired, lb)
+	limits, err := w.sessions(ctx, desired, lb)
 	if err != nil {
 		return err
 	}
-	if err := l.apply(ctx, service, lb, BackendChanges(desired, lb, sessions)); err != nil {
+	if err := l.apply(ctx, service, lb, BackendChanges(desired, lb, limits)); err != nil {
 		return err
 	}
 	return missed
+}
+
+// onlyMembers leaves out the nodes that are no members.
+func onlyMembers(nodes []*v1.Node, lb *cloud.LoadBalancer) []*v1.Node {
+	member := map[string]bool{}
+	for _, backend := range lb.Backends {
+		for _, one := range backend.Members {
+			member[one.Name] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(nodes), func(node *v1.Node) bool { return !member[memberName(node.Name)] })
 }
 
 // annotate writes annotations on the Service, nil removing one, if that changes any. They are a convenience: the labels

@@ -1,9 +1,11 @@
 package loadbalancer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -20,8 +22,10 @@ const deleteWait = 10 * time.Second
 // gonePause is the first pause between two looks at whether a load balancer is gone.
 const gonePause = 100 * time.Millisecond
 
-// delete deletes what is the Service's, and returns nil when it is gone.
+// delete deletes what is the Service's, and returns nil when it is gone: first the load balancer, then the certificates that
+// it used.
 func (l *LoadBalancers) delete(ctx context.Context, identity Identity, service *v1.Service) error {
+	settings, _ := ParseSettings(service) // what is wrong in them does not keep a Service from going
 	waiting, cancel := context.WithTimeout(ctx, l.deleteWait)
 	defer cancel()
 	for {
@@ -32,27 +36,120 @@ func (l *LoadBalancers) delete(ctx context.Context, identity Identity, service *
 		if lb == nil {
 			break
 		}
-		if !lb.State.Deleting() {
-			klog.FromContext(ctx).Info("Deleting a load balancer", "service", klog.KObj(service), "loadBalancer", lb.ID)
-			if err := l.config.Cloud.DeleteLoadBalancer(ctx, lb.ID); err != nil {
-				return err
-			}
+		if settings.Retain {
+			return l.retain(ctx, identity, service, lb)
 		}
-		err = l.waitGone(waiting, lb.ID)
-		if err == nil {
-			err = pause(waiting, gonePause) // a list may still show what is gone already: do not ask without end
+		if err := l.refuseDeletion(service, settings, lb); err != nil {
+			return err
 		}
-		if err != nil {
-			if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
-				return err
-			}
-			return fmt.Errorf("load balancer %s (%s) is being deleted, which takes UpCloud up to three minutes; the Service goes "+
-				"when it is gone", lb.ID, lb.Name)
+		if err := l.deleteOne(ctx, waiting, identity, service, lb); err != nil {
+			return err
 		}
 	}
+	if err := deleteBundles(ctx, l.config.Cloud, bundleCleanup{serviceUID: identity.ServiceUID}); err != nil {
+		return err
+	}
+	l.finish(ctx, service)
+	return nil
+}
+
+// finish takes from the Service what told of its load balancer.
+func (l *LoadBalancers) finish(ctx context.Context, service *v1.Service) {
+	l.said.forget(service)
 	if service.DeletionTimestamp == nil {
 		l.annotate(ctx, service, map[string]any{AnnotationID: nil, AnnotationName: nil})
 	}
+}
+
+func (l *LoadBalancers) refuseDeletion(service *v1.Service, settings *Settings, lb *cloud.LoadBalancer) error {
+	if !settings.Protected || lb.State.Deleting() {
+		return nil
+	}
+	text := fmt.Sprintf("load balancer %s (%s) is protected: it is deleted when annotation %sdeletion-protection is removed from the Service",
+		lb.ID, lb.Name, AnnotationPrefix)
+	l.said.say(service, []Problem{{"DeletionProtected", text}}, l.warn)
+	return errors.New(text)
+}
+
+// deleteOne deletes a load balancer and waits a little for it to go.
+func (l *LoadBalancers) deleteOne(ctx, waiting context.Context, identity Identity, service *v1.Service, lb *cloud.LoadBalancer) error {
+	if !lb.State.Deleting() {
+		if err := l.claimOwnBundle(ctx, identity.of(lb), lb); err != nil {
+			return err
+		}
+		klog.FromContext(ctx).Info("Deleting a load balancer", "service", klog.KObj(service), "loadBalancer", lb.ID)
+		if err := l.config.Cloud.DeleteLoadBalancer(ctx, lb.ID); err != nil {
+			return err
+		}
+	}
+	err := l.waitGone(waiting, lb.ID)
+	if err == nil {
+		err = pause(waiting, gonePause) // a list may still show what is gone already: do not ask without end
+	}
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("load balancer %s (%s) is being deleted, which takes UpCloud up to three minutes; the Service goes "+
+		"when it is gone", lb.ID, lb.Name)
+}
+
+// claimOwnBundle labels the certificate that UpCloud's own CCM made for a load balancer's own name, which carries no labels: it
+// can be deleted only after the load balancer, when nothing leads to it any more.
+func (l *LoadBalancers) claimOwnBundle(ctx context.Context, identity Identity, lb *cloud.LoadBalancer) error {
+	name := ownBundleName(cmp.Or(identity.Generated, identity.Name))
+	for _, frontend := range lb.Frontends {
+		for _, config := range frontend.TLSConfigs {
+			if config.Name != name {
+				continue
+			}
+			bundle, err := l.config.Cloud.CertificateBundle(ctx, config.BundleID)
+			if errors.Is(err, cloud.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			ours := bundle.Name == name && bundle.Type == cloud.BundleDynamic
+			if !ours || bundle.Labels[LabelServiceUID] != "" {
+				continue
+			}
+			labels := cloud.Labels{}
+			maps.Copy(labels, bundle.Labels)
+			maps.Copy(labels, bundleLabels(identity))
+			return l.config.Cloud.ModifyCertificateBundle(ctx, bundle.ID, cloud.CertificateBundlePatch{Labels: labels})
+		}
+	}
+	return nil
+}
+
+// retain leaves the load balancer to the user: without the labels that make it the Service's. The one that proves it goes last,
+// so that an interrupted call is taken up again.
+func (l *LoadBalancers) retain(ctx context.Context, identity Identity, service *v1.Service, lb *cloud.LoadBalancer) error {
+	bundles, err := serviceBundles(ctx, l.config.Cloud, identity.ServiceUID)
+	if err != nil {
+		return err
+	}
+	for _, bundle := range bundles {
+		labels := maps.Clone(bundle.Labels)
+		delete(labels, LabelServiceUID)
+		if err := l.config.Cloud.ModifyCertificateBundle(ctx, bundle.ID, cloud.CertificateBundlePatch{Labels: labels}); err != nil {
+			return err
+		}
+	}
+	for _, key := range []string{LabelGeneratedName, LabelServiceUID} {
+		if _, there := lb.Labels[key]; !there {
+			continue
+		}
+		if err := l.config.Cloud.DeleteLoadBalancerLabel(ctx, lb.ID, key); err != nil {
+			return err
+		}
+	}
+	klog.FromContext(ctx).Info("Left a load balancer in the account", "service", klog.KObj(service), "loadBalancer", lb.ID)
+	l.tell(service, "RetainedLoadBalancer", "Load balancer %s (%s) stays in the account, as annotation %sretain says", lb.ID, lb.Name, AnnotationPrefix)
+	l.finish(ctx, service)
 	return nil
 }
 

@@ -1,12 +1,13 @@
 package loadbalancer
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	servicehelpers "k8s.io/cloud-provider/service/helpers"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
@@ -19,133 +20,276 @@ const (
 
 // Timeouts and health checks of new frontends and backends. UpCloud's defaults, and those of UpCloud's own CCM, are made for
 // short HTTP requests: a quiet TCP connection ends after ten seconds, and a dead node gets traffic for thirty.
-const (
-	timeoutClient       = 60   // seconds a client may be silent before it is connected through
-	timeoutServer       = 60   // the same of a member
-	timeoutTunnel       = 3600 // seconds without a byte either way on an established connection
-	healthCheckInterval = 3    // seconds
-	healthCheckFall     = 2    // failures until a member gets no more connections
-	healthCheckRise     = 2    // successes until it gets them again
+var (
+	frontendDefaults = cloud.Properties{
+		"timeout_client": 60, // seconds a client may be silent before it is connected through
+	}
+	backendDefaults = cloud.Properties{
+		"timeout_server":        60,   // the same of a member
+		"timeout_tunnel":        3600, // seconds without a byte either way on an established connection
+		"health_check_interval": 3,    // seconds
+		"health_check_fall":     2,    // failures until a member gets no more connections
+		"health_check_rise":     2,    // successes until it gets them again
+		"health_check_type":     "tcp",
+		"health_check_url":      "/",
+	}
+	// apiDefaults are the API's, where they are not ours. A property that is no longer asked for goes back to them.
+	apiDefaults = cloud.Properties{
+		"inbound_proxy_protocol": false, "http2_enabled": false,
+		"health_check_expected_status": 200, "health_check_tls_verify": false, "health_check_on_down": "",
+		"outbound_proxy_protocol": "", "sticky_session_cookie_name": "", "sticky_session_cookie_attributes": "",
+		"tls_enabled": false, "tls_verify": false, "tls_use_system_ca": false,
+	}
 )
 
 // localHealthCheckPrefix begins the URL of a health check on a port of its own: that on which kube-proxy tells whether the
 // node has a ready endpoint of a Service with externalTrafficPolicy Local. The form is that of UpCloud's own CCM.
 const localHealthCheckPrefix = "http://:"
 
-// Desired is what a Service's load balancer shall be like.
+// Desired is what a Service wants of a load balancer. It knows nothing of the load balancer that there is, but for its
+// networks.
 type Desired struct {
+	Identity   Identity
+	Labels     cloud.Labels            // the controller's own, but for its notes
+	MoreLabels cloud.Labels            // asked for by the Service
+	Load       cloud.LoadBalancerPatch // what is empty was not asked for
+	Frontends  []Frontend              // ordered by name
+	Backends   []Backend               // ordered by name
+	Resolvers  []cloud.Resolver
+	Addresses  []cloud.FloatingAddress
+	Bundles    []string // names of the certificate bundles made for the Service
+
+	defaultPlan string
+}
+
+// Frontend is a frontend of the Service's own. A field with a doubled form is enforced if it was asked for, and only a
+// default of new frontends if not: what somebody tuned by hand stays tuned, and a load balancer taken over from
+// UpCloud's own CCM stays http if it was.
+type Frontend struct {
+	Name     string
+	Port     int
+	Backend  string
+	Mode     string           // asked for; empty: not
+	Networks []string         // asked for; nil: not
+	Asked    cloud.Properties // properties asked for
+	Rules    []cloud.Rule
+	TLS      []cloud.TLSConfig
+
+	defaultMode     string
+	defaultNetworks []string
+}
+
+// Backend is a backend of the Service's own.
+type Backend struct {
+	Name        string
+	Targets     []Target
+	NodePort    int
+	Members     []cloud.Member // asked for; nil: the targets
+	MaxSessions *int           // asked for
+	Resolver    string         // asked for
+	Asked       cloud.Properties
+	TLS         []cloud.TLSConfig
+}
+
+// Input is what a Desired state follows from.
+type Input struct {
 	Identity Identity
-	Labels   cloud.Labels // but for LabelComponents, which follows from the ports
-	Ports    []Port       // ordered by name
+	Service  *v1.Service
+	Settings *Settings
 	Targets  []Target
-	// HealthCheckPort, if not zero, is where nodes tell whether they have an endpoint of the Service.
-	HealthCheckPort int
+	// MaxMembers bounds the members of a backend, unless the Service does.
+	MaxMembers int
+	// DefaultMode of new frontends; empty: tcp.
+	DefaultMode string
+	DefaultPlan string
+	Networks    []cloud.LoadBalancerNetwork // that the load balancer has, or will
+	// Fingerprints of the Secrets whose certificates are uploaded, by name.
+	Fingerprints map[string]string
 }
 
-// Port is a Service port: a frontend, and a backend of the same name.
-type Port struct {
-	Name           string
-	Port, NodePort int
-}
-
-// DesiredState says what a Service's load balancer shall be like with these nodes behind it. Ports that have a Problem are
-// left out.
-func DesiredState(identity Identity, service *v1.Service, targets []Target, maxMembers int) Desired {
+// DesiredState says what a Service wants. It is a pure function. Ports with a Problem are left out, so that members can be kept
+// up to date while a Service waits to be corrected.
+func DesiredState(in Input) Desired {
+	most := in.MaxMembers
+	if in.Settings.MaxMembers > 0 {
+		most = in.Settings.MaxMembers
+	}
 	desired := Desired{
-		Identity: identity,
-		Labels:   identity.labels(service),
-		Targets:  Limit(targets, maxMembers, identity.ServiceUID),
+		Identity: in.Identity, Labels: in.Identity.labels(in.Service), MoreLabels: in.Settings.Labels, Load: in.Settings.Load,
+		Resolvers: in.Settings.Resolvers, Addresses: in.addresses(), defaultPlan: in.DefaultPlan,
 	}
-	for _, port := range service.Spec.Ports {
-		if (port.Protocol == v1.ProtocolTCP || port.Protocol == "") && port.NodePort != 0 && validName(portName(port)) {
-			desired.Ports = append(desired.Ports, Port{
-				Name: portName(port), Port: int(port.Port), NodePort: int(port.NodePort),
-			})
+	targets := Limit(in.Targets, most, in.Identity.ServiceUID)
+	for i, port := range in.Service.Spec.Ports {
+		if (port.Protocol != v1.ProtocolTCP && port.Protocol != "") || port.NodePort == 0 || !validName(portName(port)) {
+			continue
 		}
+		settings := &in.Settings.Ports[i]
+		desired.Frontends = append(desired.Frontends, in.frontend(settings))
+		desired.Backends = append(desired.Backends, in.backend(settings, targets, int(port.NodePort)))
 	}
-	slices.SortFunc(desired.Ports, func(a, b Port) int { return strings.Compare(a.Name, b.Name) })
-	if servicehelpers.NeedsHealthCheck(service) {
-		desired.HealthCheckPort = int(service.Spec.HealthCheckNodePort)
+	for i := range in.Settings.MoreFrontends {
+		desired.Frontends = append(desired.Frontends, in.frontend(&in.Settings.MoreFrontends[i]))
+	}
+	for _, backend := range in.Settings.MoreBackends {
+		desired.Backends = append(desired.Backends, Backend{
+			Name: backend.Name, Members: slices.Concat([]cloud.Member{}, backend.Members), Resolver: backend.Resolver,
+			Asked: backend.Properties, TLS: backend.TLSConfigs,
+		})
+	}
+	slices.SortFunc(desired.Frontends, func(a, b Frontend) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(desired.Backends, func(a, b Backend) int { return strings.Compare(a.Name, b.Name) })
+	for _, port := range in.Settings.everyPort() {
+		for _, certificate := range port.Certificates {
+			if name := certificate.bundleName(in.Identity); name != "" && !slices.Contains(desired.Bundles, name) {
+				desired.Bundles = append(desired.Bundles, name)
+			}
+		}
 	}
 	return desired
 }
 
-// Create returns the load balancer to be made. sessions is the most that a member may have at one time.
-func (d Desired) Create(place Placement, plan string, sessions int) cloud.LoadBalancer {
-	lb := cloud.LoadBalancer{
-		Name: d.Identity.Name, Zone: place.Zone, Plan: plan, ConfiguredStatus: "started",
-		Networks: []cloud.LoadBalancerNetwork{
-			{Name: networkPublic, Type: "public", Family: "IPv4"},
-			{Name: networkPrivate, Type: "private", Family: "IPv4", ID: place.NetworkID},
-		},
-		Labels:    cloud.Labels{},
-		Frontends: []cloud.Frontend{}, Backends: []cloud.Backend{},
+// addresses are the floating IP addresses, each with a public network that it leads to.
+func (in Input) addresses() []cloud.FloatingAddress {
+	all := slices.Clone(in.Settings.Addresses)
+	if ip := in.Service.Spec.LoadBalancerIP; ip != "" && len(all) == 0 {
+		all = []cloud.FloatingAddress{{Address: ip}}
 	}
-	for key, value := range d.Labels {
-		lb.Labels[key] = value
+	for i := range all {
+		if all[i].Network == "" {
+			all[i].Network = firstPublic(in.Networks)
+		}
 	}
-	for key, value := range (componentSet{}).with(d.portNames()).labels() {
-		lb.Labels[key] = value
-	}
-	for _, port := range d.Ports {
-		lb.Backends = append(lb.Backends, d.backend(port, sessions))
-		lb.Frontends = append(lb.Frontends, d.frontend(port, []string{networkPublic, networkPrivate}))
-	}
-	return lb
+	return all
 }
 
-// without leaves out the ports of these names.
-func (d Desired) without(names []string) Desired {
-	d.Ports = slices.DeleteFunc(slices.Clone(d.Ports), func(port Port) bool { return slices.Contains(names, port.Name) })
-	return d
+func firstPublic(networks []cloud.LoadBalancerNetwork) string {
+	for _, network := range networks {
+		if network.Type == "public" {
+			return network.Name
+		}
+	}
+	return ""
 }
 
-func (d Desired) portNames() []string {
+func (in Input) frontend(s *PortSettings) Frontend {
+	frontend := Frontend{
+		Name: s.FrontendName, Port: s.port(), Backend: cmp.Or(s.DefaultBackend, s.Name), Mode: s.Mode, Networks: s.Networks,
+		Asked: s.Frontend, defaultMode: cmp.Or(in.DefaultMode, "tcp"),
+	}
+	for _, network := range in.Networks {
+		frontend.defaultNetworks = append(frontend.defaultNetworks, network.Name)
+	}
+	if len(frontend.Networks) == 0 && in.Settings.Visibility != "" {
+		frontend.Networks = visible(in.Networks, in.Settings.Visibility)
+	}
+	for _, certificate := range s.Certificates {
+		frontend.TLS = append(frontend.TLS, certificate.config(in.Identity, in.Fingerprints))
+	}
+	frontend.Rules = slices.Concat(generatedRules(in.Service, s), s.Rules)
+	return frontend
+}
+
+// visible are the networks that a visibility means.
+func visible(networks []cloud.LoadBalancerNetwork, visibility string) []string {
 	var names []string
-	for _, port := range d.Ports {
-		names = append(names, port.Name)
+	for _, network := range networks {
+		if visibility == visibilityBoth || visibility == network.Type {
+			names = append(names, network.Name)
+		}
 	}
 	return names
 }
 
-// frontend is a new frontend. Those that exist keep their mode and timeouts: a load balancer taken over from UpCloud's own
-// CCM stays http if it was, and what somebody tuned by hand stays tuned.
-func (d Desired) frontend(port Port, networks []string) cloud.Frontend {
+func (in Input) backend(s *PortSettings, targets []Target, nodePort int) Backend {
+	asked := cloud.Properties{}
+	if in.Service.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal && in.Service.Spec.HealthCheckNodePort > 0 {
+		_, url := s.Backend["health_check_url"]
+		_, kind := s.Backend["health_check_type"]
+		if !url && !kind {
+			asked["health_check_type"] = "http"
+			asked["health_check_url"] = fmt.Sprintf("%s%d", localHealthCheckPrefix, in.Service.Spec.HealthCheckNodePort)
+			asked["health_check_expected_status"] = 200
+		}
+	}
+	maps.Copy(asked, s.Backend)
+	return Backend{
+		Name: s.Name, Targets: targets, NodePort: nodePort, Members: s.Members, MaxSessions: s.MaxSessions, Resolver: s.Resolver,
+		Asked: asked, TLS: s.BackendTLS,
+	}
+}
+
+// Create returns the load balancer to be made. sessions is the most that a member may have at one time. Frontends whose
+// certificates are not there yet are left out: they are made when the load balancer has a name.
+func (d Desired) Create(place Placement, plan string, sessions int) cloud.LoadBalancer {
+	lb := cloud.LoadBalancer{
+		Name: cmp.Or(d.Load.Name, d.Identity.Name), Zone: place.Zone, Plan: plan, Networks: place.Networks, Addresses: d.Addresses,
+		ConfiguredStatus: cmp.Or(d.Load.ConfiguredStatus, "started"),
+		MaintenanceDay:   d.Load.MaintenanceDay, MaintenanceTime: d.Load.MaintenanceTime,
+		Labels: cloud.Labels{}, Resolvers: slices.Concat([]cloud.Resolver{}, d.Resolvers),
+		Frontends: []cloud.Frontend{}, Backends: []cloud.Backend{},
+	}
+	maps.Copy(lb.Labels, d.MoreLabels)
+	maps.Copy(lb.Labels, d.Labels)
+	maps.Copy(lb.Labels, (notes{}).with(d.notes()).with(d.contents()).labels(LabelComponents))
+	maps.Copy(lb.Labels, bundleNotes(d).labels(LabelBundles))
+	for _, backend := range d.Backends {
+		lb.Backends = append(lb.Backends, backend.create(sessions))
+	}
+	for _, frontend := range d.Frontends {
+		if frontend.hasCertificates() {
+			lb.Frontends = append(lb.Frontends, frontend.create())
+		}
+	}
+	return lb
+}
+
+func (f Frontend) hasCertificates() bool {
+	return !slices.ContainsFunc(f.TLS, func(t cloud.TLSConfig) bool { return t.BundleID == "" })
+}
+
+// create is a new frontend.
+func (f Frontend) create() cloud.Frontend {
 	frontend := cloud.Frontend{
-		Name: port.Name, Mode: "tcp", Port: port.Port, DefaultBackend: port.Name,
-		Properties: cloud.Properties{"timeout_client": timeoutClient},
+		Name: f.Name, Mode: cmp.Or(f.Mode, f.defaultMode), Port: f.Port, DefaultBackend: f.Backend,
+		Properties: overlaid(frontendDefaults, f.Asked), Rules: f.Rules, TLSConfigs: f.TLS,
 	}
-	for _, network := range networks {
-		frontend.Networks = append(frontend.Networks, cloud.FrontendNetwork{Name: network})
+	networks := f.Networks
+	if len(networks) == 0 {
+		networks = f.defaultNetworks
 	}
+	frontend.Networks = networksNamed(networks)
 	return frontend
 }
 
-// backend is a new backend.
-func (d Desired) backend(port Port, sessions int) cloud.Backend {
-	properties := cloud.Properties{
-		"timeout_server":        timeoutServer,
-		"timeout_tunnel":        timeoutTunnel,
-		"health_check_interval": healthCheckInterval,
-		"health_check_fall":     healthCheckFall,
-		"health_check_rise":     healthCheckRise,
+func networksNamed(names []string) []cloud.FrontendNetwork {
+	var all []cloud.FrontendNetwork
+	for _, name := range names {
+		all = append(all, cloud.FrontendNetwork{Name: name})
 	}
-	properties, _ = properties.With(d.healthCheck())
-	backend := cloud.Backend{Name: port.Name, Members: []cloud.Member{}, Properties: properties}
-	if all, changed := members(nil, d.Targets, port.NodePort, sessions); changed {
+	return all
+}
+
+// create is a new backend.
+func (b Backend) create(sessions int) cloud.Backend {
+	backend := cloud.Backend{
+		Name: b.Name, Members: []cloud.Member{}, Resolver: b.Resolver, Properties: overlaid(backendDefaults, b.Asked), TLSConfigs: b.TLS,
+	}
+	if all, changed := b.members(nil, sessionLimits{fresh: sessions}); changed {
 		backend.Members = all
 	}
 	return backend
 }
 
-// healthCheck is the kind of health check that follows from the Service's externalTrafficPolicy.
-func (d Desired) healthCheck() cloud.Properties {
-	if d.HealthCheckPort == 0 {
-		return cloud.Properties{"health_check_type": "tcp", "health_check_url": "/"}
+// overlaid are the properties of a new component: defaults, and what was asked for. What the API has as its default anyway is
+// left out.
+func overlaid(defaults, asked cloud.Properties) cloud.Properties {
+	all := maps.Clone(defaults)
+	for name, value := range asked {
+		if value == "" || value == false {
+			delete(all, name)
+			continue
+		}
+		all[name] = value
 	}
-	return cloud.Properties{
-		"health_check_type":            "http",
-		"health_check_url":             fmt.Sprintf("%s%d", localHealthCheckPrefix, d.HealthCheckPort),
-		"health_check_expected_status": 200,
-	}
+	return all
 }

@@ -22,7 +22,7 @@ func TestCreateGolden(t *testing.T) {
 		"local":   desired(local, "n1"),
 		"unnamed": desired(unnamed),
 	} {
-		lb := desired.Create(Placement{Zone: "fi-hel1", NetworkID: "03b5e42a-339e-4466-999a-03021a0219e1"}, "development", 1000)
+		lb := desired.Create(placeOfTests(), "development", 1000)
 		got, path := encode(t, lb)+"\n", "testdata/create-"+name+".json"
 		if *update {
 			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {

@@ -1,107 +1,200 @@
 package loadbalancer
 
 import (
-	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
 
-// Change is one API call on one component of a load balancer. Which one is said by the one field that is set beside Name.
-type Change struct {
-	Name string // of the component
-
-	CreateLabel, ModifyLabel *string // the value
-	CreateFrontend           *cloud.Frontend
-	ModifyFrontend           *cloud.FrontendPatch
-	DeleteFrontend           bool
-	CreateBackend            *cloud.Backend
-	ModifyBackend            *cloud.BackendPatch
-	DeleteBackend            bool
-}
-
-// String is for logs and tests.
-func (c Change) String() string {
-	switch {
-	case c.CreateLabel != nil:
-		return fmt.Sprintf("create label %s=%s", c.Name, *c.CreateLabel)
-	case c.ModifyLabel != nil:
-		return fmt.Sprintf("modify label %s=%s", c.Name, *c.ModifyLabel)
-	case c.CreateFrontend != nil:
-		return fmt.Sprintf("create frontend %s :%d", c.Name, c.CreateFrontend.Port)
-	case c.ModifyFrontend != nil:
-		return fmt.Sprintf("modify frontend %s%s", c.Name, frontendPatchText(*c.ModifyFrontend))
-	case c.DeleteFrontend:
-		return "delete frontend " + c.Name
-	case c.CreateBackend != nil:
-		return fmt.Sprintf("create backend %s (%d members)", c.Name, len(c.CreateBackend.Members))
-	case c.ModifyBackend != nil:
-		return "modify backend " + c.Name + backendPatchText(*c.ModifyBackend)
-	case c.DeleteBackend:
-		return "delete backend " + c.Name
-	}
-	return "nothing on " + c.Name
-}
-
-func frontendPatchText(patch cloud.FrontendPatch) string {
-	var text string
-	if patch.Port != 0 {
-		text += fmt.Sprintf(" :%d", patch.Port)
-	}
-	if patch.DefaultBackend != "" {
-		text += " -> " + patch.DefaultBackend
-	}
-	return text
-}
-
-func backendPatchText(patch cloud.BackendPatch) string {
-	var text string
-	if patch.Members != nil {
-		text += fmt.Sprintf(" (%d members)", len(patch.Members))
-	}
-	if patch.Properties != nil {
-		text += fmt.Sprintf(" %v %v", patch.Properties["health_check_type"], patch.Properties["health_check_url"])
-	}
-	return text
-}
-
-// Foreign returns those of the desired ports for which there is a frontend or backend of that name which was not made for
-// the Service: whatever is made is noted before. On a load balancer that has no notes yet, because UpCloud's own CCM made
-// it, everything of the right name is the Service's.
-func Foreign(desired Desired, lb *cloud.LoadBalancer) []string {
-	if _, noted := lb.Labels[LabelComponents]; !noted {
-		return nil
-	}
-	ours, there := componentsOf(lb.Labels), map[string]bool{}
-	for _, frontend := range lb.Frontends {
-		there[frontend.Name] = true
-	}
-	for _, backend := range lb.Backends {
-		there[backend.Name] = true
-	}
-	return slices.DeleteFunc(desired.portNames(), func(name string) bool { return !there[name] || ours.has(name) })
-}
-
 // Diff returns the calls that make a load balancer as desired, in an order that leaves it working after each of them:
-// backends come before the frontends that point to them and go after them, and a port is let go before another frontend
-// takes it. Nothing to do is no call. sessions is for members that are new.
-func Diff(desired Desired, lb *cloud.LoadBalancer, sessions int) []Change {
-	ours := componentsOf(lb.Labels)
-	wanted := componentSet{}.with(desired.portNames())
-	stale := func(name string) bool { return ours.has(name) && !wanted.has(name) }
+// backends come before the frontends that point to them and go after them, a port is let go before another frontend takes it,
+// and a certificate is there before HTTP/2 is. Nothing to do is no call.
+func Diff(desired Desired, lb *cloud.LoadBalancer, sessions sessionLimits) []Change {
+	d := differ{desired: desired, lb: lb, sessions: sessions}
+	d.ours, d.wanted = notesOf(lb.Labels, LabelComponents), (notes{}).with(desired.notes()).with(desired.contents())
+	_, d.noted = lb.Labels[LabelComponents]
 
 	// What is about to be made is noted before, and what has gone is struck off after: a crash in between leaves
 	// nothing that nobody owns.
 	changes := labelChanges(desired.Labels, lb.Labels)
-	noted := ours.with(desired.portNames())
-	noting := noted.changes(lb.Labels)
-	slices.Reverse(noting) // over several labels, names move on to later ones: those first, so that none is lost in between
+	noting := d.ours.with(desired.notes()).changes(LabelComponents, lb.Labels)
+	slices.Reverse(noting) // over several labels, notes move on to later ones: those first, so that none is lost in between
+	noting = slices.Concat(noting, notesOf(lb.Labels, LabelBundles).with(desired.Bundles).changes(LabelBundles, lb.Labels))
 	changes = append(changes, noting...)
 
-	changes = append(changes, missingBackends(desired, lb, sessions)...)
-	changes = append(changes, BackendChanges(desired, lb, sessions)...)
-	changes = append(changes, frontendChanges(desired, lb, stale)...)
-	gone, left := staleBackends(lb, stale)
+	changes = append(changes, d.labels()...)
+	changes = append(changes, d.resolvers()...)
+	changes = append(changes, d.missingBackends()...)
+	changes = append(changes, d.backends()...)
+	changes = append(changes, d.frontends()...)
+	gone, left := d.staleBackends()
 	changes = append(changes, gone...)
-	return append(changes, wanted.with(left).changes(applied(lb.Labels, noting))...)
+	changes = append(changes, d.staleResolvers(left)...)
+	changes = append(changes, d.addresses()...)
+	changes = append(changes, d.load()...)
+
+	// Later changes of the same labels start from what the earlier ones have made of them.
+	labels := applied(lb.Labels, noting)
+	changes = append(changes, d.staleBundles(labels)...)
+	for _, name := range left {
+		d.wanted = d.wanted.with([]string{noteLoneBackend(name)})
+	}
+	return append(changes, d.wanted.changes(LabelComponents, labels)...)
+}
+
+// differ is the state of Diff. Its methods find the changes of one kind of component each.
+type differ struct {
+	desired      Desired
+	lb           *cloud.LoadBalancer
+	sessions     sessionLimits
+	ours, wanted notes
+	noted        bool // the load balancer has notes: it was not made by UpCloud's own CCM, or has been taken over
+}
+
+// stale says that something was made, or set, for the Service, and is no longer wanted.
+func (d *differ) stale(note string) bool { return d.ours.has(note) && !d.wanted.has(note) }
+
+func (d *differ) staleFrontend(name string) bool {
+	_, wanted := d.desired.frontend(name)
+	return d.ours.hasFrontend(name) && !wanted
+}
+
+func (d *differ) staleBackend(name string) bool {
+	return d.ours.hasBackend(name) && !d.desired.hasBackend(name)
+}
+
+// labels sets the labels that the Service asks for, and removes those that it asked for once.
+func (d *differ) labels() []Change {
+	changes := labelChanges(d.desired.MoreLabels, d.lb.Labels)
+	for _, key := range slices.Sorted(maps.Keys(d.lb.Labels)) {
+		if d.stale(noteLabel(key)) {
+			changes = append(changes, Change{Name: key, DeleteLabel: true})
+		}
+	}
+	return changes
+}
+
+// labelChanges sets labels, each by a call of its own. Labels of others are not looked at.
+func labelChanges(want, have cloud.Labels) []Change {
+	var changes []Change
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		value, ok := have[key]
+		switch {
+		case !ok:
+			changes = append(changes, Change{Name: key, CreateLabel: new(want[key])})
+		case key == LabelGeneratedName:
+			// As it was written first: UpCloud's own CCM finds the load balancer by it, should it ever come back.
+		case value != want[key]:
+			changes = append(changes, Change{Name: key, ModifyLabel: new(want[key])})
+		}
+	}
+	return changes
+}
+
+// applied returns the labels as they are after the changes.
+func applied(labels cloud.Labels, changes []Change) cloud.Labels {
+	after := cloud.Labels{}
+	maps.Copy(after, labels)
+	for _, change := range changes {
+		switch {
+		case change.CreateLabel != nil:
+			after[change.Name] = *change.CreateLabel
+		case change.ModifyLabel != nil:
+			after[change.Name] = *change.ModifyLabel
+		}
+	}
+	return after
+}
+
+// load changes name, plan and the like. A plan comes after the members' session limits that go with it, because that it is
+// still the old one tells that those may have to be changed.
+func (d *differ) load() []Change {
+	want, have := d.desired.Load, d.lb
+	if want.Name == "" && d.stale(noteLoad("name")) {
+		want.Name = d.desired.Identity.Name
+	}
+	if want.Plan == "" && d.stale(noteLoad("plan")) {
+		want.Plan = d.desired.defaultPlan
+	}
+	if want.ConfiguredStatus == "" && d.stale(noteLoad("configured_status")) {
+		want.ConfiguredStatus = "started"
+	}
+	differs := func(want, have string) string {
+		if want == have {
+			return ""
+		}
+		return want
+	}
+	patch := cloud.LoadBalancerPatch{
+		Name: differs(want.Name, have.Name), Plan: differs(want.Plan, have.Plan),
+		ConfiguredStatus: differs(want.ConfiguredStatus, have.ConfiguredStatus),
+		MaintenanceDay:   differs(want.MaintenanceDay, have.MaintenanceDay),
+		MaintenanceTime:  differs(want.MaintenanceTime, have.MaintenanceTime),
+	}
+	if patch == (cloud.LoadBalancerPatch{}) {
+		return nil
+	}
+	return []Change{{Name: d.lb.Name, ModifyLoad: &patch}}
+}
+
+// addresses attaches floating IP addresses, and detaches those that the Service asked for once.
+func (d *differ) addresses() []Change {
+	var detached, attached []Change
+	there := map[string]bool{}
+	for _, address := range d.lb.Addresses {
+		there[address.Address] = true
+		if d.stale(noteAddress(address.Address)) {
+			detached = append(detached, Change{Name: address.Address, DetachAddress: true})
+		}
+	}
+	for _, address := range d.desired.Addresses {
+		if !there[address.Address] {
+			attached = append(attached, Change{Name: address.Address, AttachAddress: &address})
+		}
+	}
+	return append(detached, attached...)
+}
+
+// resolvers makes those that are not there, and those that differ anew.
+func (d *differ) resolvers() []Change {
+	var changes []Change
+	for _, want := range d.desired.Resolvers {
+		i := slices.IndexFunc(d.lb.Resolvers, func(r cloud.Resolver) bool { return r.Name == want.Name })
+		switch {
+		case i < 0:
+			changes = append(changes, Change{Name: want.Name, CreateResolver: &want})
+		case !covered(asJSON(want), asJSON(d.lb.Resolvers[i])),
+			d.noted && !d.ours.has(content(noteResolver(want.Name), want)):
+			changes = append(changes, Change{Name: want.Name, ReplaceResolver: &want})
+		}
+	}
+	return changes
+}
+
+// staleResolvers deletes resolvers that the Service asked for once and that no backend which stays uses.
+func (d *differ) staleResolvers(backendsLeft []string) []Change {
+	var changes []Change
+	for _, resolver := range d.lb.Resolvers {
+		used := slices.ContainsFunc(d.lb.Backends, func(b cloud.Backend) bool {
+			ours := d.ours.hasBackend(b.Name) && !slices.Contains(backendsLeft, b.Name)
+			return b.Resolver == resolver.Name && !ours
+		})
+		if d.stale(noteResolver(resolver.Name)) && !used {
+			changes = append(changes, Change{Name: resolver.Name, DeleteResolver: true})
+		}
+	}
+	return changes
+}
+
+// staleBundles deletes certificate bundles that were made for the Service and that it no longer uses.
+func (d *differ) staleBundles(labels cloud.Labels) []Change {
+	want := bundleNotes(d.desired)
+	for digest := range notesOf(labels, LabelBundles) {
+		if !want[digest] {
+			cleanup := &bundleCleanup{serviceUID: d.desired.Identity.ServiceUID, keep: d.desired.Bundles}
+			return append([]Change{{DeleteBundles: cleanup}}, want.changes(LabelBundles, labels)...)
+		}
+	}
+	return nil
 }

@@ -1,7 +1,6 @@
 package loadbalancer
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,31 +28,30 @@ func service(ports ...string) *v1.Service {
 	return s
 }
 
+// networksOfTests are those of a load balancer made without any wish.
+var networksOfTests = planNetworks(&Settings{}, "03b5e42a-339e-4466-999a-03021a0219e1")
+
 func desired(s *v1.Service, names ...string) Desired {
-	return DesiredState(NewIdentity("", "prod", s), s, targets(names...), 100)
+	settings, _ := ParseSettings(s)
+	return DesiredState(Input{
+		Identity: NewIdentity("", "prod", s), Service: s, Settings: settings, Targets: targets(names...), MaxMembers: 100, DefaultPlan: "development",
+		Networks: networksOfTests,
+	})
 }
 
-// made is the load balancer that a Desired state makes, as the API answers: properties that were not given have their
-// defaults, and numbers come out of JSON.
-func made(t *testing.T, d Desired) *cloud.LoadBalancer {
-	t.Helper()
-	spec := d.Create(Placement{Zone: "fi-hel1", NetworkID: "03"}, "development", 1000)
-	for i := range spec.Backends {
-		defaults := cloud.Properties{"timeout_server": 10, "health_check_expected_status": 200, "outbound_proxy_protocol": "",
-			"health_check_tls_verify": false, "sticky_session_cookie_name": "", "http2_enabled": false}
-		spec.Backends[i].Properties, _ = defaults.With(spec.Backends[i].Properties)
+func placeOfTests() Placement { return Placement{Zone: "fi-hel1", Networks: networksOfTests} }
+
+// portNames are the names of the frontends.
+func (d Desired) portNames() []string {
+	var names []string
+	for _, frontend := range d.Frontends {
+		names = append(names, frontend.Name)
 	}
-	text, err := json.Marshal(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lb := &cloud.LoadBalancer{}
-	if err := json.Unmarshal(text, lb); err != nil {
-		t.Fatal(err)
-	}
-	lb.ID, lb.State = "0a", "running"
-	return lb
+	return names
 }
+
+// backend is a backend of a Service without wishes.
+func backend(targets []Target, port int) Backend { return Backend{Targets: targets, NodePort: port} }
 
 func texts(changes []Change) string {
 	var lines []string
@@ -66,13 +64,14 @@ func texts(changes []Change) string {
 func lines(all ...string) string { return strings.Join(all, "\n") }
 
 func components(names ...string) string {
-	return (componentSet{}).with(names).labels()[LabelComponents]
+	return (notes{}).with(names).labels(LabelComponents)[LabelComponents]
 }
 
 func TestDiff(t *testing.T) {
 	web := service("http 80 30080", "https 443 30443")
 	local := service("http 80 30080")
 	local.Spec.ExternalTrafficPolicy, local.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
+	localNotes := components("http", "b/http/health_check_type", "b/http/health_check_url", "b/http/health_check_expected_status")
 
 	for _, test := range []struct {
 		name     string
@@ -102,7 +101,7 @@ func TestDiff(t *testing.T) {
 		},
 		{
 			name: "another port number", from: desired(service("http 80 30080"), "a"), to: desired(service("http 8080 30080"), "a"),
-			want: "modify frontend http :8080 -> http",
+			want: "modify frontend http :8080",
 		},
 		{
 			name: "another node port", from: desired(service("http 80 30080"), "a"), to: desired(service("http 80 30081"), "a"),
@@ -115,11 +114,15 @@ func TestDiff(t *testing.T) {
 		},
 		{
 			name: "to externalTrafficPolicy Local", from: desired(service("http 80 30080"), "a"), to: desired(local, "a"),
-			want: lines("modify label ccm_external_traffic_policy=Local", "modify backend http http http://:32000"),
+			want: lines("modify label ccm_external_traffic_policy=local", "modify label ccm_components="+localNotes,
+				"modify backend http {health_check_expected_status:200 health_check_fall:2 health_check_interval:3 health_check_rise:2 "+
+					"health_check_type:http health_check_url:http://:32000 timeout_server:60 timeout_tunnel:3600}"),
 		},
 		{
 			name: "and back", from: desired(local, "a"), to: desired(service("http 80 30080"), "a"),
-			want: lines("modify label ccm_external_traffic_policy=Cluster", "modify backend http tcp /"),
+			want: lines("modify label ccm_external_traffic_policy=cluster",
+				"modify backend http {health_check_expected_status:200 health_check_fall:2 health_check_interval:3 health_check_rise:2 "+
+					"health_check_type:tcp health_check_url:/ timeout_server:60 timeout_tunnel:3600}", "modify label ccm_components="+components("http")),
 		},
 		{
 			name: "Local, unchanged", from: desired(local, "a"), to: desired(local, "a"),
@@ -152,12 +155,12 @@ func TestDiff(t *testing.T) {
 			by: func(lb *cloud.LoadBalancer) {
 				lb.Frontends = append(lb.Frontends, cloud.Frontend{Name: "alt", Port: 8443, DefaultBackend: "https"})
 			},
-			want: "delete frontend https",
+			want: lines("delete frontend https", "modify label ccm_components="+components("http", "backend/https")),
 		},
 		{
 			name: "a frontend was led elsewhere", from: desired(service("http 80 30080"), "a"), to: desired(service("http 80 30080"), "a"),
 			by:   func(lb *cloud.LoadBalancer) { lb.Frontends[0].DefaultBackend = "x" },
-			want: "modify frontend http :80 -> http",
+			want: "modify frontend http -> http",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -165,7 +168,7 @@ func TestDiff(t *testing.T) {
 			if test.by != nil {
 				test.by(lb)
 			}
-			if diff := cmp.Diff(test.want, texts(Diff(test.to, lb, 1000))); diff != "" {
+			if diff := cmp.Diff(test.want, texts(Diff(test.to, lb, sessionLimits{fresh: 1000}))); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -185,14 +188,14 @@ func TestDiffConverges(t *testing.T) {
 				lb := made(t, from)
 				lb.Frontends = append(lb.Frontends, cloud.Frontend{Name: "foreign", Port: 9000, DefaultBackend: "foreign"})
 				lb.Backends = append(lb.Backends, cloud.Backend{Name: "foreign"})
-				changes := Diff(to, lb, 1000)
+				changes := Diff(to, lb, sessionLimits{fresh: 1000})
 				for _, change := range changes[:min(crash, len(changes))] {
 					carryOut(t, lb, change)
 				}
-				for _, change := range Diff(to, lb, 1000) {
+				for _, change := range Diff(to, lb, sessionLimits{fresh: 1000}) {
 					carryOut(t, lb, change)
 				}
-				if rest := Diff(to, lb, 1000); len(rest) > 0 {
+				if rest := Diff(to, lb, sessionLimits{fresh: 1000}); len(rest) > 0 {
 					t.Fatalf("%d to %d, dead after %d: left to do:\n%s", i, j, crash, texts(rest))
 				}
 				want := append(to.portNames(), "foreign")
@@ -208,52 +211,6 @@ func TestDiffConverges(t *testing.T) {
 	}
 }
 
-// carryOut does to lb what the API does, and refuses what the API refuses.
-func carryOut(t *testing.T, lb *cloud.LoadBalancer, change Change) {
-	t.Helper()
-	switch {
-	case change.CreateLabel != nil:
-		lb.Labels[change.Name] = *change.CreateLabel
-	case change.ModifyLabel != nil:
-		lb.Labels[change.Name] = *change.ModifyLabel
-	case change.CreateBackend != nil:
-		lb.Backends = append(lb.Backends, *change.CreateBackend)
-	case change.ModifyBackend != nil:
-		for i := range lb.Backends {
-			if lb.Backends[i].Name == change.Name && change.ModifyBackend.Members != nil {
-				lb.Backends[i].Members = change.ModifyBackend.Members
-			}
-		}
-	case change.DeleteBackend:
-		for _, frontend := range lb.Frontends {
-			if frontend.DefaultBackend == change.Name {
-				t.Fatalf("%s: frontend %s uses it", change, frontend.Name)
-			}
-		}
-		lb.Backends = slices.DeleteFunc(lb.Backends, func(b cloud.Backend) bool { return b.Name == change.Name })
-	case change.CreateFrontend != nil:
-		lb.Frontends = append(lb.Frontends, *change.CreateFrontend)
-	case change.ModifyFrontend != nil:
-		for i := range lb.Frontends {
-			if lb.Frontends[i].Name == change.Name {
-				lb.Frontends[i].Port, lb.Frontends[i].DefaultBackend = change.ModifyFrontend.Port, change.ModifyFrontend.DefaultBackend
-			}
-		}
-	case change.DeleteFrontend:
-		lb.Frontends = slices.DeleteFunc(lb.Frontends, func(f cloud.Frontend) bool { return f.Name == change.Name })
-	}
-	ports, backends := map[int]string{}, backendsByName(lb)
-	for _, frontend := range lb.Frontends {
-		if other, ok := ports[frontend.Port]; ok {
-			t.Fatalf("%s: frontends %s and %s are both on port %d", change, frontend.Name, other, frontend.Port)
-		}
-		ports[frontend.Port] = frontend.Name
-		if _, ok := backends[frontend.DefaultBackend]; !ok {
-			t.Fatalf("%s: frontend %s leads to no backend", change, frontend.Name)
-		}
-	}
-}
-
 func TestManyPortsFitIntoLabels(t *testing.T) {
 	var ports []string
 	for i := range 100 {
@@ -265,10 +222,10 @@ func TestManyPortsFitIntoLabels(t *testing.T) {
 			t.Errorf("label %s has %d characters", key, len(value))
 		}
 	}
-	if rest := Diff(desired(service(ports...), "a"), lb, 1000); len(rest) > 0 {
+	if rest := Diff(desired(service(ports...), "a"), lb, sessionLimits{fresh: 1000}); len(rest) > 0 {
 		t.Errorf("left to do: %s", texts(rest))
 	}
-	changes := Diff(desired(service(ports[:99]...), "a"), lb, 1000)
+	changes := Diff(desired(service(ports[:99]...), "a"), lb, sessionLimits{fresh: 1000})
 	if !strings.HasPrefix(texts(changes), "delete frontend p99\ndelete backend p99\nmodify label") {
 		t.Errorf("one port less: %s", texts(changes))
 	}
@@ -277,19 +234,19 @@ func TestManyPortsFitIntoLabels(t *testing.T) {
 // Names of more components than one label holds: wherever the program dies, none is forgotten that was noted.
 func TestNotesSurviveACrash(t *testing.T) {
 	ports := []string{"http 80 30080"}
-	for i := range componentsPerLabel + 5 {
+	for i := range notesPerLabel + 5 {
 		ports = append(ports, fmt.Sprintf("p%d %d %d", i, 1000+i, 30000+i))
 	}
-	from, to := desired(service(ports[:componentsPerLabel]...), "a"), desired(service(ports...), "a")
+	from, to := desired(service(ports[:notesPerLabel]...), "a"), desired(service(ports...), "a")
 	for crash := 0; ; crash++ {
 		lb := made(t, from)
-		before := componentsOf(lb.Labels)
-		changes := Diff(to, lb, 1000)
+		before := notesOf(lb.Labels, LabelComponents)
+		changes := Diff(to, lb, sessionLimits{fresh: 1000})
 		for _, change := range changes[:min(crash, len(changes))] {
 			carryOut(t, lb, change)
 		}
 		for digest := range before {
-			if !componentsOf(lb.Labels)[digest] {
+			if !notesOf(lb.Labels, LabelComponents)[digest] {
 				t.Fatalf("dead after %d: %s is forgotten", crash, digest)
 			}
 		}

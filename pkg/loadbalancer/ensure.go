@@ -1,9 +1,11 @@
 package loadbalancer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,16 +16,32 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
 
-// refusedRetry is when a Service that cannot have a load balancer is looked at again. A change of the Service comes before
-// that by itself; this is only so that its event does not fade away.
-const refusedRetry = 15 * time.Minute
+const (
+	// refusedRetry is when a Service that cannot have a load balancer is looked at again. A change of the Service comes
+	// before that by itself; this is only so that its event does not fade away.
+	refusedRetry = 15 * time.Minute
+	// secretRetry is when a Service is looked at again whose Secret is missing or wrong: nothing tells of the first Secret
+	// that anybody names.
+	secretRetry = 30 * time.Second
+)
+
+// work is one Service on its way to a load balancer.
+type work struct {
+	*LoadBalancers
+	service  *v1.Service
+	identity Identity
+	settings *Settings
+	secrets  map[string]secret
+	nodes    []*v1.Node // eligible, with addresses
+}
 
 // ensure makes the Service's load balancer be as desired, one step nearer each time it is called.
 func (l *LoadBalancers) ensure(
 	ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node,
 ) (*v1.LoadBalancerStatus, error) {
-	if err := l.refuse(service); err != nil {
-		return nil, err
+	settings, problems := ParseSettings(service)
+	if problems = slices.Concat(Problems(service), problems); len(problems) > 0 {
+		return nil, l.refuse(service, problems)
 	}
 	lb, err := l.find(ctx, service, identity)
 	if err != nil {
@@ -33,27 +51,28 @@ func (l *LoadBalancers) ensure(
 		return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) is being deleted: a new one is made when it is gone",
 			lb.ID, lb.Name), retryWhile(lb))
 	}
-	nodes, missed := l.withAddresses(ctx, nodes)
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
+	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
+		return nil, l.refuseSecret(service, err)
+	}
+	var missed error
+	w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
 	if lb == nil {
-		if lb, err = l.create(ctx, identity, service, nodes); err != nil {
+		if lb, err = w.create(ctx); err != nil {
 			return nil, err
 		}
-	} else if err := l.change(ctx, identity, service, lb, nodes); err != nil {
+	} else if err := w.change(ctx, lb); err != nil {
 		return nil, err
 	}
 	l.annotate(ctx, service, map[string]any{AnnotationID: lb.ID, AnnotationName: lb.Name})
 	if missed != nil {
 		return nil, missed
 	}
-	return l.published(service, lb)
+	return w.published(lb)
 }
 
-// refuse returns an error, and puts an event on the Service, if it cannot have a load balancer.
-func (l *LoadBalancers) refuse(service *v1.Service) error {
-	problems := Problems(service)
-	if len(problems) == 0 {
-		return nil
-	}
+// refuse returns an error, and puts events on the Service: it cannot have a load balancer.
+func (l *LoadBalancers) refuse(service *v1.Service, problems []Problem) error {
 	consequence := "No load balancer"
 	if len(service.Status.LoadBalancer.Ingress) > 0 || service.Annotations[AnnotationID] != "" {
 		// It is not to be believed closed by who has just asked for that.
@@ -67,86 +86,183 @@ func (l *LoadBalancers) refuse(service *v1.Service) error {
 	return api.NewRetryError(strings.ToLower(consequence[:1])+consequence[1:]+": "+strings.Join(messages, "; "), refusedRetry)
 }
 
+// refuseSecret is refuse for a Secret, whose mending nothing may tell of.
+func (l *LoadBalancers) refuseSecret(service *v1.Service, err error) error {
+	var mistake errSecret
+	if !errors.As(err, &mistake) {
+		return err
+	}
+	l.said.say(service, []Problem{{"InvalidSecret", mistake.text}}, l.warn)
+	return api.NewRetryError(mistake.text, secretRetry)
+}
+
+// input is what the desired state follows from, on these networks.
+func (w *work) input(networks []cloud.LoadBalancerNetwork) Input {
+	targets, _ := Targets(w.nodes)
+	return Input{
+		Identity: w.identity, Service: w.service, Settings: w.settings, Targets: targets, MaxMembers: w.config.MaxMembers,
+		DefaultMode: w.config.DefaultMode, DefaultPlan: w.config.Plan, Networks: networks, Fingerprints: fingerprintsOf(w.secrets),
+	}
+}
+
 // create makes the load balancer. A name that is taken may be by one of our own, whose making was never answered.
-func (l *LoadBalancers) create(
-	ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node,
-) (*cloud.LoadBalancer, error) {
-	place, err := l.place(ctx, nodes)
+func (w *work) create(ctx context.Context) (*cloud.LoadBalancer, error) {
+	place, err := w.place(ctx, w.settings, w.nodes)
 	if err != nil {
 		return nil, err
 	}
-	if len(place.Outside) > 0 {
-		l.warn(service, "NodesOutsideNetwork", "Nodes %s have no internal address in network %s, to which the load balancer is "+
-			"attached: it cannot reach them", strings.Join(place.Outside, ", "), place.NetworkID)
-	}
-	plan, err := l.plan(ctx, l.config.Plan)
+	plan, err := w.plan(ctx, cmp.Or(w.settings.Load.Plan, w.config.Plan))
 	if err != nil {
 		return nil, err
 	}
-	targets, _ := Targets(nodes)
-	desired := DesiredState(identity, service, targets, l.config.MaxMembers)
-	lb, err := l.config.Cloud.CreateLoadBalancer(ctx, desired.Create(place, plan.Name, plan.SessionsPerServer))
+	desired := DesiredState(w.input(place.Networks))
+	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, nil); err != nil {
+		return nil, err
+	}
+	w.remark(nil, place.Outside, place.NetworkID)
+	lb, err := w.config.Cloud.CreateLoadBalancer(ctx, desired.Create(place, plan.Name, plan.SessionsPerServer))
 	if errors.Is(err, cloud.ErrAlreadyExists) || errors.Is(err, cloud.ErrBusy) {
-		return l.takenName(ctx, identity, err)
+		return w.takenName(ctx, desired, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	klog.FromContext(ctx).Info("Made a load balancer", "service", klog.KObj(service), "loadBalancer", lb.ID, "name", lb.Name)
-	if l.events != nil {
-		l.events.Eventf(service, v1.EventTypeNormal, "NewLoadBalancer", "Made load balancer %s (%s) in %s", lb.ID, lb.Name, lb.Zone)
-	}
+	klog.FromContext(ctx).Info("Made a load balancer", "service", klog.KObj(w.service), "loadBalancer", lb.ID, "name", lb.Name)
+	w.tell(w.service, "NewLoadBalancer", "Made load balancer %s (%s) in %s", lb.ID, lb.Name, lb.Zone)
 	return lb, nil
 }
 
-func (l *LoadBalancers) takenName(ctx context.Context, identity Identity, conflict error) (*cloud.LoadBalancer, error) {
-	all, err := l.findByLabels(ctx, identity)
+func (w *work) takenName(ctx context.Context, desired Desired, conflict error) (*cloud.LoadBalancer, error) {
+	all, err := w.findByLabels(ctx, w.identity)
 	if err != nil {
 		return nil, err
 	}
 	if len(all) > 0 {
 		return &all[0], nil
 	}
+	if len(desired.Addresses) > 0 && !errors.Is(conflict, cloud.ErrAlreadyExists) {
+		return nil, conflict // of an address that is still attached elsewhere
+	}
 	return nil, fmt.Errorf("a load balancer named %s exists, and its labels do not say that it is this Service's: if it is, "+
 		"name its UUID in annotation %s of the Service; if it is another cluster's, give each cluster its own clusterID; else delete "+
-		"or rename it: %w", identity.Name, AnnotationID, conflict)
+		"or rename it: %w", cmp.Or(desired.Load.Name, w.identity.Name), AnnotationID, conflict)
 }
 
 // change brings an existing load balancer up to date.
-func (l *LoadBalancers) change(
-	ctx context.Context, identity Identity, service *v1.Service, lb *cloud.LoadBalancer, nodes []*v1.Node,
-) error {
-	targets, _ := Targets(nodes)
-	desired := DesiredState(identity, service, targets, l.config.MaxMembers)
-	foreign := Foreign(desired, lb)
+func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
+	w.identity = w.identity.of(lb)
+	desired := DesiredState(w.input(lb.Networks))
+	foreign, foreignRules := Foreign(desired, lb), ForeignRules(desired, lb)
 	desired = desired.without(foreign)
-	sessions, err := l.sessions(ctx, desired, lb)
+	limits, err := w.sessions(ctx, desired, lb)
 	if err != nil {
 		return err
 	}
-	if err := l.apply(ctx, service, lb, Diff(desired, lb, sessions)); err != nil || len(foreign) == 0 {
+	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, lb); err != nil {
 		return err
 	}
-	problem := fmt.Sprintf("load balancer %s (%s) has frontends or backends called %s that were not made for this Service: they "+
-		"are left alone, and these ports are not served; rename the Service's ports, or delete what is in their place",
-		lb.ID, lb.Name, strings.Join(foreign, ", "))
-	l.warn(service, "ForeignComponent", "%s", problem)
+	w.remark(lb, nil, "")
+	if err := w.apply(ctx, w.service, lb, Diff(desired, lb, limits)); err != nil {
+		return err
+	}
+	if len(foreign)+len(foreignRules) == 0 {
+		return nil
+	}
+	problem := fmt.Sprintf("load balancer %s (%s) has frontends, backends or rules called %s that were not made for this Service: they "+
+		"are left alone, and what should have been in their place is not there; rename the Service's ports or rules, or delete those",
+		lb.ID, lb.Name, strings.Join(slices.Concat(foreign, foreignRules), ", "))
+	w.warn(w.service, "ForeignComponent", "%s", problem)
 	return api.NewRetryError(problem, refusedRetry)
 }
 
-// sessions returns how many sessions new members may have, asking for the plans only if there are any.
-func (l *LoadBalancers) sessions(ctx context.Context, desired Desired, lb *cloud.LoadBalancer) (int, error) {
-	if !NewMembers(desired, lb) {
-		return 0, nil
+// remark tells, once each, of what the Service asks for and does not get. lb is nil if it is just being made.
+func (w *work) remark(lb *cloud.LoadBalancer, outside []string, network string) {
+	remarks := Remarks(w.service, w.settings)
+	if lb != nil {
+		remarks = append(remarks, fixedAtCreation(w.settings, lb)...)
 	}
-	for _, backend := range lb.Backends { // a plan that is no longer offered is not in the list of plans
-		for _, member := range backend.Members {
-			return member.MaxSessions, nil
+	if len(outside) > 0 {
+		remarks = append(remarks, Problem{"NodesOutsideNetwork", fmt.Sprintf("Nodes %s have no internal address in network %s, to which "+
+			"the load balancer is attached: it cannot reach them", strings.Join(outside, ", "), network)})
+	}
+	if targets, _ := Targets(w.nodes); lb != nil && len(targets) == 0 {
+		remarks = append(remarks, Problem{"NoEligibleNodes", "No node is left to get traffic: the members of the load balancer stay as they " +
+			"are; look at the node labels and at annotation " + AnnotationPrefix + nodeSelectorName})
+	}
+	w.said.say(w.service, remarks, w.warn)
+}
+
+// fixedAtCreation tells what a Service asks for that can only be had by a new load balancer.
+func fixedAtCreation(settings *Settings, lb *cloud.LoadBalancer) []Problem {
+	var problems []Problem
+	add := func(what, have string) {
+		problems = append(problems, Problem{"FixedAtCreation", fmt.Sprintf("The Service asks for %s, and load balancer %s (%s) was made with %s: "+
+			"that cannot be changed; delete the Service and make it anew, if it must be", what, lb.ID, lb.Name, have)})
+	}
+	if settings.Zone != "" && settings.Zone != lb.Zone {
+		add("zone "+settings.Zone, "zone "+lb.Zone)
+	}
+	if settings.Visibility != "" && len(visible(lb.Networks, settings.Visibility)) == 0 {
+		add(settings.Visibility+" visibility", "no such network")
+	}
+	has := func(id string) bool {
+		return slices.ContainsFunc(lb.Networks, func(n cloud.LoadBalancerNetwork) bool { return n.ID == id })
+	}
+	ids := slices.Clone(settings.Private)
+	for _, network := range settings.Networks {
+		ids = append(ids, network.ID)
+	}
+	for _, id := range ids {
+		if id != "" && !has(id) {
+			add("network "+id, "others")
 		}
 	}
-	plan, err := l.plan(ctx, lb.Plan)
-	return plan.SessionsPerServer, err
+	return problems
 }
+
+// sessions returns how many sessions members may have, asking for the plans only if any will be new or the plan changes.
+func (w *work) sessions(ctx context.Context, desired Desired, lb *cloud.LoadBalancer) (sessionLimits, error) {
+	var limits sessionLimits
+	want := desired.Load.Plan
+	if want == "" && notesOf(lb.Labels, LabelComponents).has(noteLoad("plan")) {
+		want = desired.defaultPlan
+	}
+	if want != "" && want != lb.Plan {
+		from, err := w.plan(ctx, lb.Plan)
+		if err != nil && !errors.Is(err, errNoSuchPlan) {
+			return limits, err
+		}
+		to, err := w.plan(ctx, want)
+		if err != nil {
+			return limits, err
+		}
+		return sessionLimits{fresh: to.SessionsPerServer, from: from.SessionsPerServer, to: to.SessionsPerServer}, nil
+	}
+	if !NewMembers(desired, lb) && !resetsSessions(desired, lb) {
+		return limits, nil
+	}
+	if !resetsSessions(desired, lb) {
+		for _, backend := range lb.Backends { // a plan that is no longer offered is not in the list of plans
+			for _, member := range backend.Members {
+				if !slices.ContainsFunc(desired.Backends, func(b Backend) bool { return b.Name == backend.Name && b.MaxSessions != nil }) {
+					return sessionLimits{fresh: member.MaxSessions}, nil
+				}
+			}
+		}
+	}
+	plan, err := w.plan(ctx, lb.Plan)
+	return sessionLimits{fresh: plan.SessionsPerServer}, err
+}
+
+// resetsSessions says whether a number of sessions is no longer asked for.
+func resetsSessions(desired Desired, lb *cloud.LoadBalancer) bool {
+	ours := notesOf(lb.Labels, LabelComponents)
+	return slices.ContainsFunc(desired.Backends, func(b Backend) bool {
+		return b.MaxSessions == nil && ours.has(noteBackend(b.Name, "max_sessions"))
+	})
+}
+
+var errNoSuchPlan = errors.New("does not exist")
 
 // plan returns a plan by name.
 func (l *LoadBalancers) plan(ctx context.Context, name string) (cloud.LoadBalancerPlan, error) {
@@ -161,71 +277,6 @@ func (l *LoadBalancers) plan(ctx context.Context, name string) (cloud.LoadBalanc
 		}
 		known = append(known, plan.Name)
 	}
-	return cloud.LoadBalancerPlan{}, fmt.Errorf("load balancer plan %q does not exist: set loadBalancerPlan to one of %s",
-		name, strings.Join(known, ", "))
-}
-
-// published returns the status of a load balancer that serves. One that only has changes under way goes on serving,
-// so that what was published once stays so.
-func (l *LoadBalancers) published(service *v1.Service, lb *cloud.LoadBalancer) (*v1.LoadBalancerStatus, error) {
-	status := statusOf(lb, l.config.Status)
-	switch {
-	case lb.State.Running() && len(status.Ingress) > 0:
-		return status, nil
-	case len(service.Status.LoadBalancer.Ingress) > 0 && l.known(service, lb):
-		if len(status.Ingress) == 0 {
-			status = service.Status.LoadBalancer.DeepCopy()
-		}
-		return status, nil
-	}
-	return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) %s", lb.ID, lb.Name, waitingFor(lb)), retryWhile(lb))
-}
-
-// waitingFor says why a load balancer does not serve. The text is the same each time, so that Kubernetes counts one event
-// instead of listing many.
-func waitingFor(lb *cloud.LoadBalancer) string {
-	switch {
-	case lb.ConfiguredStatus == "stopped":
-		return "was stopped: start it in the UpCloud control panel"
-	case lb.State == "failing":
-		return "is failing: look at it in the UpCloud control panel, or ask UpCloud's support"
-	}
-	return "is being set up, which takes UpCloud some minutes"
-}
-
-// known says whether the Service's status is about this load balancer, and not about one that it had before.
-func (l *LoadBalancers) known(service *v1.Service, lb *cloud.LoadBalancer) bool {
-	return service.Annotations[AnnotationID] == lb.ID
-}
-
-// retryWhile is when to look again at a load balancer that is on its way: soon if it is young, and the longer it takes
-// the more seldom.
-func retryWhile(lb *cloud.LoadBalancer) time.Duration {
-	if lb.Created.IsZero() {
-		return 5 * time.Second
-	}
-	return min(max(time.Since(lb.Created)/4, time.Second), 10*time.Second)
-}
-
-// withAddresses completes nodes whose status has no internal address yet. The service controller tells of a node when it
-// gets its provider ID, a moment before it gets its addresses, and then no more. So when the API does not answer for one,
-// the error has to be returned once the others are served: nothing else would make that node a member.
-func (l *LoadBalancers) withAddresses(ctx context.Context, nodes []*v1.Node) (completed []*v1.Node, missed error) {
-	completed = make([]*v1.Node, 0, len(nodes))
-	for _, node := range nodes {
-		if _, ok := internalIPv4(node); !ok && node.Spec.ProviderID != "" && l.config.NodeAddresses != nil {
-			addresses, err := l.config.NodeAddresses(ctx, node)
-			switch {
-			case err == nil:
-			case errors.Is(err, cloud.ErrUnavailable), ctx.Err() != nil:
-				missed = fmt.Errorf("node %s is no member yet, as its addresses are not known: %w", node.Name, err)
-			default: // does not pass by itself, and must not hold up every Service
-				klog.FromContext(ctx).Error(err, "A node's addresses are not known, it is no member", "node", node.Name)
-			}
-			node = node.DeepCopy()
-			node.Status.Addresses = append(node.Status.Addresses, addresses...)
-		}
-		completed = append(completed, node)
-	}
-	return completed, missed
+	return cloud.LoadBalancerPlan{}, fmt.Errorf("load balancer plan %q %w: set annotation %splan of the Service, or loadBalancerPlan "+
+		"in the controller's configuration, to one of %s", name, errNoSuchPlan, AnnotationPrefix, strings.Join(known, ", "))
 }

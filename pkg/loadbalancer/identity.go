@@ -20,6 +20,8 @@ type Identity struct {
 	ClusterID, ClusterName string
 	Name                   string // of the load balancer
 	LegacyName             string // the same as UpCloud's own CCM makes it: differs where names are long
+	// Generated is the generated name that the load balancer's label has, once there is one.
+	Generated string
 }
 
 // NewIdentity returns a Service's identity in a cluster. clusterID may be empty.
@@ -100,12 +102,18 @@ func (i Identity) Owns(lb *cloud.LoadBalancer) bool {
 	return lb.Labels[LabelClusterID] == "" && i.ClusterName != "" && lb.Labels[LabelClusterName] == i.ClusterName
 }
 
+// of returns the identity with what the load balancer's labels say of it.
+func (i Identity) of(lb *cloud.LoadBalancer) Identity {
+	i.Generated = lb.Labels[LabelGeneratedName]
+	return i
+}
+
 // labels are those that the load balancer shall have.
 func (i Identity) labels(service *v1.Service) cloud.Labels {
 	labels := cloud.Labels{
 		LabelClusterName:   i.ClusterName,
 		LabelGeneratedName: i.Name,
-		LabelTrafficPolicy: string(service.Spec.ExternalTrafficPolicy),
+		LabelTrafficPolicy: strings.ToLower(string(service.Spec.ExternalTrafficPolicy)),
 		LabelServiceUID:    i.ServiceUID,
 	}
 	if i.ClusterID != "" {

@@ -1,15 +1,7 @@
-// Package loadbalancer keeps one UpCloud Managed Load Balancer for each Service of type LoadBalancer. It implements
-// cloudprovider.LoadBalancer.
-//
-// It thinks in four steps, the first three of them without any I/O: a Service and the cluster's nodes become a Desired
-// state; that and the load balancer as it is become a list of Changes, each one call on one component; a load balancer
-// becomes a Service's status. The fourth carries out the changes.
-//
-// What it must not do: replace a load balancer as a whole, or touch a frontend, backend or label that it did not make.
-// Its only memory is the API: which load balancer belongs to a Service is told by the label LabelServiceUID.
 package loadbalancer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +9,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
@@ -39,6 +32,10 @@ type Config struct {
 	MaxMembers int
 	// Status says what is published of a load balancer; empty: StatusHostname.
 	Status StatusMode
+	// DefaultMode of new frontends, tcp or http; empty: tcp. UpCloud's own CCM has http.
+	DefaultMode string
+	// Scope selects the nodes that may be members; nil: all.
+	Scope labels.Selector
 	// NodeAddresses finds the addresses of a node whose status has none yet. Nil: such nodes are no members yet.
 	NodeAddresses func(ctx context.Context, node *v1.Node) ([]v1.NodeAddress, error)
 }
@@ -50,14 +47,19 @@ const (
 	DefaultMaxMembers = 100
 )
 
+// operationLimit bounds one call of the controller, which sets no limit of its own: an API that asks for patience, or that does
+// not answer, must not hold a worker. The controller calls again.
+const operationLimit = 2 * time.Minute
+
 // LoadBalancers implements cloudprovider.LoadBalancer.
 type LoadBalancers struct {
 	config Config
 	client kubernetes.Interface
 	events record.EventRecorder
 	locks  keyedLocks
+	said   said
 
-	deleteWait time.Duration
+	deleteWait, operationLimit time.Duration
 }
 
 var _ cloudprovider.LoadBalancer = (*LoadBalancers)(nil)
@@ -73,7 +75,7 @@ func New(config Config) *LoadBalancers {
 	if config.Status == "" {
 		config.Status = StatusHostname
 	}
-	return &LoadBalancers{config: config, deleteWait: deleteWait}
+	return &LoadBalancers{config: config, deleteWait: deleteWait, operationLimit: operationLimit}
 }
 
 // Start gives what exists only once the controller manager runs: the client that writes annotations, and the recorder of
@@ -93,11 +95,19 @@ func (l *LoadBalancers) GetLoadBalancer(
 	ctx context.Context, clusterName string, service *v1.Service,
 ) (status *v1.LoadBalancerStatus, exists bool, err error) {
 	defer recoverTo(&err, service)
-	lb, err := l.find(ctx, service, l.identity(clusterName, service))
-	if err != nil || lb == nil {
+	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
+	defer cancel()
+	identity := l.identity(clusterName, service)
+	lb, err := l.find(ctx, service, identity)
+	if err != nil {
 		return nil, false, err
 	}
-	return statusOf(lb, l.config.Status), true, nil
+	if lb == nil {
+		bundles, err := serviceBundles(ctx, l.config.Cloud, identity.ServiceUID)
+		return &v1.LoadBalancerStatus{}, len(bundles) > 0, err
+	}
+	settings, _ := ParseSettings(service)
+	return statusOf(lb, cmp.Or(settings.Status, l.config.Status)), true, nil
 }
 
 // EnsureLoadBalancer makes the Service's load balancer be as desired, and returns its status once it serves. Until then it
@@ -106,6 +116,8 @@ func (l *LoadBalancers) EnsureLoadBalancer(
 	ctx context.Context, clusterName string, service *v1.Service, nodes []*v1.Node,
 ) (status *v1.LoadBalancerStatus, err error) {
 	defer recoverTo(&err, service)
+	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
+	defer cancel()
 	unlock, err := l.locks.lock(ctx, string(service.UID))
 	if err != nil {
 		return nil, err
@@ -119,6 +131,8 @@ func (l *LoadBalancers) UpdateLoadBalancer(
 	ctx context.Context, clusterName string, service *v1.Service, nodes []*v1.Node,
 ) (err error) {
 	defer recoverTo(&err, service)
+	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
+	defer cancel()
 	unlock, err := l.locks.lock(ctx, string(service.UID))
 	if err != nil {
 		return err
@@ -133,6 +147,8 @@ func (l *LoadBalancers) EnsureLoadBalancerDeleted(
 	ctx context.Context, clusterName string, service *v1.Service,
 ) (err error) {
 	defer recoverTo(&err, service)
+	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
+	defer cancel()
 	unlock, err := l.locks.lock(ctx, string(service.UID))
 	if err != nil {
 		return err
@@ -147,6 +163,13 @@ func (l *LoadBalancers) identity(clusterName string, service *v1.Service) Identi
 		clusterName = l.config.ClusterName
 	}
 	return NewIdentity(l.config.ClusterID, clusterName, service)
+}
+
+// tell puts a normal event on the Service.
+func (l *LoadBalancers) tell(service runtime.Object, reason, format string, args ...any) {
+	if l.events != nil {
+		l.events.Eventf(service, v1.EventTypeNormal, reason, format, args...)
+	}
 }
 
 // warn puts a Warning on the Service.

@@ -54,7 +54,7 @@ func TestLifeOfALoadBalancer(t *testing.T) {
 	if lb.Name != "prod-default-web" || lb.Zone != zone || lb.Plan != DefaultPlan {
 		t.Errorf("name %s, zone %s, plan %s", lb.Name, lb.Zone, lb.Plan)
 	}
-	wantLabels := cloud.Labels{LabelClusterName: "prod", LabelGeneratedName: "prod-default-web", LabelTrafficPolicy: "Cluster",
+	wantLabels := cloud.Labels{LabelClusterName: "prod", LabelGeneratedName: "prod-default-web", LabelTrafficPolicy: "cluster",
 		LabelServiceUID: "uid-1", LabelComponents: components("http", "https")}
 	if diff := cmp.Diff(wantLabels, lb.Labels); diff != "" {
 		t.Error(diff)
@@ -605,18 +605,18 @@ func TestRefusalSaysWhatBecomesOfTheLoadBalancer(t *testing.T) {
 	l := a.balancers()
 	s := a.addService(service("http 80 30080"))
 	restricted := a.current(s)
-	restricted.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"}
+	restricted.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8x"}
 	for _, want := range []string{"No load balancer", "stays as it was, open"} {
 		a.said()
 		if _, err := l.EnsureLoadBalancer(t.Context(), "prod", restricted, a.nodes); err == nil {
 			t.Fatal("the restriction was ignored")
 		}
-		if said := a.said(); len(said) != 1 || !strings.Contains(said[0], want) || !strings.Contains(said[0], "10.0.0.0/8") {
+		if said := a.said(); len(said) != 1 || !strings.Contains(said[0], want) || !strings.Contains(said[0], "10.0.0.0/8x") {
 			t.Errorf("events: %q, want %q", said, want)
 		}
 		a.ensure(l, s)
 		restricted = a.current(s)
-		restricted.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"}
+		restricted.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8x"}
 	}
 }
 
@@ -655,7 +655,7 @@ func (a *account) legacy() cloud.LoadBalancer {
 		"networks":[{"name":"public-IPv4","type":"public","family":"IPv4"},{"name":"private-IPv4","type":"private","family":"IPv4","uuid":"`+private+`"}],
 		"configured_status":"started","resolvers":[],
 		"labels":[{"key":"ccm_cluster_id","value":""},{"key":"ccm_cluster_name","value":"prod"},{"key":"ccm_generated_name","value":"prod-default-web"},
-			{"key":"ccm_external_traffic_policy","value":"Cluster"}],
+			{"key":"ccm_external_traffic_policy","value":"cluster"}],
 		"frontends":[{"name":"http","mode":"http","port":80,"default_backend":"http","networks":[{"name":"public-IPv4"},{"name":"private-IPv4"}],
 			"properties":{"timeout_client":10}}],
 		"backends":[{"name":"http","members":[{"name":"n1","ip":"`+a.nodes[0].Status.Addresses[1].Address+`","port":30080,"weight":100,

@@ -16,6 +16,9 @@ import (
 type Target struct {
 	Name string // of the members that lead to it
 	IP   netip.Addr
+	// Unsure: the node is not ready. It stays a member, as health checks know better, but is the first to give way where
+	// there are more nodes than members.
+	Unsure bool
 }
 
 // Targets returns the nodes that have an address to be reached at, ordered by name, and the names of those that have none.
@@ -23,7 +26,7 @@ type Target struct {
 func Targets(nodes []*v1.Node) (targets []Target, unreachable []string) {
 	for _, node := range nodes {
 		if ip, ok := internalIPv4(node); ok {
-			targets = append(targets, Target{Name: memberName(node.Name), IP: ip})
+			targets = append(targets, Target{Name: memberName(node.Name), IP: ip, Unsure: !isReady(node)})
 		} else {
 			unreachable = append(unreachable, node.Name)
 		}
@@ -45,6 +48,16 @@ func internalIPv4(node *v1.Node) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
 // memberName is the node's name where the API takes that, as with UpCloud's own CCM. Dots and long names it does not take;
 // a digest then keeps apart what would become the same.
 func memberName(node string) string {
@@ -54,8 +67,8 @@ func memberName(node string) string {
 	return cut(sanitizeName(node), maxName-9) + "-" + shortDigest(node)
 }
 
-// Limit returns at most most of the targets. The choice follows from the Service and each node's own name, so that a node
-// that comes or goes changes one member, and not the whole set.
+// Limit returns at most most of the targets, ready ones first. The choice follows from the Service and each node's own name,
+// so that a node that comes or goes changes one member, and not the whole set.
 func Limit(targets []Target, most int, serviceUID string) []Target {
 	if len(targets) <= most {
 		return targets
@@ -71,7 +84,7 @@ func Limit(targets []Target, most int, serviceUID string) []Target {
 		all = append(all, ranked{Target: target, rank: hash.Sum64()})
 	}
 	slices.SortFunc(all, func(a, b ranked) int {
-		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.Name, b.Name))
+		return cmp.Or(compareBool(a.Unsure, b.Unsure), cmp.Compare(a.rank, b.rank), strings.Compare(a.Name, b.Name))
 	})
 	var chosen []Target
 	for _, one := range all[:most] {
@@ -81,12 +94,34 @@ func Limit(targets []Target, most int, serviceUID string) []Target {
 	return chosen
 }
 
+// sessionLimits say how many sessions a member may have at one time.
+type sessionLimits struct {
+	fresh int // of new members
+	// A change of the plan takes the members along that have as many as the plan that there was allowed.
+	from, to int
+	reset    bool // a number is no longer asked for: back to fresh
+}
+
+// of is the number for a member that there is.
+func (l sessionLimits) of(have int) int {
+	switch {
+	case l.reset && l.fresh > 0:
+		return l.fresh
+	case l.from != 0 && have == l.from:
+		return l.to
+	}
+	return have
+}
+
 // members returns what a backend's members shall be, and whether that is a change. A member that stays keeps its weight,
-// limits, switched-off state and whatever else it has; dynamic members are a resolver's, not ours. If no target is left,
-// the members stay as they are: all nodes at once do not go, but a selector or a label is easily got wrong, and
-// members that are down cost nothing.
-func members(have []cloud.Member, targets []Target, port, sessions int) ([]cloud.Member, bool) {
-	if len(targets) == 0 {
+// switched-off state and whatever else it has; dynamic members are a resolver's, not ours. If no target is left, the members
+// stay as they are: all nodes at once do not go, but a selector or a label is easily got wrong, and members that are down
+// cost nothing.
+func (b Backend) members(have []cloud.Member, limits sessionLimits) ([]cloud.Member, bool) {
+	if b.Members != nil {
+		return b.Members, !sameMembers(b.Members, have)
+	}
+	if len(b.Targets) == 0 {
 		return have, false
 	}
 	byName := map[string]cloud.Member{}
@@ -99,18 +134,38 @@ func members(have []cloud.Member, targets []Target, port, sessions int) ([]cloud
 		}
 	}
 	kept := 0
-	for _, target := range targets {
+	for _, target := range b.Targets {
 		member := cloud.Member{
-			Name: target.Name, IP: target.IP.String(), Port: port, Weight: 100, MaxSessions: sessions, Type: "static", Enabled: true,
+			Name: target.Name, IP: target.IP.String(), Port: b.NodePort, Weight: 100, MaxSessions: limits.fresh, Type: "static", Enabled: true,
 		}
-		if old, ok := byName[target.Name]; ok {
-			member.Weight, member.MaxSessions, member.Enabled = old.Weight, old.MaxSessions, old.Enabled
+		old, there := byName[target.Name]
+		if there {
+			member.Weight, member.MaxSessions, member.Enabled = old.Weight, limits.of(old.MaxSessions), old.Enabled
 			member = member.WithExtra(old)
-			if member.SameTarget(old) {
-				kept++
-			}
+		}
+		if b.MaxSessions != nil {
+			member.MaxSessions = *b.MaxSessions
+		}
+		if there && member.SameTarget(old) {
+			kept++
 		}
 		want = append(want, member)
 	}
-	return want, kept != len(targets) || kept != len(byName)
+	return want, kept != len(b.Targets) || kept != len(byName)
+}
+
+// sameMembers compares members that were given one by one, in whatever order the API has them.
+func sameMembers(want, have []cloud.Member) bool {
+	if len(want) != len(have) {
+		return false
+	}
+	for _, member := range want {
+		same := func(other cloud.Member) bool {
+			return member.SameTarget(other) && covered(asJSON(member), asJSON(other))
+		}
+		if !slices.ContainsFunc(have, same) {
+			return false
+		}
+	}
+	return true
 }

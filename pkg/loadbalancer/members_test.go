@@ -104,7 +104,7 @@ func TestMembers(t *testing.T) {
 		{"another address", targets("b", "a"), 30080, true, "b:172.16.0.1:30080:50:7:false a:172.16.0.2:30080:100:1000:true"},
 		{"no node left", nil, 30080, false, "a:172.16.0.1:30080:100:1000:true b:172.16.0.2:30080:50:7:false"},
 	} {
-		got, changed := members(have, test.targets, test.port, 50000)
+		got, changed := backend(test.targets, test.port).members(have, sessionLimits{fresh: 50000})
 		var texts []string
 		for _, m := range got {
 			texts = append(texts, fmt.Sprintf("%s:%s:%d:%d:%d:%v", m.Name, m.IP, m.Port, m.Weight, m.MaxSessions, m.Enabled))
@@ -124,7 +124,7 @@ func TestMembersKeepUnknownFields(t *testing.T) {
 		{"name":"dns","ip":"","port":0,"weight":10,"max_sessions":1,"type":"dynamic","enabled":true}]`), &have); err != nil {
 		t.Fatal(err)
 	}
-	all, changed := members(have, targets("a", "b"), 30080, 1000)
+	all, changed := backend(targets("a", "b"), 30080).members(have, sessionLimits{fresh: 1000})
 	text, err := json.Marshal(cloud.BackendPatch{Members: all})
 	if err != nil || !changed {
 		t.Fatal(err, changed)
@@ -137,7 +137,7 @@ func TestMembersKeepUnknownFields(t *testing.T) {
 	if strings.Contains(string(text), "created_at") || strings.Contains(string(text), "properties") {
 		t.Errorf("%s sends what only the API writes", text)
 	}
-	if _, changed := members(have, targets("a"), 30080, 1000); changed {
+	if _, changed := backend(targets("a"), 30080).members(have, sessionLimits{fresh: 1000}); changed {
 		t.Error("a dynamic member counts as a change")
 	}
 }

@@ -24,12 +24,13 @@ type Placement struct {
 	Zone      string
 	NetworkID string // private network through which it reaches the nodes
 	// Outside names the nodes that are not in that network.
-	Outside []string
+	Outside  []string
+	Networks []cloud.LoadBalancerNetwork // all that the load balancer is made on
 }
 
 // place finds the zone and the private network of the nodes: the network in which most of them have the address that
-// becomes their member's.
-func (l *LoadBalancers) place(ctx context.Context, nodes []*v1.Node) (Placement, error) {
+// becomes their member's. What the Service asks for wins.
+func (l *LoadBalancers) place(ctx context.Context, settings *Settings, nodes []*v1.Node) (Placement, error) {
 	located, err := l.locate(ctx, nodes)
 	if err != nil {
 		return Placement{}, err
@@ -47,12 +48,59 @@ func (l *LoadBalancers) place(ctx context.Context, nodes []*v1.Node) (Placement,
 	if err != nil {
 		return Placement{}, err
 	}
-	place, err := choosePlacement(zone, located, networks)
+	place, err := choosePlacement(zone, located, wanted(networks, settings))
 	if err != nil {
 		return Placement{}, err
 	}
-	place.Zone, err = l.loadBalancerZone(ctx, zone)
+	place.Networks = planNetworks(settings, place.NetworkID)
+	if place.Zone = settings.Zone; place.Zone == "" {
+		place.Zone, err = l.loadBalancerZone(ctx, zone)
+	}
 	return place, err
+}
+
+// wanted leaves out the networks that the load balancer will not be on, if the Service says which ones it will.
+func wanted(networks []cloud.PrivateNetwork, settings *Settings) []cloud.PrivateNetwork {
+	ids := slices.Clone(settings.Private)
+	for _, network := range settings.Networks {
+		if network.Type == "private" {
+			ids = append(ids, network.ID)
+		}
+	}
+	if len(ids) == 0 || slices.Contains(ids, "") {
+		return networks
+	}
+	return slices.DeleteFunc(slices.Clone(networks), func(n cloud.PrivateNetwork) bool { return !slices.Contains(ids, n.ID) })
+}
+
+// planNetworks are the networks of a new load balancer: those of the Service's JSON, in which a private network without UUID is
+// the nodes', or the public and the nodes' one.
+func planNetworks(settings *Settings, nodes string) []cloud.LoadBalancerNetwork {
+	if len(settings.Networks) > 0 {
+		all := slices.Clone(settings.Networks)
+		for i := range all {
+			if all[i].Type == "private" && all[i].ID == "" {
+				all[i].ID = nodes
+			}
+		}
+		return all
+	}
+	var all []cloud.LoadBalancerNetwork
+	if settings.Visibility != visibilityPrivate {
+		all = append(all, cloud.LoadBalancerNetwork{Name: networkPublic, Type: "public", Family: "IPv4"})
+	}
+	ids := settings.Private
+	if len(ids) == 0 {
+		ids = []string{nodes}
+	}
+	for i, id := range ids {
+		name := networkPrivate
+		if i > 0 {
+			name = fmt.Sprintf("%s-%d", networkPrivate, i+1)
+		}
+		all = append(all, cloud.LoadBalancerNetwork{Name: name, Type: "private", Family: "IPv4", ID: id})
+	}
+	return all
 }
 
 // locate finds the nodes' servers. Nodes that are not initialized yet, are another cloud's, or have no server any more are
@@ -135,8 +183,9 @@ func choosePlacement(zone string, nodes []locatedNode, networks []cloud.PrivateN
 		}
 	}
 	if best < 0 {
-		return Placement{}, fmt.Errorf("none of the nodes in zone %s is in a private (SDN) network, through which load balancers "+
-			"reach them: attach their servers to one private network", zone)
+		return Placement{}, fmt.Errorf("none of the nodes in zone %s is in a private (SDN) network that the load balancer may be on, "+
+			"through which it reaches them: attach their servers to one private network, or name theirs in annotation %sprivate-networks",
+			zone, AnnotationPrefix)
 	}
 	place := Placement{Zone: zone, NetworkID: networks[best].ID}
 	for _, node := range nodes {

@@ -2,20 +2,13 @@ package loadbalancer
 
 import (
 	"fmt"
-	"strings"
 
 	v1 "k8s.io/api/core/v1"
 )
 
-// Problem is why a Service cannot have a load balancer as it is.
-type Problem struct {
-	Reason  string // of the event
-	Message string // names the field, its value and the remedy
-}
-
-// Problems returns everything in a Service that UpCloud's load balancers, or this program, cannot do. Such a Service gets no
-// load balancer, and one that it has is left as it is: what cannot be done right is not done halfway, and never in a
-// way that opens more than was asked for.
+// Problems returns everything in a Service, its annotations apart, that UpCloud's load balancers, or this program, cannot do.
+// Such a Service gets no load balancer, and one that it has is left as it is: what cannot be done right is not done halfway,
+// and never in a way that opens more than was asked for.
 func Problems(service *v1.Service) []Problem {
 	var problems []Problem
 	add := func(reason, format string, args ...any) {
@@ -38,27 +31,41 @@ func Problems(service *v1.Service) []Problem {
 	if len(service.Spec.Ports) == 0 {
 		add("NoPorts", "the Service has no ports: add one")
 	}
-	if ranges := service.Spec.LoadBalancerSourceRanges; len(ranges) > 0 {
-		add("UnsupportedSourceRanges", "spec.loadBalancerSourceRanges %s cannot be enforced by this version: remove "+
-			"the field to publish the Service to everybody", strings.Join(ranges, ","))
-	}
-	if ranges := strings.TrimSpace(service.Annotations[v1.AnnotationLoadBalancerSourceRangesKey]); ranges != "" {
-		// The older way to say the same, which kube-proxy and other clouds still heed.
-		add("UnsupportedSourceRanges", "annotation %s=%s cannot be enforced by this version: remove the annotation to publish "+
-			"the Service to everybody", v1.AnnotationLoadBalancerSourceRangesKey, ranges)
+	if _, err := sourceRanges(service); err != nil {
+		add("UnsupportedSourceRanges", "%s", err)
 	}
 	if ip := service.Spec.LoadBalancerIP; ip != "" {
-		add("UnsupportedLoadBalancerIP", "spec.loadBalancerIP %s is not supported by this version: remove the field", ip)
-	}
-	for _, annotation := range []string{AnnotationConfig, AnnotationNodeSelector} {
-		if _, ok := service.Annotations[annotation]; ok {
-			add("UnsupportedAnnotation", "annotation %s is not supported by this version, and to ignore it could publish more than "+
-				"was meant: remove it", annotation)
+		if _, err := ipAddress.parse(ip); err != nil {
+			add("UnsupportedLoadBalancerIP", "spec.loadBalancerIP %s: want %s, a floating one of the account", ip, ipAddress.allowed)
 		}
 	}
-	if families := service.Spec.IPFamilies; len(families) == 1 && families[0] == v1.IPv6Protocol {
+	if service.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal && service.Spec.HealthCheckNodePort == 0 {
+		add("HealthCheckNodePortMissing", "spec.externalTrafficPolicy is Local, and spec.healthCheckNodePort is not set: by it the load "+
+			"balancer learns which nodes have an endpoint; set it, or set the policy to Cluster")
+	}
+	families := service.Spec.IPFamilies
+	if len(families) == 1 && families[0] == v1.IPv6Protocol {
 		add("UnsupportedIPFamily", "spec.ipFamilies %s: UpCloud load balancers have IPv4 addresses: add IPv4, or use a Service "+
 			"of type NodePort", families[0])
 	}
+	if policy := service.Spec.IPFamilyPolicy; policy != nil && *policy == v1.IPFamilyPolicyRequireDualStack {
+		add("UnsupportedIPFamily", "spec.ipFamilyPolicy %s: UpCloud load balancers have IPv4 addresses only: use PreferDualStack, with "+
+			"which the Service is published on IPv4", *policy)
+	}
 	return problems
+}
+
+// Remarks are what a Service asks for and does not get, without harm to the rest of it.
+func Remarks(service *v1.Service, settings *Settings) []Problem {
+	if service.Spec.SessionAffinity != v1.ServiceAffinityClientIP {
+		return nil
+	}
+	for _, port := range settings.Ports {
+		if name, _ := port.Backend["sticky_session_cookie_name"].(string); name == "" {
+			return []Problem{{"UnsupportedSessionAffinity", fmt.Sprintf("spec.sessionAffinity ClientIP: UpCloud load balancers cannot keep "+
+				"clients at a node by their address, and kube-proxy sees the load balancer's; for ports of mode http set annotation %ssticky-cookie",
+				AnnotationPrefix)}}
+		}
+	}
+	return nil
 }

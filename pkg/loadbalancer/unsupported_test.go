@@ -1,6 +1,7 @@
 package loadbalancer
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -24,15 +25,24 @@ func TestProblems(t *testing.T) {
 			name: "SCTP", spoil: func(s *v1.Service) { s.Spec.Ports[0].Protocol = v1.ProtocolSCTP },
 			reason: "UnsupportedProtocol", says: []string{"80/SCTP"},
 		},
+		{name: "source ranges", spoil: func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"} }},
 		{
-			name: "source ranges", spoil: func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"} },
-			reason: "UnsupportedSourceRanges", says: []string{"10.0.0.0/8"},
+			name: "source ranges that are none", spoil: func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0"} },
+			reason: "UnsupportedSourceRanges", says: []string{"10.0.0.0", "203.0.113.0/24"},
+		},
+		{
+			name: "more source ranges than a rule holds", spoil: func(s *v1.Service) {
+				for i := range 41 {
+					s.Spec.LoadBalancerSourceRanges = append(s.Spec.LoadBalancerSourceRanges, fmt.Sprintf("10.%d.0.0/24", 2*i))
+				}
+			},
+			reason: "UnsupportedSourceRanges", says: []string{"41", "40"},
 		},
 		{
 			name: "source ranges in the annotation", spoil: func(s *v1.Service) {
-				s.Annotations = map[string]string{v1.AnnotationLoadBalancerSourceRangesKey: "10.0.0.0/8"}
+				s.Annotations = map[string]string{v1.AnnotationLoadBalancerSourceRangesKey: "10.0.0.0/8,x"}
 			},
-			reason: "UnsupportedSourceRanges", says: []string{"10.0.0.0/8", v1.AnnotationLoadBalancerSourceRangesKey},
+			reason: "UnsupportedSourceRanges", says: []string{`"x"`, v1.AnnotationLoadBalancerSourceRangesKey},
 		},
 		{name: "an annotation with no source ranges", spoil: func(s *v1.Service) {
 			s.Annotations = map[string]string{v1.AnnotationLoadBalancerSourceRangesKey: " "}
@@ -42,22 +52,24 @@ func TestProblems(t *testing.T) {
 			reason: "NodePortMissing", says: []string{"allocateLoadBalancerNodePorts"},
 		},
 		{
-			name: "address", spoil: func(s *v1.Service) { s.Spec.LoadBalancerIP = "94.237.0.1" },
-			reason: "UnsupportedLoadBalancerIP", says: []string{"94.237.0.1"},
+			name: "address", spoil: func(s *v1.Service) { s.Spec.LoadBalancerIP = "2001:db8::1" },
+			reason: "UnsupportedLoadBalancerIP", says: []string{"2001:db8::1"},
 		},
 		{
 			name: "IPv6 only", spoil: func(s *v1.Service) { s.Spec.IPFamilies = []v1.IPFamily{v1.IPv6Protocol} },
 			reason: "UnsupportedIPFamily", says: []string{"IPv6"},
 		},
 		{
-			name:   "configuration that would crash UpCloud's own CCM",
-			spoil:  func(s *v1.Service) { s.Annotations = map[string]string{AnnotationConfig: "null"} },
-			reason: "UnsupportedAnnotation", says: []string{AnnotationConfig},
+			name: "dual stack or nothing", spoil: func(s *v1.Service) { s.Spec.IPFamilyPolicy = new(v1.IPFamilyPolicyRequireDualStack) },
+			reason: "UnsupportedIPFamily", says: []string{"PreferDualStack"},
 		},
+		{name: "dual stack if it can be", spoil: func(s *v1.Service) {
+			s.Spec.IPFamilies = []v1.IPFamily{v1.IPv6Protocol, v1.IPv4Protocol}
+			s.Spec.IPFamilyPolicy = new(v1.IPFamilyPolicyPreferDualStack)
+		}},
 		{
-			name:   "node selector",
-			spoil:  func(s *v1.Service) { s.Annotations = map[string]string{AnnotationNodeSelector: "{"} },
-			reason: "UnsupportedAnnotation", says: []string{AnnotationNodeSelector},
+			name: "Local without a port to ask at", spoil: func(s *v1.Service) { s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal },
+			reason: "HealthCheckNodePortMissing", says: []string{"healthCheckNodePort"},
 		},
 		{name: "no ports", spoil: func(s *v1.Service) { s.Spec.Ports = nil }, reason: "NoPorts"},
 		{

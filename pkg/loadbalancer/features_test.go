@@ -1,0 +1,116 @@
+package loadbalancer
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// One file for each feature: a Service, and beside it what becomes of it: the request that makes its load balancer, the calls that
+// give the feature to a load balancer without it, and those that take it back.
+func TestFeatures(t *testing.T) {
+	files, err := filepath.Glob("testdata/features/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &v1.Service{}
+			if err := yaml.UnmarshalStrict(text, s); err != nil {
+				t.Fatal(err)
+			}
+			s.Namespace, s.Name, s.UID = "default", "web", "uid-1"
+			got, golden := feature(t, s), strings.TrimSuffix(file, ".yaml")+".golden"
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// feature is what the golden file of a Service has.
+func feature(t *testing.T, s *v1.Service) string {
+	t.Helper()
+	settings, problems := ParseSettings(s)
+	var out strings.Builder
+	for _, problem := range append(Problems(s), problems...) {
+		fmt.Fprintf(&out, "%s: %s\n", problem.Reason, problem.Message)
+	}
+	if out.Len() > 0 {
+		return out.String()
+	}
+	for _, remark := range Remarks(s, settings) {
+		fmt.Fprintf(&out, "%s: %s\n", remark.Reason, remark.Message)
+	}
+	plain := s.DeepCopy()
+	plain.Annotations, plain.Spec.LoadBalancerSourceRanges, plain.Spec.LoadBalancerIP = nil, nil, ""
+	plain.Spec.ExternalTrafficPolicy, plain.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyCluster, 0
+	with, without := wants(t, s), wants(t, plain)
+
+	place := placeOfTests()
+	place.Networks = planNetworks(settings, "03b5e42a-339e-4466-999a-03021a0219e1")
+	fmt.Fprintf(&out, "create %s\n\n", encode(t, with.Create(place, "development", 1000)))
+	for _, step := range []struct {
+		name     string
+		from, to Desired
+	}{{"to it", without, with}, {"from it", with, without}} {
+		fmt.Fprintf(&out, "%s:\n", step.name)
+		lb := made(t, step.from)
+		limits := sessionLimits{fresh: 1000}
+		changes := Diff(step.to, lb, limits)
+		for _, change := range changes {
+			if !strings.Contains(change.String(), "label "+LabelComponents) {
+				fmt.Fprintf(&out, "  %s\n", change)
+			}
+			carryOut(t, lb, change)
+		}
+		if rest := Diff(step.to, copied(t, lb), limits); len(rest) > 0 {
+			t.Errorf("%s: left to do:\n%s", step.name, texts(rest))
+		}
+	}
+	return out.String()
+}
+
+// wants is the desired state, with bundles for the certificates that have none yet.
+func wants(t *testing.T, s *v1.Service) Desired {
+	t.Helper()
+	settings, problems := ParseSettings(s)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	in := Input{Identity: NewIdentity("", "prod", s), Service: s, Settings: settings, Targets: targets("n1", "n2"), MaxMembers: 100, DefaultPlan: "development",
+		Networks: planNetworks(settings, "03b5e42a-339e-4466-999a-03021a0219e1"), Fingerprints: map[string]string{}}
+	for _, port := range settings.everyPort() {
+		for _, certificate := range port.Certificates {
+			in.Fingerprints[certificate.Secret] = "f1f2f3f4f5f6f7f8"
+		}
+	}
+	d := DesiredState(in)
+	for i := range d.Frontends {
+		for j := range d.Frontends[i].TLS {
+			if config := &d.Frontends[i].TLS[j]; config.BundleID == "" {
+				config.BundleID = "0a-made-for-" + config.Name
+			}
+		}
+	}
+	return d
+}

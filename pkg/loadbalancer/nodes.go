@@ -1,0 +1,35 @@
+package loadbalancer
+
+import (
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// taintToBeDeleted is what the cluster autoscaler puts on a node that it is about to remove. The service controller leaves such
+// nodes out, too.
+const taintToBeDeleted = "ToBeDeletedByClusterAutoscaler"
+
+// Eligible returns the nodes that may be members: those in the controller's scope that the Service selects, without those that
+// are about to go or are labelled not to get traffic. Nodes that are not ready stay: health checks know better, and kube-proxy
+// may work on a node whose kubelet does not.
+func Eligible(nodes []*v1.Node, scope, selector labels.Selector) []*v1.Node {
+	return slices.DeleteFunc(slices.Clone(nodes), func(node *v1.Node) bool {
+		set := labels.Set(node.Labels)
+		_, excluded := node.Labels[v1.LabelNodeExcludeBalancers]
+		leaving := slices.ContainsFunc(node.Spec.Taints, func(t v1.Taint) bool { return t.Key == taintToBeDeleted })
+		return excluded || leaving || node.DeletionTimestamp != nil ||
+			scope != nil && !scope.Matches(set) || selector != nil && !selector.Matches(set)
+	})
+}
+
+// isReady says whether a node is; one that tells nothing of it counts as ready.
+func isReady(node *v1.Node) bool {
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == v1.NodeReady {
+			return condition.Status == v1.ConditionTrue
+		}
+	}
+	return true
+}
