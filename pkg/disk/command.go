@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,10 +17,26 @@ import (
 // outputLimit is how much of a command's output goes into an error: the end, where commands say what failed.
 const outputLimit = 800
 
+// packages names the package of Debian and its kin that a program is in, for those that not every machine has.
+var packages = map[string]string{
+	"mkfs.ext2": "e2fsprogs", "mkfs.ext3": "e2fsprogs", "mkfs.ext4": "e2fsprogs", "e2fsck": "e2fsprogs",
+	"resize2fs": "e2fsprogs", "mkfs.xfs": "xfsprogs", "xfs_growfs": "xfsprogs", "xfs_logprint": "xfsprogs",
+	"mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs", "cryptsetup": "cryptsetup-bin", "dmsetup": "dmsetup",
+}
+
 // command runs a program to its end and returns its output and exit status. It is never killed, not even when ctx is
 // done: a half-made filesystem is worse than a late answer. The error is nil whenever the program could be run.
 func command(ctx context.Context, name string, args ...string) (output string, status int, err error) {
+	return commandWithInput(ctx, nil, name, args...)
+}
+
+// commandWithInput is command with something to read for the program: what nobody else may see goes there, never into
+// an argument.
+func commandWithInput(ctx context.Context, input []byte, name string, args ...string) (output string, status int, err error) {
 	cmd := exec.Command(name, args...)
+	if input != nil {
+		cmd.Stdin = bytes.NewReader(input)
+	}
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	// A group of its own keeps a Ctrl-C that is meant for the driver away from the program.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -30,6 +47,9 @@ func command(ctx context.Context, name string, args ...string) (output string, s
 	switch {
 	case errors.As(err, &exit) && exit.Exited():
 		status = exit.ExitCode()
+	case errors.Is(err, exec.ErrNotFound) && packages[name] != "":
+		return "", -1, fail(ErrRefused, "the program %s is not on this node: install the package %s where the driver runs",
+			name, packages[name])
 	case err != nil:
 		return output, -1, fmt.Errorf("running %s %s: %w", name, strings.Join(args, " "), err)
 	}

@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,7 +15,11 @@ const DefaultFilesystem = "ext4"
 
 // filesystemType is what we need to know of a kind of filesystem.
 type filesystemType struct {
-	mkfs []string // program and arguments; the device comes last
+	mkfs []string // program and arguments; further options and the device come after
+	// fit are arguments that depend on the size of the device, nil for none.
+	fit func(sizeBytes int64) []string
+	// options are those that may be asked for in addition.
+	options optionSet
 	// fsck is the program that repairs what can be repaired without asking, nil if mounting does that.
 	fsck []string
 	// mountOptions are always given.
@@ -22,13 +27,21 @@ type filesystemType struct {
 }
 
 // The disk is known to be blank, so discarding it first would only take time, and it would take the marker of a format
-// in progress with it. Blocks reserved for root are of no use on a data volume. No -F and no -f: mkfs shall refuse when it finds something after all.
-// nouuid lets an XFS volume be mounted beside its own clone.
+// in progress with it. Blocks reserved for root are of no use on a data volume. No -F and no -f: mkfs shall refuse when
+// it finds something after all. nouuid lets an XFS volume be mounted beside its own clone; for btrfs see requireNoTwin.
+// XFS and btrfs replay their journals when they are mounted, and their programs that repair are for people.
 var filesystemTypes = map[string]filesystemType{
-	"ext2": {mkfs: []string{"mkfs.ext2", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}},
-	"ext3": {mkfs: []string{"mkfs.ext3", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}},
-	"ext4": {mkfs: []string{"mkfs.ext4", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}},
-	"xfs":  {mkfs: []string{"mkfs.xfs", "-K"}, mountOptions: []string{"nouuid"}},
+	"ext2":  {mkfs: []string{"mkfs.ext2", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}, options: extOptions},
+	"ext3":  {mkfs: []string{"mkfs.ext3", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}, options: extOptions},
+	"ext4":  {mkfs: []string{"mkfs.ext4", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}, options: extOptions},
+	"xfs":   {mkfs: []string{"mkfs.xfs", "-K"}, mountOptions: []string{"nouuid"}, options: xfsOptions},
+	"btrfs": {mkfs: []string{"mkfs.btrfs", "-K"}, fit: fitBtrfs, options: btrfsOptions},
+}
+
+// fitBtrfs leaves the last MiB to the marker: mkfs.btrfs fills the last 2 MiB of what it may use with zeros. The
+// filesystem gets that MiB when it is grown for the first time.
+func fitBtrfs(sizeBytes int64) []string {
+	return []string{"--byte-count", strconv.FormatInt(sizeBytes/proofBytes*proofBytes-proofBytes, 10)}
 }
 
 // Filesystems lists the types of filesystem that volumes can have.
@@ -52,16 +65,21 @@ func ValidateFilesystem(name string) error {
 // prepare returns the device to mount (the disk, or its only partition), the type of the filesystem on it, and makes
 // that filesystem first if the disk is provably blank. It changes nothing in any other case but repairs by fsck.
 func (n *Node) prepare(ctx context.Context, dev Device, req StageRequest) (Device, string, error) {
+	found, err := n.probe(ctx, dev.Path)
+	if err != nil {
+		return Device{}, "", err
+	}
 	interrupted, err := marked(dev, req.Volume.ID)
 	if err != nil {
 		return Device{}, "", err
 	}
-	if interrupted {
+	if interrupted && (found != content{filesystem: "btrfs"} || req.ReadOnly) {
 		return n.formatAgain(ctx, dev, req)
 	}
-	found, err := n.probe(ctx, dev.Path)
-	if err != nil {
-		return Device{}, "", err
+	if interrupted { // mkfs.btrfs writes the signature last: this is a whole filesystem, maybe one in use
+		if err := unmark(dev, req.Volume.ID); err != nil {
+			return Device{}, "", err
+		}
 	}
 	if found.partitionTable != "" && found.filesystem == "" {
 		if dev, err = n.onlyPartition(dev, found, req.Volume.ID); err != nil {
@@ -141,7 +159,7 @@ func (n *Node) formatBlank(ctx context.Context, dev Device, req StageRequest) (D
 		return Device{}, "", err
 	}
 	fsType := orDefault(req.Filesystem, DefaultFilesystem)
-	return dev, fsType, n.format(ctx, dev, fsType)
+	return dev, fsType, n.format(ctx, dev, fsType, req)
 }
 
 // formatAgain completes a format that was interrupted: the marker proves that the disk was blank, and that the driver
@@ -158,23 +176,38 @@ func (n *Node) formatAgain(ctx context.Context, dev Device, req StageRequest) (D
 		return Device{}, "", err
 	}
 	fsType := orDefault(req.Filesystem, DefaultFilesystem)
-	return dev, fsType, n.format(ctx, dev, fsType)
+	return dev, fsType, n.format(ctx, dev, fsType, req)
 }
 
 // format makes the filesystem on a marked disk, and erases the marker.
-func (n *Node) format(ctx context.Context, dev Device, fsType string) (err error) {
+func (n *Node) format(ctx context.Context, dev Device, fsType string, req StageRequest) (err error) {
+	// Many volumes at once must not take all of the node's memory and disk bandwidth from its Pods.
+	n.formats <- struct{}{}
+	defer func() { <-n.formats }()
 	defer n.observe("format", time.Now(), &err)
-	mkfs := filesystemTypes[fsType].mkfs
-	args := append(slices.Clone(mkfs[1:]), dev.Path)
-	klog.FromContext(ctx).Info("Formatting the blank volume", "device", dev.Path, "filesystem", fsType)
-	output, status, err := command(ctx, mkfs[0], args...)
+	kind := filesystemTypes[fsType]
+	args := slices.Clone(kind.mkfs[1:])
+	if kind.fit != nil {
+		args = append(args, kind.fit(dev.SizeBytes)...)
+	}
+	args = append(append(args, req.MkfsOptions...), dev.Path)
+	klog.FromContext(ctx).Info("Formatting the blank volume", "device", dev.Path, "filesystem", fsType, "options", req.MkfsOptions)
+	output, status, err := command(ctx, kind.mkfs[0], args...)
 	if err != nil {
 		return err
 	}
 	if status != 0 {
-		return commandError(mkfs[0], args, status, output)
+		return commandError(kind.mkfs[0], args, status, output)
 	}
-	return unmark(dev)
+	made, err := n.probe(ctx, dev.Path)
+	if err != nil {
+		return err
+	}
+	if made.filesystem != fsType {
+		return fail(ErrInvalid, "mkfs with the options %q made %s on volume %s (%s), and %s was asked for: change the options",
+			strings.Join(req.MkfsOptions, " "), made, req.Volume.ID, dev.Path, fsType)
+	}
+	return unmark(dev, req.Volume.ID)
 }
 
 // Exit status bits of e2fsck(8) that still leave a filesystem that can be used.

@@ -64,7 +64,7 @@ func (n *Node) mountedAt(ctx context.Context, req GrowRequest) (mounted, error) 
 	case st.Mode&unix.S_IFMT == unix.S_IFBLK:
 		disk, err := n.deviceByNumber(int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev)))
 		if err == nil {
-			err = n.verifyIdentity(disk, req.Volume.ID)
+			disk, err = n.diskOf(disk, req.Volume.ID)
 		}
 		if err != nil {
 			return mounted{}, fail(ErrNotMounted, "volume %s is not at %s: %v", req.Volume.ID, req.Path, err)
@@ -136,7 +136,7 @@ func (n *Node) growMounted(ctx context.Context, volumeID, path string, partition
 		klog.FromContext(ctx).Info("The filesystem is read-only, so it is not grown", "path", path)
 		return nil
 	}
-	device, err := n.deviceByNumber(top.Major, top.Minor)
+	device, err := n.deviceOf(top)
 	if err != nil {
 		return err
 	}
@@ -229,10 +229,11 @@ func (n *Node) largerThanFilesystem(device Device, fsType string) (bool, error) 
 
 // growers are the programs that grow a mounted filesystem.
 var growers = map[string]func(device, path string) []string{
-	"ext2": func(device, _ string) []string { return []string{"resize2fs", device} },
-	"ext3": func(device, _ string) []string { return []string{"resize2fs", device} },
-	"ext4": func(device, _ string) []string { return []string{"resize2fs", device} },
-	"xfs":  func(_, path string) []string { return []string{"xfs_growfs", path} },
+	"ext2":  func(device, _ string) []string { return []string{"resize2fs", device} },
+	"ext3":  func(device, _ string) []string { return []string{"resize2fs", device} },
+	"ext4":  func(device, _ string) []string { return []string{"resize2fs", device} },
+	"xfs":   func(_, path string) []string { return []string{"xfs_growfs", path} },
+	"btrfs": func(_, path string) []string { return []string{"btrfs", "filesystem", "resize", "max", path} },
 }
 
 func (n *Node) growFilesystem(ctx context.Context, device Device, fsType, path string) (err error) {
@@ -271,6 +272,10 @@ func filesystemBytes(device, fsType string) (int64, error) {
 		return 0, err
 	}
 	defer file.Close()
+	if fsType == "btrfs" {
+		super, err := readBtrfsSuper(file)
+		return super.deviceBytes, err
+	}
 	head := make([]byte, 4096)
 	if _, err := io.ReadFull(file, head); err != nil {
 		return 0, fmt.Errorf("reading the superblock of %s: %w", device, err)

@@ -40,13 +40,11 @@ func filesystemMiB(t *testing.T, path string) int64 {
 }
 
 func TestGrowMakesAMountedFilesystemAsLargeAsItsDisk(t *testing.T) {
-	for _, fsType := range []string{"ext3", "ext4", "xfs"} {
+	for _, fsType := range []string{"ext3", "ext4", "xfs", "btrfs"} {
 		t.Run(fsType, func(t *testing.T) {
 			m := newMachine(t, 10*time.Second)
-			if _, err := exec.LookPath("mkfs." + fsType); err != nil {
-				t.Skipf("needs mkfs.%s", fsType)
-			}
-			if fsType != "xfs" && !disk.MayGrowMountedExt() {
+			requireFilesystem(t, fsType)
+			if strings.HasPrefix(fsType, "ext") && !disk.MayGrowMountedExt() {
 				t.Skip("needs CAP_SYS_RESOURCE, without which the kernel grows no mounted ext filesystem")
 			}
 			vol, dev := m.attach(t, 320, nil)

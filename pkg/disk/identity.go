@@ -38,7 +38,7 @@ func (n *Node) stillThere(vol Volume) (Device, error) {
 func (n *Node) verifyAgain(source Device, vol Volume) error {
 	now, err := n.deviceAt(source.Path)
 	if err == nil {
-		now, err = n.wholeDisk(now)
+		now, err = n.diskOf(now, vol.ID)
 	}
 	if err == nil {
 		err = n.verify(now, vol)

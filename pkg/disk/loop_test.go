@@ -29,6 +29,7 @@ type machine struct {
 	*disk.Node
 	dir, deviceDir string
 	registry       *prometheus.Registry
+	devices        map[string]string // by volume ID, as last attached
 }
 
 func newMachine(t *testing.T, timeout time.Duration) *machine {
@@ -38,7 +39,8 @@ func newMachine(t *testing.T, timeout time.Duration) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{dir: dir, deviceDir: filepath.Join(dir, "by-id"), registry: prometheus.NewRegistry()}
+	m := &machine{dir: dir, deviceDir: filepath.Join(dir, "by-id"), registry: prometheus.NewRegistry(),
+		devices: make(map[string]string)}
 	if err := os.Mkdir(m.deviceDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -69,6 +71,22 @@ func requireLoopDevices(t *testing.T) {
 			t.Skipf("needs %s", program)
 		}
 	}
+}
+
+// requireFilesystem skips the test where a type of filesystem cannot be made or mounted.
+func requireFilesystem(t *testing.T, fsType string) {
+	t.Helper()
+	if _, err := exec.LookPath("mkfs." + fsType); err != nil {
+		t.Skipf("needs mkfs.%s", fsType)
+	}
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(known), "\t"+fsType+"\n") || exec.Command("modprobe", fsType).Run() == nil {
+		return
+	}
+	t.Skipf("needs a kernel with %s", fsType)
 }
 
 // attach makes a disk of the volume: a sparse file on a loop device with a link by serial. prepare, if not nil, fills
@@ -104,6 +122,7 @@ func (m *machine) attachFile(t *testing.T, volumeID, file string) string {
 		unmountBelow(t, m.dir)
 		run(t, "losetup", "--detach", dev)
 	})
+	m.devices[volumeID] = dev
 	scanPartitions(t, dev)
 	m.link(t, volumeID, dev)
 	return dev

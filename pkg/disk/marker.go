@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,16 +35,24 @@ func marked(dev Device, volumeID string) (bool, error) {
 	if dev.SizeBytes < 2*proofBytes {
 		return false, nil
 	}
-	file, err := os.Open(dev.Path)
+	// Not from the kernel's cache of the disk: it does not see what was written through a mapping on top of the disk.
+	file, err := os.OpenFile(dev.Path, os.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false, err
 	}
 	defer file.Close()
-	found := make([]byte, markerBytes)
+	found := alignedBuffer(markerBytes)
 	if _, err := file.ReadAt(found, dev.SizeBytes-markerFromEnd); err != nil && !errors.Is(err, io.EOF) {
 		return false, fmt.Errorf("reading %s: %w", dev.Path, err)
 	}
 	return bytes.Equal(found, markerFor(volumeID)), nil
+}
+
+// alignedBuffer is memory that the kernel reads into without its cache: aligned to a page.
+func alignedBuffer(size int) []byte {
+	buffer := make([]byte, size+markerBytes)
+	skip := -int(uintptr(unsafe.Pointer(&buffer[0]))) & (markerBytes - 1)
+	return buffer[skip : skip+size]
 }
 
 // Where the superblocks of ext2, ext3, ext4 and XFS have what we need of them, in bytes from the start of the disk.
@@ -96,8 +105,12 @@ func mark(dev Device, volumeID string) error {
 	return writeExclusively(dev, dev.SizeBytes-markerFromEnd, markerFor(volumeID))
 }
 
-// unmark erases the marker.
-func unmark(dev Device) error {
+// unmark erases the marker. Where it is not whole, something else was written there, which stays.
+func unmark(dev Device, volumeID string) error {
+	whole, err := marked(dev, volumeID)
+	if err != nil || !whole {
+		return err
+	}
 	return writeExclusively(dev, dev.SizeBytes-markerFromEnd, make([]byte, markerBytes))
 }
 

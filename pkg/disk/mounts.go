@@ -89,23 +89,47 @@ func (n *Node) top(ctx context.Context, path string) (*mount.MountInfo, error) {
 // deviceGone tells whether the block device under a mount has left. For a device node that is bind-mounted (a raw
 // block volume) the device is the node's, not the one of the filesystem it lies on.
 func (n *Node) deviceGone(m mount.MountInfo, path string) bool {
-	major, minor := m.Major, m.Minor
+	var dev Device
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		major, minor = int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev))
-	}
-	if major == 0 {
+	var err error
+	if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		dev, err = n.deviceByNumber(int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev)))
+	} else if m.Major == 0 && m.FsType != "btrfs" {
 		return false // tmpfs, overlay and the like have no block device
+	} else {
+		dev, err = n.deviceOf(&m)
 	}
-	_, err := os.Stat(n.numberDir(major, minor))
+	if err == nil {
+		_, err = n.wholeDisk(dev)
+	}
 	return errors.Is(err, fs.ErrNotExist)
+}
+
+// deviceOf returns the device that a mounted filesystem lies on: a disk, a partition or a mapping.
+func (n *Node) deviceOf(m *mount.MountInfo) (Device, error) {
+	if m.FsType == "btrfs" {
+		return n.btrfsDevice(unescape(m.MountPoint))
+	}
+	return n.deviceByNumber(m.Major, m.Minor)
 }
 
 // holds proves that a mount is the volume's filesystem, and returns the disk that it lies on.
 func (n *Node) holds(m *mount.MountInfo, volumeID string) (Device, error) {
-	dev, err := n.deviceByNumber(m.Major, m.Minor)
+	dev, err := n.deviceOf(m)
 	if err != nil {
 		return Device{}, fmt.Errorf("%s is mounted there: %w", m.Source, err)
+	}
+	return n.diskOf(dev, volumeID)
+}
+
+// diskOf proves that a device is the volume's disk, a partition of it or the driver's mapping on it, and returns the disk.
+func (n *Node) diskOf(dev Device, volumeID string) (Device, error) {
+	name, err := n.mappingName(dev)
+	if err != nil {
+		return Device{}, err
+	}
+	if want := mapperName(volumeID); name != "" && name != want {
+		return Device{}, fmt.Errorf("%s is the mapping %s, volume %s has %s", dev.Path, name, volumeID, want)
 	}
 	disk, err := n.wholeDisk(dev)
 	if err != nil {

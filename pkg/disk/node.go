@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -20,15 +21,21 @@ type Config struct {
 	// DeviceTimeout is how long a device is waited for, if the caller waits that long. Default 30 s: long enough
 	// for a slow udev, and less than the timeouts of kubelet, so that the reason reaches the user.
 	DeviceTimeout time.Duration
+	// FormatLimit is how many volumes are formatted at a time; others wait. Default 2: mkfs is bound by the disk, and
+	// the node has other work.
+	FormatLimit int
 	// Registerer takes the metrics, nil for none.
 	Registerer prometheus.Registerer
 }
+
+const defaultFormatLimit = 2
 
 // Node is the machine we run on. Its methods may be called from many goroutines at once: work on one volume is done
 // in order, equal work is done once, and volumes do not wait for each other.
 type Node struct {
 	deviceDir, devDir, sysDir string
 	deviceTimeout             time.Duration
+	formats                   chan struct{} // full when no more may be formatted at a time
 
 	newWatcher func() (*fsnotify.Watcher, error)
 
@@ -44,6 +51,7 @@ func New(cfg Config) (*Node, error) {
 		devDir:        orDefault(cfg.DevDir, "/dev"),
 		sysDir:        orDefault(cfg.SysDir, "/sys"),
 		deviceTimeout: cfg.DeviceTimeout,
+		formats:       make(chan struct{}, cmp.Or(max(cfg.FormatLimit, 0), defaultFormatLimit)),
 		newWatcher:    fsnotify.NewWatcher,
 		// Scopes of systemd are for filesystems with a daemon in user space; ours have none.
 		mounter: mount.NewWithoutSystemd(""),

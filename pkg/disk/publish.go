@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -139,82 +138,16 @@ func bindReadOnly(source, path string) error {
 	return nil
 }
 
-// PublishBlock makes the volume's device node appear at path. Doing it again is fine.
-func (n *Node) PublishBlock(ctx context.Context, vol Volume, path string, singleWriter bool) error {
-	if _, err := n.Find(ctx, vol); err != nil {
-		return err
-	}
-	type key struct {
-		vol    Volume
-		path   string
-		single bool
-	}
-	return n.jobs.run(ctx, vol.ID, key{vol, path, singleWriter}, func(ctx context.Context) error {
-		return n.publishBlock(ctx, vol, path, singleWriter)
-	})
-}
-
-func (n *Node) publishBlock(ctx context.Context, vol Volume, path string, singleWriter bool) error {
-	dev, err := n.stillThere(vol)
-	if err != nil {
-		return err
-	}
-	target, err := n.top(ctx, path)
-	if err != nil {
-		return err
-	}
-	if target != nil {
-		if isDevice(path, dev) {
-			return nil
-		}
-		return fail(ErrConflict, "something else than the device of volume %s is mounted at %s: %s",
-			vol.ID, path, target.Source)
-	}
-	if singleWriter {
-		if err := requireBlockUnpublished(dev, vol.ID, path); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return err
-	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o640)
-	if err != nil {
-		return err
-	}
-	if err := file.Close(); err != nil {
-		return err
-	}
-	return n.bind(ctx, dev.Path, path, false)
-}
-
-// requireBlockUnpublished looks for bind mounts of the device node at other paths.
-func requireBlockUnpublished(dev Device, volumeID, path string) error {
-	all, err := mount.ParseMountInfo(mountInfoFile)
-	if err != nil {
-		return err
-	}
-	for _, m := range all {
-		at := unescape(m.MountPoint)
-		if at != path && filepath.Base(m.Root) == dev.Name && isDevice(at, dev) {
-			return fail(ErrRefused, "volume %s may have a single writer and is published at %s already: unpublish it there first",
-				volumeID, at)
-		}
-	}
-	return nil
-}
-
-func isDevice(path string, dev Device) bool {
-	var st unix.Stat_t
-	return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK &&
-		int(unix.Major(st.Rdev)) == dev.Major && int(unix.Minor(st.Rdev)) == dev.Minor
-}
-
 // Unpublish takes down everything that is mounted at path and removes the folder or file there. Nothing there is fine.
 func (n *Node) Unpublish(ctx context.Context, volumeID, path string) error {
 	type unpublishKey struct{ path string }
 	return n.jobs.run(ctx, volumeID, unpublishKey{path}, func(ctx context.Context) error {
-		if err := n.unmountAll(ctx, path); err != nil {
+		var st unix.Stat_t
+		takeDown := n.unmountAll
+		if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			takeDown = func(ctx context.Context, path string) error { return n.unpublishBlock(ctx, volumeID, path) }
+		}
+		if err := takeDown(ctx, path); err != nil {
 			return err
 		}
 		return removePath(path)

@@ -142,41 +142,6 @@ func TestUnpublishKeepsAFolderThatIsNotEmpty(t *testing.T) {
 	}
 }
 
-func TestPublishBlock(t *testing.T) {
-	m := newMachine(t, 10*time.Second)
-	ctx := context.Background()
-	vol, dev := m.attach(t, 64, nil)
-	before := fingerprint(t, dev, m.path(vol.ID+".img"))
-	target := m.path("devices/target")
-	for range 2 {
-		if err := m.PublishBlock(ctx, vol, target, true); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := m.PublishBlock(ctx, vol, m.path("devices/second"), true); !errors.Is(err, disk.ErrRefused) {
-		t.Errorf("a second target of a single writer: got %v", err)
-	}
-	stats, err := m.Stats(vol.ID, target)
-	if err != nil || !stats.Block || stats.TotalBytes != vol.SizeBytes {
-		t.Errorf("stats of %s: %+v, %v", dev, stats, err)
-	}
-	other, _ := m.attach(t, 64, nil)
-	if err := m.PublishBlock(ctx, other, target, false); !errors.Is(err, disk.ErrConflict) {
-		t.Errorf("another device at the same path: got %v", err)
-	}
-	for range 2 {
-		if err := m.Unpublish(ctx, vol.ID, target); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := os.Lstat(target); !os.IsNotExist(err) {
-		t.Errorf("the target file is still there: %v", err)
-	}
-	if after := fingerprint(t, dev, m.path(vol.ID+".img")); after != before {
-		t.Error("a raw block volume was written to")
-	}
-}
-
 func TestStats(t *testing.T) {
 	m, req := stagedVolume(t)
 	if err := m.Publish(context.Background(), req); err != nil {

@@ -20,10 +20,9 @@ import (
 func TestADiskThatWasReplacedMeanwhileIsNotTouched(t *testing.T) {
 	work := map[string]func(*machine, disk.Volume) error{
 		"stage": func(m *machine, vol disk.Volume) error { return stage(m, vol, "ext4") },
-		"publish as a raw block volume": func(m *machine, vol disk.Volume) error {
-			return m.PublishBlock(context.Background(), vol, m.path("raw"), false)
+		"stage as a raw block volume": func(m *machine, vol disk.Volume) error {
+			return m.StageBlock(context.Background(), disk.StageBlockRequest{Volume: vol, Path: m.path("raw")})
 		},
-		"check": func(m *machine, vol disk.Volume) error { return m.CheckDevice(context.Background(), vol) },
 	}
 	for name, do := range work {
 		t.Run(name, func(t *testing.T) {
@@ -46,7 +45,7 @@ func TestADiskThatWasReplacedMeanwhileIsNotTouched(t *testing.T) {
 			if err := <-outcome; !errors.Is(err, disk.ErrNoDevice) {
 				t.Errorf("got %v, want that the device is gone", err)
 			}
-			for _, path := range []string{"staging", "raw"} {
+			for _, path := range []string{"staging", "raw/device-" + vol.ID} {
 				if got := mountsOn(t, m.path(path)); len(got) != 0 {
 					t.Errorf("mounted: %+v", got)
 				}
@@ -199,7 +198,7 @@ func TestARawBlockVolumeLosesTheMarkerOfAFormat(t *testing.T) {
 	m := newMachine(t, 10*time.Second)
 	vol, dev := m.attach(t, 1024, nil)
 	interrupt(t, m, vol, "ext4")
-	if err := m.CheckDevice(context.Background(), vol); err != nil {
+	if err := m.StageBlock(context.Background(), disk.StageBlockRequest{Volume: vol, Path: m.path("raw")}); err != nil {
 		t.Fatal(err)
 	}
 	run(t, "dd", "if=/dev/urandom", "of="+dev, "bs=4096", "count=1024", "conv=notrunc", "status=none")

@@ -18,6 +18,8 @@ type StageRequest struct {
 	Filesystem string
 	// Options are further mount options.
 	Options []string
+	// MkfsOptions are further arguments of mkfs, for a volume that is formatted: see ValidateMkfsOptions.
+	MkfsOptions []string
 	// ReadOnly mounts read-only, and neither formats nor repairs.
 	ReadOnly bool
 	// Origin names what the volume was copied from, "" if it was made empty. A copy is never formatted.
@@ -27,11 +29,14 @@ type StageRequest struct {
 // key makes requests comparable: equal keys, equal work.
 func (r StageRequest) key() any {
 	type stageKey struct {
-		volume                            Volume
-		path, filesystem, options, origin string
-		readOnly                          bool
+		volume                                  Volume
+		path, filesystem, options, mkfs, origin string
+		readOnly                                bool
 	}
-	return stageKey{r.Volume, r.Path, r.Filesystem, strings.Join(r.Options, "\x00"), r.Origin, r.ReadOnly}
+	return stageKey{
+		r.Volume, r.Path, r.Filesystem, strings.Join(r.Options, "\x00"), strings.Join(r.MkfsOptions, "\x00"), r.Origin,
+		r.ReadOnly,
+	}
 }
 
 // Stage mounts the volume at req.Path, formatting it first if it is provably blank. Doing it again is fine.
@@ -40,6 +45,9 @@ func (r StageRequest) key() any {
 // ctx ends before; the same request joins it.
 func (n *Node) Stage(ctx context.Context, req StageRequest) error {
 	if err := ValidateFilesystem(req.Filesystem); err != nil {
+		return err
+	}
+	if err := ValidateMkfsOptions(req.Filesystem, req.MkfsOptions); err != nil {
 		return err
 	}
 	if _, err := n.Find(ctx, req.Volume); err != nil {
@@ -65,6 +73,11 @@ func (n *Node) stage(ctx context.Context, req StageRequest) error {
 		}
 		return n.growStaged(ctx, req) // in case the first try ended in between
 	}
+	if !req.ReadOnly { // a node that died may have left the disk protected from writing
+		if err := setReadOnly(dev, false); err != nil {
+			return err
+		}
+	}
 	source, fsType, err := n.prepare(ctx, dev, req)
 	if err != nil {
 		return err
@@ -80,6 +93,11 @@ func (n *Node) stage(ctx context.Context, req StageRequest) error {
 	// mkfs and fsck take their time, in which nothing keeps the disk from being detached.
 	if err := n.verifyAgain(source, req.Volume); err != nil {
 		return err
+	}
+	if fsType == "btrfs" {
+		if err := n.requireNoTwin(ctx, source, req.Volume.ID); err != nil {
+			return err
+		}
 	}
 	options := slices.Concat(req.Options, filesystemTypes[fsType].mountOptions)
 	if req.ReadOnly {
@@ -144,32 +162,18 @@ func (n *Node) mountDevice(ctx context.Context, source, path, fsType string, opt
 	return n.mounter.Mount(source, path, fsType, options)
 }
 
-// CheckDevice waits for the volume's device and proves that it is the volume's. It is all there is to do to stage a
-// raw block volume, but for one thing: whoever gets the raw disk may write to it, so that a marker of a format that was
-// interrupted must not stay.
-func (n *Node) CheckDevice(ctx context.Context, vol Volume) error {
-	if _, err := n.Find(ctx, vol); err != nil {
-		return err
-	}
-	type checkKey struct{ vol Volume }
-	return n.jobs.run(ctx, vol.ID, checkKey{vol}, func(context.Context) error {
-		dev, err := n.stillThere(vol)
-		if err != nil {
-			return err
-		}
-		interrupted, err := marked(dev, vol.ID)
-		if err != nil || !interrupted {
-			return err
-		}
-		return unmark(dev)
-	})
-}
-
 // Unstage takes down everything that is mounted at path. Nothing there, or no such path, is fine. The folder stays:
 // it belongs to the caller.
 func (n *Node) Unstage(ctx context.Context, volumeID, path string) error {
 	type unstageKey struct{ path string }
 	return n.jobs.run(ctx, volumeID, unstageKey{path}, func(ctx context.Context) error {
-		return n.unmountAll(ctx, path)
+		if err := n.unmountAll(ctx, path); err != nil {
+			return err
+		}
+		node := stagedNode(path, volumeID)
+		if err := n.unmountAll(ctx, node); err != nil {
+			return err
+		}
+		return removePath(node)
 	})
 }

@@ -19,12 +19,10 @@ func stage(m *machine, vol disk.Volume, fsType string) error {
 }
 
 func TestStageFormatsABlankVolumeAndMountsItAgain(t *testing.T) {
-	for _, fsType := range []string{"ext2", "ext3", "ext4", "xfs"} {
+	for _, fsType := range []string{"ext2", "ext3", "ext4", "xfs", "btrfs"} {
 		t.Run(fsType, func(t *testing.T) {
 			m := newMachine(t, 10*time.Second)
-			if _, err := exec.LookPath("mkfs." + fsType); err != nil {
-				t.Skipf("needs mkfs.%s", fsType)
-			}
+			requireFilesystem(t, fsType)
 			vol, _ := m.attach(t, 320, nil)
 			for range 2 { // the second call finds it mounted
 				if err := stage(m, vol, fsType); err != nil {

@@ -43,7 +43,7 @@ func (n *Node) Stats(volumeID, path string) (Stats, error) {
 func (n *Node) blockStats(volumeID, path string, st unix.Stat_t) (Stats, error) {
 	dev, err := n.deviceByNumber(int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev)))
 	if err == nil {
-		err = n.verifyIdentity(dev, volumeID)
+		_, err = n.diskOf(dev, volumeID)
 	}
 	if err != nil {
 		return Stats{}, fail(ErrNotMounted, "volume %s is not at %s: %v", volumeID, path, err)

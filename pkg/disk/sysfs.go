@@ -88,11 +88,18 @@ func (n *Node) diskNumber(name string) (major, minor int, err error) {
 	return major, minor, nil
 }
 
-// wholeDisk returns the disk that a partition is on, or the device itself if it is no partition.
+// wholeDisk returns the disk that a partition or a mapping is on, or the device itself if it is neither.
 func (n *Node) wholeDisk(dev Device) (Device, error) {
 	dir, err := filepath.EvalSymlinks(n.numberDir(dev.Major, dev.Minor))
 	if err != nil {
 		return Device{}, err
+	}
+	name, err := n.mappingName(dev)
+	if err != nil {
+		return Device{}, err
+	}
+	if name != "" {
+		return n.slaveOf(dev, dir)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "partition")); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -100,9 +107,33 @@ func (n *Node) wholeDisk(dev Device) (Device, error) {
 		}
 		return Device{}, err
 	}
-	major, minor, err := n.diskNumber(filepath.Base(filepath.Dir(dir)))
+	return n.deviceIn(filepath.Dir(dir))
+}
+
+// slaveOf returns the one disk that a mapping is on. The error matches fs.ErrNotExist when that disk has left.
+func (n *Node) slaveOf(mapping Device, dir string) (Device, error) {
+	entries, err := os.ReadDir(filepath.Join(dir, "slaves"))
 	if err != nil {
 		return Device{}, err
+	}
+	switch len(entries) {
+	case 0:
+		return Device{}, fmt.Errorf("the disk under %s: %w", mapping.Path, fs.ErrNotExist)
+	case 1:
+		return n.deviceIn(filepath.Join(dir, "slaves", entries[0].Name()))
+	}
+	return Device{}, fmt.Errorf("%s is a mapping on %d devices", mapping.Path, len(entries))
+}
+
+// deviceIn returns the device that a folder of sysfs describes.
+func (n *Node) deviceIn(dir string) (Device, error) {
+	text, err := readText(filepath.Join(dir, "dev"))
+	if err != nil {
+		return Device{}, err
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(text, "%d:%d", &major, &minor); err != nil {
+		return Device{}, fmt.Errorf("%s/dev says %q: %w", dir, text, err)
 	}
 	return n.deviceByNumber(major, minor)
 }
@@ -123,15 +154,7 @@ func (n *Node) partitions(disk Device) (map[int]Device, error) {
 		if err != nil {
 			return nil, err
 		}
-		text, err := readText(filepath.Join(filepath.Dir(file), "dev"))
-		if err != nil {
-			return nil, err
-		}
-		var major, minor int
-		if _, err := fmt.Sscanf(text, "%d:%d", &major, &minor); err != nil {
-			return nil, fmt.Errorf("device number %q of partition %s: %w", text, filepath.Dir(file), err)
-		}
-		if found[int(number)], err = n.deviceByNumber(major, minor); err != nil {
+		if found[int(number)], err = n.deviceIn(filepath.Dir(file)); err != nil {
 			return nil, err
 		}
 	}
