@@ -50,7 +50,12 @@ func (n *node) publish(ctx context.Context, volume disk.Volume, req *csi.NodePub
 		if req.GetReadonly() {
 			return invalid("readonly", "a raw block volume cannot be read-only: use a filesystem, or leave it out")
 		}
-		return n.disk.PublishBlock(ctx, volume, req.GetTargetPath(), singleWriter(capability))
+		return n.disk.PublishBlock(ctx, disk.PublishBlockRequest{
+			Volume:       volume,
+			StagingPath:  req.GetStagingTargetPath(),
+			Path:         req.GetTargetPath(),
+			SingleWriter: singleWriter(capability),
+		})
 	}
 	return n.disk.Publish(ctx, disk.PublishRequest{
 		Volume:       volume,

@@ -26,7 +26,7 @@ func (n *node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 		return nil, err
 	}
 	if req.GetVolumeCapability().GetBlock() != nil {
-		err = n.disk.CheckDevice(ctx, volume)
+		err = n.disk.StageBlock(ctx, disk.StageBlockRequest{Volume: volume, Path: req.GetStagingTargetPath()})
 	} else {
 		err = n.disk.Stage(ctx, disk.StageRequest{
 			Volume:     volume,
