@@ -4,6 +4,7 @@ import (
 	goflag "flag"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -27,6 +28,7 @@ type options struct {
 	clusterID      string
 	credentialsDir string
 	metricsAddress string
+	stopTimeout    time.Duration
 	deviceDir      string
 	maxVolumes     int
 	kubernetesNode string
@@ -89,6 +91,10 @@ func (o *options) flags() []help.Section {
 	serving.StringVar(&o.metricsAddress, "metrics-address", "",
 		"`host:port` to serve /metrics, /healthz (it works) and /readyz (it is of use) on over HTTP, such as :9808; "+
 			"empty for none")
+
+	serving.DurationVar(&o.stopTimeout, "stop-timeout", driver.DefaultStopTimeout,
+		"how long calls in flight may take once the end is asked for with SIGTERM; programs that work on a disk then get 5 s "+
+			"more, and are not killed. Kubernetes gives both 30 s")
 
 	controller := help.NewFlagSet()
 	controller.StringVar(&o.credentialsDir, "credentials-dir", "",

@@ -97,6 +97,7 @@ func TestStartUpErrorsAreOneLineThatNamesTheSetting(t *testing.T) {
 		{"no folder for the endpoint", nil, with("--endpoint", "/no/such/folder/csi.sock"), []string{"--endpoint", "/no/such/folder"}},
 		{"metrics address in use", nil, with("--metrics-address", busy.Addr().String()), []string{"--metrics-address", busy.Addr().String()}},
 		{"negative number of volumes", nil, with("--max-volumes", "-1"), []string{"--max-volumes"}},
+		{"no time to stop", nil, with("--stop-timeout", "0s"), []string{"--stop-timeout"}},
 		{"no Pod", nil, []string{"--mode", "node", "--metadata-url", absent.URL, "--node-id", "00aaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee",
 			"--zone", zone, "--kubernetes-node", "worker-1"}, []string{"--kubernetes-node", "service account"}},
 		{"no metadata", nil, []string{"--mode", "node", "--metadata-url", absent.URL}, []string{"--metadata-url", "--node-id", "--zone"}},

@@ -26,6 +26,10 @@ func run(ctx context.Context, opts options) error {
 	if opts.maxVolumes < 0 {
 		return fmt.Errorf("--max-volumes: %d is negative; give the number of volumes, or 0 for UpCloud's limits", opts.maxVolumes)
 	}
+	if opts.stopTimeout <= 0 {
+		return fmt.Errorf("--stop-timeout: %s is no time in which a call could end; give one such as %s", opts.stopTimeout,
+			driver.DefaultStopTimeout)
+	}
 	ctx = klog.NewContext(ctx, klog.Background())
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -87,6 +91,7 @@ func configure(ctx context.Context, mode driver.Mode, opts options, account *clo
 	config := driver.Config{
 		Endpoint: opts.endpoint, Mode: mode, Version: programVersion(),
 		Zone: self.Zone, NodeID: self.NodeID, Cloud: account, MaxVolumes: opts.maxVolumes, Registerer: registry,
+		StopTimeout: opts.stopTimeout,
 	}
 	if account != nil {
 		if err := check(ctx, account, self.Zone); err != nil {

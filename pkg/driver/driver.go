@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/prometheus/client_golang/prometheus"
@@ -72,6 +73,8 @@ type Config struct {
 	// Kubernetes is the Node that the node service runs on, nil outside Kubernetes.
 	Kubernetes *kubenode.Client
 
+	// StopTimeout bounds how long calls in flight may take after the end was asked for. 0: DefaultStopTimeout.
+	StopTimeout time.Duration
 	// Registerer takes the metrics, nil for none.
 	Registerer prometheus.Registerer
 	// Logger gets the log, nil for klog's.
@@ -107,6 +110,9 @@ func New(cfg Config) (*Driver, error) {
 		return nil, errors.New("the node service needs the machine's disks")
 	case cfg.Mode.Node() && (cfg.NodeID == "" || cfg.Zone == ""):
 		return nil, errors.New("the node service needs the UUID of its server and its zone")
+	}
+	if cfg.StopTimeout == 0 {
+		cfg.StopTimeout = DefaultStopTimeout
 	}
 	metrics, err := newMetrics(cfg.Registerer)
 	if err != nil {

@@ -25,8 +25,31 @@ import (
 // machine is a simulated server with real disks, and the driver on it.
 type machine struct {
 	*rig
+	config driver.Config
 	server string
 	dir    string
+	byID   string // folder of the links to the server's disks
+	// timeout is how long a device is waited for.
+	timeout time.Duration
+}
+
+// restart ends the driver on the machine and starts it anew: nothing is left to it but what the machine shows.
+func (m *machine) restart(t *testing.T) {
+	t.Helper()
+	if err := m.stop(); err != nil {
+		t.Fatal(err)
+	}
+	m.start(t)
+}
+
+func (m *machine) start(t *testing.T) {
+	t.Helper()
+	node, err := disk.New(disk.Config{DeviceDir: m.byID, DeviceTimeout: m.timeout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.config.Disk = node
+	m.rig = serve(t, m.sim, m.config)
 }
 
 // newMachines makes a simulated account with real disks, and servers in it that each run the driver.
@@ -53,15 +76,13 @@ func newMachines(t *testing.T, hostnames ...string) []machine {
 	var machines []machine
 	for _, hostname := range hostnames {
 		server := sim.CreateServer(t, hostname, zone)
-		node, err := disk.New(disk.Config{
-			DeviceDir:     filepath.Join(dir, "sim", "servers", server, "by-id"),
-			DeviceTimeout: time.Second,
-		})
-		if err != nil {
-			t.Fatal(err)
+		m := machine{
+			rig: &rig{sim: sim}, timeout: time.Second, server: server, dir: filepath.Join(dir, hostname),
+			byID:   filepath.Join(dir, "sim", "servers", server, "by-id"),
+			config: driver.Config{Mode: driver.ModeAll, Cloud: account, NodeID: server},
 		}
-		r := serve(t, sim, driver.Config{Mode: driver.ModeAll, Cloud: account, Disk: node, NodeID: server})
-		machines = append(machines, machine{rig: r, server: server, dir: filepath.Join(dir, hostname)})
+		m.start(t)
+		machines = append(machines, m)
 	}
 	t.Cleanup(func() { unmountBelow(t, dir) })
 	return machines
@@ -271,51 +292,6 @@ func TestNodePublishNeedsTheStagedVolume(t *testing.T) {
 		t.Errorf("the target path was made: %v", err)
 	}
 	m.takeAway(t, id)
-}
-
-func TestNodePublishTwiceInAnotherWay(t *testing.T) {
-	m := newMachines(t, "worker-1")[0]
-	single := mountCapability(csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER, "")
-	id := m.create(t, createRequest("pvc-1")).GetVolumeId()
-	m.bring(t, id, single)
-	if err := m.mount(t, id, "a", single, false); err != nil {
-		t.Fatal(err)
-	}
-	wantCode(t, m.mount(t, id, "a", single, true), codes.AlreadyExists)
-	wantCode(t, m.mount(t, id, "b", single, false), codes.FailedPrecondition)
-	if err := m.mount(t, id, "b", writer(), false); err != nil {
-		t.Errorf("a second pod on the node with ReadWriteOnce: %v", err)
-	}
-	m.takeAway(t, id, "a", "b", "never")
-}
-
-func TestRawBlockVolume(t *testing.T) {
-	m := newMachines(t, "worker-1")[0]
-	c := blockCapability(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER)
-	req := createRequest("pvc-1")
-	req.VolumeCapabilities = []*csi.VolumeCapability{c}
-	id := m.create(t, req).GetVolumeId()
-	m.bring(t, id, c)
-	for range 2 {
-		if err := m.mount(t, id, "a", c, false); err != nil {
-			t.Fatal(err)
-		}
-	}
-	device, err := os.OpenFile(m.target("a"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := make([]byte, 4096)
-	if _, err := device.Read(first); err != nil || strings.Trim(string(first), "\x00") != "" {
-		t.Errorf("a new raw block volume is not blank: %v", err)
-	}
-	device.Close()
-	stats, err := m.node.NodeGetVolumeStats(callContext(t), &csi.NodeGetVolumeStatsRequest{VolumeId: id, VolumePath: m.target("a")})
-	if err != nil || len(stats.GetUsage()) != 1 || stats.GetUsage()[0].GetTotal() != gib {
-		t.Errorf("stats: %v, %v", stats, err)
-	}
-	wantCode(t, m.mount(t, id, "b", c, true), codes.InvalidArgument)
-	m.takeAway(t, id, "a")
 }
 
 func TestNodeGetVolumeStats(t *testing.T) {

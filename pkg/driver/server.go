@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// stopTimeout bounds how long calls in flight may take after a stop was asked for: less than the 30 s that
+	// DefaultStopTimeout bounds how long calls in flight may take after a stop was asked for: less than the 30 s that
 	// Kubernetes gives a pod.
-	stopTimeout = 20 * time.Second
+	DefaultStopTimeout = 20 * time.Second
 	// commandTimeout bounds how long commands on disks (mkfs, fsck) are waited for after that. They are not killed.
 	commandTimeout = 5 * time.Second
 )
@@ -164,8 +164,8 @@ func (d *Driver) stop() {
 	}()
 	select {
 	case <-stopped:
-	case <-time.After(stopTimeout):
-		d.log.Info("Some calls did not end in time; they are cut off and will be retried", "timeout", stopTimeout)
+	case <-time.After(d.config.StopTimeout):
+		d.log.Info("Some calls did not end in time; they are cut off and will be retried", "timeout", d.config.StopTimeout)
 		d.server.Stop()
 		<-stopped
 	}
