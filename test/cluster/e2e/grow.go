@@ -11,33 +11,37 @@ import (
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
 	"golang.org/x/sys/unix"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/steps"
 )
 
-func (s *suite) growSteps() []steps.Step {
-	const limit = 2 * time.Minute
-	grow := func(claim string) func(context.Context) error {
-		return func(ctx context.Context) error {
-			return s.patchClaim(ctx, claim, `{"spec":{"resources":{"requests":{"storage":"3Gi"}}}}`)
-		}
-	}
-	all := []steps.Step{
+func (s suite) xfsSteps() []steps.Step {
+	const limit = 3 * time.Minute
+	return []steps.Step{
 		{Name: "volume-xfs.yaml: a Pod runs with its volume", Limit: limit, Do: s.apply("volume-xfs.yaml"), Check: s.writeTo("app-xfs")},
-		{Name: "an XFS volume grows to 3 GiB while a Pod uses it", Limit: limit, Do: grow("data-xfs"), Check: s.grown("data-xfs", "app-xfs")},
+		{Name: "an XFS volume grows to 3 GiB while a Pod uses it", Limit: limit, Do: s.grow("data-xfs"), Check: s.grown("data-xfs", "app-xfs")},
 	}
+}
+
+// growSteps grow the ext4 volume of a claim and a Pod: while the Pod runs, where the kernel lets it.
+func (s suite) growSteps(claim, pod string) []steps.Step {
+	const limit = 3 * time.Minute
 	if hasCapability(unix.CAP_SYS_RESOURCE) {
-		return append(all, steps.Step{Name: "an ext4 volume grows to 3 GiB while a Pod uses it", Limit: limit,
-			Do: grow("data"), Check: s.grown("data", "app")})
+		return []steps.Step{{Name: "an ext4 volume grows to 3 GiB while a Pod uses it", Limit: limit, Do: s.grow(claim), Check: s.grown(claim, pod)}}
 	}
 	s.Report("skipped an ext4 volume grows while a Pod uses it: the kernel asks for CAP_SYS_RESOURCE, which root does not have on this machine; " +
 		"growing on the next start of the Pod is shown in its place")
-	return append(all,
-		steps.Step{Name: "the storage of an ext4 volume grows to 3 GiB", Limit: limit, Do: grow("data"), Check: s.storageGrown("data")},
-		steps.Step{Name: "its file system has grown when its Pod is started anew", Limit: limit, Do: s.restart("app"),
-			Check: s.grown("data", "app")})
+	return []steps.Step{
+		{Name: "the storage of an ext4 volume grows to 3 GiB", Limit: limit, Do: s.grow(claim), Check: s.storageGrown(claim)},
+		{Name: "its file system has grown when its Pod is started anew", Limit: limit, Do: s.restart(pod, unchanged),
+			Check: s.grown(claim, pod)},
+	}
+}
+
+func (s suite) grow(claim string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return s.patchClaim(ctx, claim, `{"spec":{"resources":{"requests":{"storage":"3Gi"}}}}`)
+	}
 }
 
 // hasCapability tells whether this process has a capability (capabilities(7)) that the Pods' processes inherit.
@@ -56,7 +60,7 @@ func hasCapability(capability int) bool {
 	return false
 }
 
-func (s *suite) storageGrown(claim string) func(context.Context) (string, error) {
+func (s suite) storageGrown(claim string) func(context.Context) (string, error) {
 	return func(ctx context.Context) (string, error) {
 		handle, err := s.handle(ctx, claim)
 		if err != nil {
@@ -76,31 +80,11 @@ func (s *suite) storageGrown(claim string) func(context.Context) (string, error)
 	}
 }
 
-func (s *suite) grown(claim, pod string) func(context.Context) (string, error) {
+func (s suite) grown(claim, pod string) func(context.Context) (string, error) {
 	return func(ctx context.Context) (string, error) {
 		if _, err := s.storageGrown(claim)(ctx); err != nil {
 			return "", err
 		}
 		return s.holds(pod, 2800)(ctx)
-	}
-}
-
-// restart makes a Pod anew.
-func (s *suite) restart(name string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		pods := s.Client.CoreV1().Pods(namespace)
-		pod, err := pods.Get(ctx, name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if err := s.deletePod(ctx, name); err != nil {
-			return err
-		}
-		if err := s.waitGone(ctx, name); err != nil {
-			return err
-		}
-		pod.Spec.NodeName = ""
-		_, err = pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: pod.Spec}, metav1.CreateOptions{})
-		return err
 	}
 }

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
@@ -13,90 +12,80 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/steps"
 )
 
-func (s *suite) powerSteps() []steps.Step {
+// power is the loss of a node's power.
+type power struct {
+	suite
+	node string
+}
+
+func (s suite) powerSteps() []steps.Step {
+	p := &power{suite: s}
 	return []steps.Step{
-		{Name: "statefulset.yaml: a Pod runs with its volume", Limit: 2 * time.Minute, Do: s.startDatabase, Check: s.writeDatabase},
-		{Name: "its node's server is powered off, and Kubernetes notices", Limit: 2 * time.Minute, Do: s.powerOff, Check: s.notReady},
+		{Name: "statefulset.yaml: a Pod runs with its volume", Limit: 2 * time.Minute, Do: p.startDatabase, Check: p.writeDatabase},
+		{Name: "its node's server is powered off, and Kubernetes notices", Limit: 2 * time.Minute, Do: p.powerOff, Check: p.notReady},
 		{Name: "with the out-of-service taint the Pod runs on the other node with its data", Limit: 4 * time.Minute,
-			Do: s.taintOutOfService, Check: s.rescued},
-		{Name: "the node's server is started again, and the Node is ready", Limit: 3 * time.Minute, Do: s.powerOn, Check: s.readyAgain},
+			Do: p.taintOutOfService, Check: p.rescued},
+		{Name: "the node's server is started again, and the Node is ready", Limit: 3 * time.Minute, Do: p.powerOn, Check: p.readyAgain},
 	}
 }
 
 // startDatabase keeps it off the node of the CSI controller, so that its Pod does not have to move first.
-func (s *suite) startDatabase(ctx context.Context) error {
-	controllers, err := s.Client.CoreV1().Pods("kube-system").List(ctx, metav1.ListOptions{LabelSelector: "app=upcloud-csi-controller"})
+func (p *power) startDatabase(ctx context.Context) error {
+	controllers, err := p.Client.CoreV1().Pods("kube-system").List(ctx, metav1.ListOptions{LabelSelector: "app=upcloud-csi-controller"})
 	if err != nil {
 		return err
 	}
 	for _, pod := range controllers.Items {
-		if err := s.cordon(ctx, pod.Spec.NodeName, true); err != nil {
+		if err := p.cordon(ctx, pod.Spec.NodeName, true); err != nil {
 			return err
 		}
 	}
-	return s.apply("statefulset.yaml")(ctx)
+	return p.apply("statefulset.yaml")(ctx)
 }
 
-func (s *suite) cordon(ctx context.Context, node string, unschedulable bool) error {
-	action := "uncordon"
-	if unschedulable {
-		action = "cordon"
-	}
-	_, err := s.Kubectl(ctx, nil, action, node)
-	return err
-}
-
-func (s *suite) writeDatabase(ctx context.Context) (string, error) {
-	pod, err := s.ready(ctx, "db-0")
+func (p *power) writeDatabase(ctx context.Context) (string, error) {
+	pod, err := p.ready(ctx, "db-0")
 	if err != nil {
 		return "", err
 	}
-	s.node = pod.Spec.NodeName
-	if _, err := s.writeTo("db-0")(ctx); err != nil {
+	p.node = pod.Spec.NodeName
+	if _, err := p.writeTo("db-0")(ctx); err != nil {
 		return "", err
 	}
-	nodes, err := s.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	nodes, err := p.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return "", err
 	}
 	for _, node := range nodes.Items {
-		if err := s.cordon(ctx, node.Name, false); err != nil {
+		if err := p.cordon(ctx, node.Name, false); err != nil {
 			return "", err
 		}
 	}
-	return "on " + s.node, nil
+	return "on " + p.node, nil
 }
 
-func (s *suite) server(ctx context.Context) (string, error) {
-	node, err := s.Client.CoreV1().Nodes().Get(ctx, s.node, metav1.GetOptions{})
-	if err != nil {
-		return "", err
-	}
-	return strings.TrimLeft(strings.TrimPrefix(node.Spec.ProviderID, "upcloud:"), "/"), nil
-}
-
-func (s *suite) powerOff(ctx context.Context) error {
-	server, err := s.server(ctx)
+func (p *power) powerOff(ctx context.Context) error {
+	server, err := p.server(ctx, p.node)
 	if err != nil {
 		return err
 	}
-	_, err = s.Account.StopServer(ctx, &request.StopServerRequest{UUID: server, StopType: request.ServerStopTypeHard})
+	_, err = p.Account.StopServer(ctx, &request.StopServerRequest{UUID: server, StopType: request.ServerStopTypeHard})
 	return err
 }
 
-func (s *suite) notReady(ctx context.Context) (string, error) {
-	status, err := s.nodeReady(ctx)
+func (p *power) notReady(ctx context.Context) (string, error) {
+	status, err := p.nodeReady(ctx)
 	if err != nil {
 		return "", err
 	}
 	if status == corev1.ConditionTrue {
-		return "", fmt.Errorf("Node %s is still ready", s.node)
+		return "", fmt.Errorf("Node %s is still ready", p.node)
 	}
-	return fmt.Sprintf("Node %s: ready is %s", s.node, status), nil
+	return fmt.Sprintf("Node %s: ready is %s", p.node, status), nil
 }
 
-func (s *suite) nodeReady(ctx context.Context) (corev1.ConditionStatus, error) {
-	node, err := s.Client.CoreV1().Nodes().Get(ctx, s.node, metav1.GetOptions{})
+func (p *power) nodeReady(ctx context.Context) (corev1.ConditionStatus, error) {
+	node, err := p.Client.CoreV1().Nodes().Get(ctx, p.node, metav1.GetOptions{})
 	if err != nil {
 		return "", err
 	}
@@ -105,47 +94,47 @@ func (s *suite) nodeReady(ctx context.Context) (corev1.ConditionStatus, error) {
 			return condition.Status, nil
 		}
 	}
-	return "", fmt.Errorf("Node %s does not tell whether it is ready", s.node)
+	return "", fmt.Errorf("Node %s does not tell whether it is ready", p.node)
 }
 
-func (s *suite) taintOutOfService(ctx context.Context) error {
-	_, err := s.Kubectl(ctx, nil, "taint", "node", s.node, "node.kubernetes.io/out-of-service=powered-off:NoExecute")
+func (p *power) taintOutOfService(ctx context.Context) error {
+	_, err := p.Kubectl(ctx, nil, "taint", "node", p.node, "node.kubernetes.io/out-of-service=powered-off:NoExecute")
 	return err
 }
 
-func (s *suite) rescued(ctx context.Context) (string, error) {
-	pod, err := s.ready(ctx, "db-0")
+func (p *power) rescued(ctx context.Context) (string, error) {
+	pod, err := p.ready(ctx, "db-0")
 	if err != nil {
 		return "", err
 	}
-	if pod.Spec.NodeName == s.node {
-		return "", fmt.Errorf("Pod db-0 is still on %s", s.node)
+	if pod.Spec.NodeName == p.node {
+		return "", fmt.Errorf("Pod db-0 is still on %s", p.node)
 	}
-	if _, err := s.holds("db-0", 800)(ctx); err != nil {
+	if _, err := p.holds("db-0", 800)(ctx); err != nil {
 		return "", err
 	}
 	return "on " + pod.Spec.NodeName, nil
 }
 
-func (s *suite) powerOn(ctx context.Context) error {
-	if _, err := s.Kubectl(ctx, nil, "taint", "node", s.node, "node.kubernetes.io/out-of-service-"); err != nil {
+func (p *power) powerOn(ctx context.Context) error {
+	if _, err := p.Kubectl(ctx, nil, "taint", "node", p.node, "node.kubernetes.io/out-of-service-"); err != nil {
 		return err
 	}
-	server, err := s.server(ctx)
+	server, err := p.server(ctx, p.node)
 	if err != nil {
 		return err
 	}
-	_, err = s.Account.StartServer(ctx, &request.StartServerRequest{UUID: server})
+	_, err = p.Account.StartServer(ctx, &request.StartServerRequest{UUID: server})
 	return err
 }
 
-func (s *suite) readyAgain(ctx context.Context) (string, error) {
-	status, err := s.nodeReady(ctx)
+func (p *power) readyAgain(ctx context.Context) (string, error) {
+	status, err := p.nodeReady(ctx)
 	if err != nil {
 		return "", err
 	}
 	if status != corev1.ConditionTrue {
-		return "", fmt.Errorf("Node %s: ready is %s", s.node, status)
+		return "", fmt.Errorf("Node %s: ready is %s", p.node, status)
 	}
-	return "Node " + s.node, nil
+	return "Node " + p.node, nil
 }

@@ -53,7 +53,7 @@ type Cluster struct {
 	power    sync.WaitGroup // the goroutine that follows the servers' states
 	powerEnd context.CancelFunc
 
-	mu       sync.Mutex                // guards processes and expected
+	mu       sync.Mutex                // guards processes, expected and what of status changes while the cluster runs
 	expected map[*machine.Process]bool // processes that were told to end
 }
 
@@ -99,9 +99,22 @@ func (c *Cluster) up(ctx context.Context) error {
 		}
 		c.report(step.name, time.Since(begin))
 	}
+	return nil
+}
+
+// tellStatus writes the status file.
+func (c *Cluster) tellStatus() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.status.PID = os.Getpid()
 	c.status.LogDir = c.logDir
 	c.status.Kubectl = filepath.Join(c.config.Kubernetes, "kubectl")
+	c.status.Machines = map[string]int{}
+	for _, n := range c.nodes {
+		if n.machine != nil {
+			c.status.Machines[n.name] = n.machine.PID()
+		}
+	}
 	return c.status.write()
 }
 

@@ -165,7 +165,7 @@ func (c *Cluster) nodeInit(n *node, logDir string) machine.InitConfig {
 			Args: []string{"ctr", "--address", containerdSocket, "--namespace", "k8s.io", "images", "import", "--local", archive}})
 	}
 	init.Services = append(init.Services,
-		machine.Service{Name: "kubelet", Args: []string{"kubelet", "--config", config("kubelet.yaml"),
+		machine.Service{Name: "kubelet", Restart: true, Args: []string{"kubelet", "--config", config("kubelet.yaml"),
 			"--kubeconfig", config("kubelet.kubeconfig"), "--hostname-override", n.name,
 			"--cloud-provider", "external", "--v", "2"}}, // no --node-ip: the addresses are the cloud controller manager's to find
 		machine.Service{Name: "kube-proxy", Args: []string{"kube-proxy", "--kubeconfig", config("kube-proxy.kubeconfig"),
@@ -215,5 +215,7 @@ serializeImagePulls: false
 syncFrequency: 2s
 # As docs/install.md has it: no Pod lands here before the CSI driver is at work.
 registerWithTaints: [{key: storage.csi.upcloud.com/agent-not-ready, effect: NoExecute}]
+# How often the use of volumes is measured; a minute if it is not said.
+volumeStatsAggPeriod: 5s
 `, cgroupPrefix+n.name), "\n")
 }

@@ -33,8 +33,9 @@ type Status struct {
 	Kubectl      string // path of a kubectl of the cluster's version
 	SimulatorURL string // on loopback
 	LogDir       string
-	InternetPID  int    // a process in a network namespace outside the cluster that reaches its public addresses
-	Username     string // of the simulated account
+	InternetPID  int            // a process in a network namespace outside the cluster that reaches its public addresses
+	Machines     map[string]int // the first process of each node that has power
+	Username     string         // of the simulated account
 	Password     string
 }
 
@@ -84,7 +85,7 @@ func CheckFree() error {
 
 // sweep removes everything of a cluster whose processes have ended. It is called under the lock.
 func sweep() error {
-	err := errors.Join(detachLoopDevices(), machine.RemoveCgroups(cgroupPrefix))
+	err := errors.Join(detachLoopDevices(), machine.RemoveCgroups(cgroupPrefix+"*"))
 	if _, statErr := os.Stat(filepath.Join(stateDir, "made-by-id")); statErr == nil {
 		// Removed only if empty and only as far as a cluster has made them.
 		_ = os.Remove(byIDDir)
@@ -93,22 +94,63 @@ func sweep() error {
 	return errors.Join(err, os.RemoveAll(stateDir))
 }
 
-// detachLoopDevices frees the loop devices whose files lie in the state folder.
-func detachLoopDevices() error {
+// LoopDevices are the loop devices of a cluster's disks, each with the file behind it, and those that kubelets put on top of
+// disks that Pods use as raw block volumes, each with the disk's device.
+func LoopDevices() (map[string]string, error) {
 	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var failed error
+	devices := map[string]string{}
+	disks := map[uint64]string{} // by device number
+	var others []string
 	for _, path := range backing {
+		device := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(path)))
 		file, err := os.ReadFile(path)
-		if err != nil || !strings.HasPrefix(string(file), stateDir+"/") {
+		if err != nil {
+			continue // it was detached meanwhile
+		}
+		if !strings.HasPrefix(string(file), stateDir+"/") {
+			others = append(others, device)
 			continue
 		}
-		name := filepath.Base(filepath.Dir(filepath.Dir(path)))
-		failed = errors.Join(failed, detachLoop("/dev/"+name))
+		devices[device] = strings.TrimSpace(string(file))
+		var stat unix.Stat_t
+		if err := unix.Stat(device, &stat); err != nil {
+			return nil, fmt.Errorf("look at %s: %w", device, err)
+		}
+		disks[stat.Rdev] = device
 	}
-	return failed
+	for _, device := range others {
+		if disk, ours := disks[deviceBelow(device)]; ours {
+			devices[device] = disk
+		}
+	}
+	return devices, nil
+}
+
+// deviceBelow is the number of the block device that a loop device lies on, 0 if that is none. The name of its backing file
+// does not tell: it is that of a bind mount in a machine that may be gone.
+func deviceBelow(device string) uint64 {
+	file, err := os.Open(device)
+	if err != nil {
+		return 0
+	}
+	defer file.Close()
+	info, err := unix.IoctlLoopGetStatus64(int(file.Fd()))
+	if err != nil {
+		return 0
+	}
+	return info.Rdevice
+}
+
+// detachLoopDevices frees the loop devices of a cluster whose processes have ended.
+func detachLoopDevices() error {
+	devices, err := LoopDevices()
+	for device := range devices {
+		err = errors.Join(err, detachLoop(device))
+	}
+	return err
 }
 
 func detachLoop(device string) error {

@@ -19,17 +19,49 @@ func TestSweepFreesOnlyItsOwnLoopDevices(t *testing.T) {
 	}
 	defer own.Close()
 	mine, other := attach(t, filepath.Join(stateDir, "disks")), attach(t, t.TempDir())
+	onTop := attachTo(t, mine) // as a kubelet does with a raw block volume
 	if err := sweep(); err != nil {
 		t.Fatal(err)
 	}
 	if backing(mine) != "" {
 		t.Errorf("%s is still attached to %s", mine, backing(mine))
 	}
+	if backing(onTop) != "" {
+		t.Errorf("%s on top of it is still attached to %s", onTop, backing(onTop))
+	}
 	if backing(other) == "" {
 		t.Errorf("%s, which is not a cluster's, was detached", other)
 	}
 	if _, err := os.Stat(stateDir); err == nil {
 		t.Errorf("%s is still there", stateDir)
+	}
+}
+
+// TestPowerOffFreesWhatTheKubeletPutOnTop plays a machine that loses its power while a Pod uses a raw block volume.
+func TestPowerOffFreesWhatTheKubeletPutOnTop(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("not root: loop devices cannot be made")
+	}
+	own, err := lock()
+	if err != nil {
+		t.Skip("a local cluster is running on this machine")
+	}
+	defer own.Close()
+	defer func() { _ = sweep() }()
+	here, elsewhere := attach(t, filepath.Join(stateDir, "disks")), attach(t, filepath.Join(stateDir, "others"))
+	onTop, onOther := attachTo(t, here), attachTo(t, elsewhere)
+	links := t.TempDir()
+	if err := os.Symlink(here, filepath.Join(links, "virtio-here")); err != nil {
+		t.Fatal(err)
+	}
+	if err := detachOnTop(links); err != nil {
+		t.Fatal(err)
+	}
+	if backing(onTop) != "" {
+		t.Errorf("%s on top of the machine's disk is still attached", onTop)
+	}
+	if backing(here) == "" || backing(onOther) == "" {
+		t.Error("what is not on top of the machine's disks was detached")
 	}
 }
 
@@ -42,6 +74,11 @@ func attach(t *testing.T, dir string) (device string) {
 	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return attachTo(t, file)
+}
+
+func attachTo(t *testing.T, file string) (device string) {
+	t.Helper()
 	output, err := exec.Command("losetup", "--find", "--show", file).CombinedOutput()
 	if err != nil {
 		t.Skipf("no loop devices here: %s", output)

@@ -88,16 +88,16 @@ func inheritCgroup(parent, dir string) error {
 	return nil
 }
 
-// RemoveCgroups ends what still runs in the cgroups whose names start with prefix, and removes them. It waits for the
-// kernel to let go of them, ten seconds at most.
-func RemoveCgroups(prefix string) error {
+// RemoveCgroups ends what still runs in the cgroups whose names match the pattern (path.Match), and removes them. It waits
+// for the kernel to let go of them, ten seconds at most.
+func RemoveCgroups(pattern string) error {
 	hierarchies, err := cgroupHierarchies()
 	if err != nil {
 		return err
 	}
 	var failed error
 	for _, hierarchy := range hierarchies {
-		found, _ := filepath.Glob(filepath.Join(hierarchy, prefix+"*"))
+		found, _ := filepath.Glob(filepath.Join(hierarchy, pattern))
 		for _, dir := range found {
 			failed = errors.Join(failed, removeCgroup(dir))
 		}

@@ -33,14 +33,20 @@ type Service struct {
 	Env  []string
 	Once bool   // wait for it to end well before the next one starts
 	Wait string // file (a socket) that exists when it is ready
+	// Restart has it started anew when it ends, as systemd does, unless it ended as soon as it had started: a service that
+	// cannot run ends the machine.
+	Restart bool
 }
+
+// settled is how long a service must have run for its end to be one that a restart mends.
+const settled = 2 * time.Second
 
 // InitClone are the namespaces that a machine has for itself.
 const InitClone = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET
 
 // RunInit is the machine's first process: process 1 of a PID namespace started with InitClone. It waits for a line on
 // standard input (the owner has plugged in the network by then), runs the configured services, takes in orphans, and
-// ends with an error when a service ends. Ending it ends every process of the machine.
+// ends with an error when a service ends that is not to be restarted. Ending it ends every process of the machine.
 func RunInit(configPath string) error {
 	text, err := os.ReadFile(configPath)
 	if err != nil {
@@ -116,7 +122,7 @@ func runServices(ctx context.Context, config InitConfig) error {
 			}
 			continue
 		}
-		go func() { ended <- errors.Join(wait(), fmt.Errorf("%s ended", service.Name)) }()
+		go func() { ended <- children.keep(service, config.LogDir, wait) }()
 		if err := waitForFile(ctx, service.Wait); err != nil {
 			return fmt.Errorf("%s is not ready: %w", service.Name, err)
 		}
@@ -126,6 +132,20 @@ func runServices(ctx context.Context, config InitConfig) error {
 		return err
 	case <-ctx.Done():
 		return nil
+	}
+}
+
+// keep waits for the service's end, and as often as it asks for it starts it anew.
+func (r *reaper) keep(service Service, logDir string, wait func() error) error {
+	for {
+		begin := time.Now()
+		err := wait()
+		if !service.Restart || time.Since(begin) < settled {
+			return errors.Join(err, fmt.Errorf("%s ended", service.Name))
+		}
+		if wait, err = r.start(service, logDir); err != nil {
+			return err
+		}
 	}
 }
 
@@ -198,7 +218,8 @@ func (r *reaper) run() {
 
 // start starts the service; wait returns when it has ended, with an error unless it ended well.
 func (r *reaper) start(service Service, logDir string) (wait func() error, err error) {
-	log, err := os.Create(filepath.Join(logDir, service.Name+".log"))
+	// Appended to, so that a restart does not hide why it was necessary.
+	log, err := os.OpenFile(filepath.Join(logDir, service.Name+".log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}

@@ -2,12 +2,14 @@ package steps
 
 import (
 	"context"
+	stderrors "errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -15,17 +17,66 @@ import (
 const (
 	uninitialized = "node.cloudprovider.kubernetes.io/uninitialized"
 	driverName    = "storage.csi.upcloud.com"
+	agentNotReady = driverName + "/agent-not-ready"
 )
 
 // Install are the steps from a bare cluster to one with the shipped manifests applied and both programs at work.
 func (r *Runner) Install() []Step {
+	var early error // a Node that lost its startup taint too soon
+	watched := func(check func(context.Context) (string, error)) func(context.Context) (string, error) {
+		return func(ctx context.Context) (string, error) {
+			early = stderrors.Join(early, r.openedEarly(ctx))
+			return check(ctx)
+		}
+	}
 	return []Step{
 		{Name: "every Node starts uninitialized: tainted, without addresses", Limit: 30 * time.Second, Check: r.uninitialized},
 		{Name: "the shipped manifests are applied", Limit: time.Minute, Do: r.Apply},
 		{Name: "the CCM takes the taint off each Node and fills in addresses, zone, type and provider ID", Limit: 2 * time.Minute,
-			Check: r.initialized},
-		{Name: "the CSI driver is registered on each Node", Limit: 2 * time.Minute, Check: r.driverRegistered},
+			Check: watched(r.initialized)},
+		{Name: "the CSI driver is registered on each Node", Limit: 2 * time.Minute, Check: watched(r.driverRegistered)},
+		{Name: "the startup taint is off each Node, and was on it until the driver was registered", Limit: time.Minute,
+			Check: watched(func(ctx context.Context) (string, error) {
+				if early != nil {
+					return "", early
+				}
+				return r.open(ctx)
+			})},
 	}
+}
+
+// openedEarly is an error if a Node has no startup taint although the driver is not registered there.
+func (r *Runner) openedEarly(ctx context.Context) error {
+	nodes, err := r.nodes(ctx)
+	if err != nil {
+		return nil // the check itself tells
+	}
+	for _, node := range nodes {
+		if tainted(node, agentNotReady) {
+			continue
+		}
+		csiNode, err := r.Client.StorageV1().CSINodes().Get(ctx, node.Name, metav1.GetOptions{}) // later than the Node
+		if err != nil && !errors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil || !registered(node, csiNode) {
+			return fmt.Errorf("Node %s lost its taint %s before the driver was registered", node.Name, agentNotReady)
+		}
+	}
+	return nil
+}
+
+func (r *Runner) open(ctx context.Context) (string, error) {
+	nodes, err := r.nodes(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, node := range nodes {
+		if tainted(node, agentNotReady) {
+			return "", fmt.Errorf("Node %s still has the taint %s", node.Name, agentNotReady)
+		}
+	}
+	return "", nil
 }
 
 // Apply applies the shipped manifests: first what every cluster needs for snapshots, then the project's own.
@@ -54,9 +105,9 @@ func (r *Runner) nodes(ctx context.Context) ([]corev1.Node, error) {
 	return nodes.Items, nil
 }
 
-func tainted(node corev1.Node) bool {
+func tainted(node corev1.Node, key string) bool {
 	for _, taint := range node.Spec.Taints {
-		if taint.Key == uninitialized {
+		if taint.Key == key {
 			return true
 		}
 	}
@@ -69,8 +120,10 @@ func (r *Runner) uninitialized(ctx context.Context) (string, error) {
 		return "", err
 	}
 	for _, node := range nodes {
-		if !tainted(node) {
-			return "", fmt.Errorf("Node %s has no taint %s", node.Name, uninitialized)
+		for _, key := range []string{uninitialized, agentNotReady} {
+			if !tainted(node, key) {
+				return "", fmt.Errorf("Node %s has no taint %s", node.Name, key)
+			}
 		}
 		for _, address := range node.Status.Addresses {
 			if address.Type != corev1.NodeHostName {
@@ -88,7 +141,7 @@ func (r *Runner) initialized(ctx context.Context) (string, error) {
 	}
 	var seen []string
 	for _, node := range nodes {
-		if tainted(node) {
+		if tainted(node, uninitialized) {
 			return "", fmt.Errorf("Node %s still has the taint %s", node.Name, uninitialized)
 		}
 		addresses := map[corev1.NodeAddressType]string{}
@@ -117,16 +170,22 @@ func (r *Runner) driverRegistered(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		registered := false
-		for _, driver := range csiNode.Spec.Drivers {
-			// The node ID must be the server's UUID, as the provider ID has it.
-			registered = registered || driver.Name == driverName && strings.HasSuffix(node.Spec.ProviderID, "/"+driver.NodeID)
-		}
-		if !registered {
+		if !registered(node, csiNode) {
 			return "", fmt.Errorf("%s is not registered on Node %s under its server's UUID", driverName, node.Name)
 		}
 	}
 	return "", nil
+}
+
+// registered tells whether the driver is registered on the Node. The node ID must be the server's UUID, as the provider ID
+// has it, unless the Node has none yet.
+func registered(node corev1.Node, csiNode *storagev1.CSINode) bool {
+	for _, driver := range csiNode.Spec.Drivers {
+		if driver.Name == driverName && (node.Spec.ProviderID == "" || strings.HasSuffix(node.Spec.ProviderID, "/"+driver.NodeID)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Gone is nil when the error says that the object does not exist.

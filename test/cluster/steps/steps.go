@@ -7,13 +7,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/service"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/remotecommand"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/local"
 )
@@ -33,8 +40,10 @@ type Result struct{ Passed, Failed int }
 type Runner struct {
 	Config
 	Client  kubernetes.Interface
+	rest    *rest.Config
 	Account *service.Service
 	Result  Result
+	mu      sync.Mutex // guards Result, and lets Report be called by one at a time
 }
 
 // Step is one thing shown. Do is done once, then Check is repeated until it succeeds or Limit has passed; what it returns
@@ -49,30 +58,58 @@ type Step struct {
 // New connects to the cluster.
 func New(config Config) (*Runner, error) {
 	r := &Runner{Config: config, Account: config.Status.Account()}
-	rest, err := clientcmd.BuildConfigFromFlags("", config.Status.Kubeconfig)
-	if err != nil {
+	var err error
+	if r.rest, err = clientcmd.BuildConfigFromFlags("", config.Status.Kubeconfig); err != nil {
 		return nil, err
 	}
-	rest.QPS, rest.Burst = 50, 100
-	r.Client, err = kubernetes.NewForConfig(rest)
+	r.rest.QPS, r.rest.Burst = 50, 100
+	r.Client, err = kubernetes.NewForConfig(r.rest)
 	return r, err
 }
 
 // Run runs the steps until one fails. It then reports what the cluster says of itself, and false.
 func (r *Runner) Run(ctx context.Context, steps []Step) bool {
-	for _, step := range steps {
-		begin := time.Now()
-		seen, err := step.Run(ctx)
-		if err != nil {
-			r.Result.Failed++
-			r.Report(fmt.Sprintf("FAILED  %s: %v", step.Name, err))
-			r.diagnose(ctx)
-			return false
-		}
-		r.Result.Passed++
-		r.Report(fmt.Sprintf("ok      %s (%.1f s)%s", step.Name, time.Since(begin).Seconds(), indent(seen)))
+	return r.Together(ctx, steps)
+}
+
+// Together runs tracks of steps side by side, each track until one of its steps fails, and tells whether all of them
+// passed. If not, it reports what the cluster says of itself.
+func (r *Runner) Together(ctx context.Context, tracks ...[]Step) bool {
+	var running sync.WaitGroup
+	failed := make([]bool, len(tracks))
+	for i, track := range tracks {
+		running.Go(func() { failed[i] = !r.runTrack(ctx, track) })
+	}
+	running.Wait()
+	if slices.Contains(failed, true) {
+		r.diagnose(ctx)
+		return false
 	}
 	return true
+}
+
+func (r *Runner) runTrack(ctx context.Context, track []Step) bool {
+	for _, step := range track {
+		begin := time.Now()
+		seen, err := step.Run(ctx)
+		r.count(step, time.Since(begin), seen, err)
+		if err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *Runner) count(step Step, took time.Duration, seen string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.Result.Failed++
+		r.Report(fmt.Sprintf("FAILED  %s: %v", step.Name, err))
+		return
+	}
+	r.Result.Passed++
+	r.Report(fmt.Sprintf("ok      %s (%.1f s)%s", step.Name, took.Seconds(), indent(seen)))
 }
 
 // Run runs the one step.
@@ -123,6 +160,23 @@ func (r *Runner) Kubectl(ctx context.Context, input []byte, args ...string) (str
 		return "", fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(complaint.String()))
 	}
 	return output.String(), nil
+}
+
+// Exec runs a shell line in a container of a Pod, as kubectl exec does at a higher price, and answers with what it wrote.
+// An empty container is the Pod's only or first one.
+func (r *Runner) Exec(ctx context.Context, namespace, pod, container, line string) (string, error) {
+	request := r.Client.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Container: container, Command: []string{"/bin/sh", "-c", line}, Stdout: true, Stderr: true},
+			scheme.ParameterCodec)
+	executor, err := remotecommand.NewWebSocketExecutor(r.rest, http.MethodGet, request.URL().String())
+	if err != nil {
+		return "", err
+	}
+	var output, complaint bytes.Buffer
+	if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &output, Stderr: &complaint}); err != nil {
+		return "", fmt.Errorf("Pod %s/%s: %s: %w: %s", namespace, pod, line, err, strings.TrimSpace(complaint.String()))
+	}
+	return strings.TrimSpace(output.String()), nil
 }
 
 // diagnose reports what the cluster says of itself.

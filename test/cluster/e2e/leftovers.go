@@ -1,0 +1,156 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/local"
+)
+
+// bootDisks are what there was before the suite began: the storages of the nodes' servers, and the loop devices of these.
+type bootDisks struct {
+	storages map[string]bool   // by UUID
+	devices  map[string]string // with what is behind each
+}
+
+func (b *bootDisks) remember(s suite) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		storages, err := s.storages(ctx)
+		if err != nil {
+			return "", err
+		}
+		b.storages = map[string]bool{}
+		for _, storage := range storages {
+			b.storages[storage.UUID] = true
+		}
+		b.devices, err = local.LoopDevices()
+		return fmt.Sprintf("%d storages, %d loop devices", len(b.storages), len(b.devices)), err
+	}
+}
+
+// storages are the account's own, of every type.
+func (s suite) storages(ctx context.Context) ([]upcloud.Storage, error) {
+	storages, err := s.Account.GetStorages(ctx, &request.GetStoragesRequest{Access: upcloud.StorageAccessPrivate})
+	if err != nil {
+		return nil, err
+	}
+	return storages.Storages, nil
+}
+
+// doctor runs the program that looks for leftovers; its exit status tells whether it found any.
+func (s suite) doctor(ctx context.Context) (string, error) {
+	command := exec.CommandContext(ctx, filepath.Join(s.Project, "build", "cluster", "bin", "upcloud-doctor"), "storage",
+		"--kubeconfig", s.Status.Kubeconfig)
+	command.Env = append(os.Environ(), "UPCLOUD_DEBUG_API_BASE_URL="+s.Status.SimulatorURL,
+		"UPCLOUD_USERNAME="+s.Status.Username, "UPCLOUD_PASSWORD="+s.Status.Password)
+	output, err := command.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, output)
+	}
+	return strings.TrimSpace(string(output)), nil
+}
+
+// deleteAll deletes what the examples made in the namespaces: what these hold, and of what has none the kinds that would keep
+// something in the account.
+func (s suite) deleteAll(namespaces []string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		commands := [][]string{{"delete", "volumeattributesclasses", "--all", "--wait=false"}}
+		for _, namespace := range namespaces {
+			if namespace == metav1.NamespaceDefault { // which cannot be deleted
+				commands = append(commands, []string{"delete", "statefulsets,pods,volumesnapshots,persistentvolumeclaims", "--all", "-n", namespace, "--wait=false"})
+				continue
+			}
+			commands = append(commands, []string{"delete", "namespace", namespace, "--wait=false"})
+		}
+		for _, args := range commands {
+			if _, err := s.Kubectl(ctx, nil, args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// onlyThey sees that nothing of any volume is left: not in Kubernetes, not in the account, not on the nodes.
+func (b *bootDisks) onlyThey(s suite) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		left, err := s.leftInKubernetes(ctx)
+		if err != nil {
+			return "", err
+		}
+		storages, err := s.storages(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, storage := range storages {
+			if !b.storages[storage.UUID] {
+				left = append(left, fmt.Sprintf("%s %s (%s, %s)", storage.Type, storage.UUID, storage.Title, storage.State))
+			}
+		}
+		devices, err := local.LoopDevices()
+		if err != nil {
+			return "", err
+		}
+		for device, behind := range devices {
+			if b.devices[device] != behind {
+				left = append(left, device+" of "+behind)
+			}
+		}
+		mounts, err := s.volumeMounts()
+		if err != nil {
+			return "", err
+		}
+		if left = append(left, mounts...); len(left) > 0 {
+			return "", fmt.Errorf("there is left: %s", strings.Join(left, ", "))
+		}
+		return "no PersistentVolume, VolumeAttachment, storage, backup, loop device or mount is left", nil
+	}
+}
+
+func (s suite) leftInKubernetes(ctx context.Context) (left []string, err error) {
+	volumes, err := s.Client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	for _, volume := range volumes.Items {
+		left = append(left, fmt.Sprintf("PersistentVolume %s (%s)", volume.Name, volume.Status.Phase))
+	}
+	attachments, err := s.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	for _, attachment := range attachments.Items {
+		left = append(left, fmt.Sprintf("VolumeAttachment to %s of %s", attachment.Spec.NodeName, *attachment.Spec.Source.PersistentVolumeName))
+	}
+	return left, nil
+}
+
+// volumeMounts are the nodes' mounts of CSI volumes, as the kernel has them.
+func (s suite) volumeMounts() (mounts []string, err error) {
+	status, err := local.ReadStatus() // anew: a machine that lost its power has another first process since
+	if err != nil {
+		return nil, err
+	}
+	for _, node := range slices.Sorted(maps.Keys(status.Machines)) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mounts", status.Machines[node]))
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "kubernetes.io~csi") || strings.Contains(line, "kubernetes.io/csi") {
+				mounts = append(mounts, "on "+node+" "+strings.TrimSpace(line))
+			}
+		}
+	}
+	return mounts, nil
+}

@@ -1,0 +1,144 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/steps"
+)
+
+const mountLimit = 3 * time.Minute
+
+func (s suite) mountOptionSteps() []steps.Step {
+	return []steps.Step{{Name: "mount-options.yaml: the file system is mounted with the class's options", Limit: mountLimit,
+		Do: s.apply("mount-options.yaml"), Check: s.mountedWith("app-noatime", "ext4", "noatime", "commit=30")}}
+}
+
+// mountedWith checks what the kernel says of a Pod's mount at /data, after the Pod has written to it and read it back.
+func (s suite) mountedWith(pod, filesystem string, options ...string) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		line, err := s.writeTo(pod)(ctx)
+		if err != nil {
+			return "", err
+		}
+		fields := strings.Fields(line) // proc_pid_mounts(5): device, mount point, type, options
+		if len(fields) < 4 {
+			return "", fmt.Errorf("the mount is %q", line)
+		}
+		if err := equal("the type of file system", fields[2], filesystem); err != nil {
+			return "", err
+		}
+		for _, option := range options {
+			if !slices.Contains(strings.Split(fields[3], ","), option) {
+				return "", fmt.Errorf("mounted with %s, without %s", fields[3], option)
+			}
+		}
+		_, err = s.holds(pod, 800)(ctx)
+		return line, err
+	}
+}
+
+func (s suite) groupSteps() []steps.Step {
+	return []steps.Step{
+		{Name: "fs-group.yaml: a Pod that is not root writes, and its files belong to its group", Limit: mountLimit,
+			Do: s.apply("fs-group.yaml"), Check: s.ownedBy("2000", "echo mine > /data/file")},
+		{Name: "with another group in the Pod, the files that there are belong to that", Limit: mountLimit,
+			Do: s.restart("app-of-group", func(pod *corev1.Pod) {
+				group := int64(3000)
+				pod.Spec.SecurityContext.FSGroup = &group
+			}), Check: s.ownedBy("3000", "echo again >> /data/file")},
+	}
+}
+
+// ownedBy writes to the volume, and checks the owner of the file and of the volume's root.
+func (s suite) ownedBy(group, write string) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		if _, err := s.ready(ctx, "app-of-group"); err != nil {
+			return "", err
+		}
+		if _, err := s.exec(ctx, "app-of-group", write); err != nil {
+			return "", err
+		}
+		owners, err := s.exec(ctx, "app-of-group", "id -u; stat -c '%u:%g' /data/file; stat -c '%g' /data")
+		if err != nil {
+			return "", err
+		}
+		return strings.ReplaceAll(owners, "\n", " "), equal("user, owner of the file, group of the root", owners, "1000\n1000:"+group+"\n"+group)
+	}
+}
+
+func (s suite) folderSteps() []steps.Step {
+	const pod = "app-in-folders"
+	return []steps.Step{{Name: "sub-path.yaml: containers see their own folders of one volume, one of them read-only", Limit: mountLimit,
+		Do: s.apply("sub-path.yaml"), Check: func(ctx context.Context) (string, error) {
+			if _, err := s.ready(ctx, pod); err != nil {
+				return "", err
+			}
+			for container, line := range map[string]string{"first": "echo one > /data/file; sync", "whole": "echo two > /data/second/file; sync"} {
+				if _, err := s.Exec(ctx, s.namespace, pod, container, line); err != nil {
+					return "", err
+				}
+			}
+			seen, err := s.Exec(ctx, s.namespace, pod, "whole", "cat /data/first/file /data/second/file")
+			if err != nil {
+				return "", err
+			}
+			if err := equal("both folders' files", seen, "one\ntwo"); err != nil {
+				return "", err
+			}
+			if seen, err = s.Exec(ctx, s.namespace, pod, "second", "ls /data; cat /data/file"); err != nil {
+				return "", err
+			}
+			if err := equal("what the second container sees", seen, "file\ntwo"); err != nil {
+				return "", err
+			}
+			return s.refusesWrites(ctx, pod, "second")
+		}}}
+}
+
+// refusesWrites checks that a container can read its volume and not write to it, and that the kernel says why.
+func (s suite) refusesWrites(ctx context.Context, pod, container string) (string, error) {
+	answer, err := s.Exec(ctx, s.namespace, pod, container,
+		"cat /data/file > /dev/null && if echo no > /data/other; then echo written; else grep ' /data ' /proc/mounts; fi")
+	if err != nil {
+		return "", err
+	}
+	fields := strings.Fields(answer)
+	if len(fields) < 4 || !slices.Contains(strings.Split(fields[3], ","), "ro") {
+		return "", fmt.Errorf("writing to a read-only volume of Pod %s: %q", pod, answer)
+	}
+	return answer, nil
+}
+
+func (s suite) readerSteps() []steps.Step {
+	return []steps.Step{{Name: "read-only.yaml: one Pod reads what another one on its node writes, and cannot write", Limit: mountLimit,
+		Do: s.apply("read-only.yaml"), Check: func(ctx context.Context) (string, error) {
+			writer, err := s.ready(ctx, "writer")
+			if err != nil {
+				return "", err
+			}
+			reader, err := s.ready(ctx, "reader")
+			if err != nil {
+				return "", err
+			}
+			if err := equal("the reader's node", reader.Spec.NodeName, writer.Spec.NodeName); err != nil {
+				return "", err
+			}
+			if _, err := s.exec(ctx, "writer", "echo 'from the writer' > /data/file"); err != nil {
+				return "", err
+			}
+			seen, err := s.exec(ctx, "reader", "cat /data/file")
+			if err != nil {
+				return "", err
+			}
+			if err := equal("what the reader reads", seen, "from the writer"); err != nil {
+				return "", err
+			}
+			return s.refusesWrites(ctx, "reader", "")
+		}}}
+}
