@@ -26,6 +26,9 @@ test: ## set up, then run every test, with the race detector
 	@hack/install-packages test
 	hack/test
 
+test-vm: ## take the node plugin through its work in a virtual machine with hot-plugged disks; TEST="-run Machine/xfs" for some
+	@hack/test-vm $(TEST)
+
 conformance: ## hold the simulator against the official SDK's live tests and recordings (a few minutes)
 	go run ./test/conformance
 
@@ -47,5 +50,5 @@ cluster:
 	@mkdir -p $(BUILD)/cluster
 	cd test/cluster && CGO_ENABLED=0 go build -buildvcs=false -o ../../$(BUILD)/cluster/cluster .
 
-.PHONY: help build demo e2e up demo-down test conformance bench bench-sim lint clean cluster
+.PHONY: help build demo e2e up demo-down test test-vm conformance bench bench-sim lint clean cluster
 .DEFAULT_GOAL := help

@@ -1,0 +1,58 @@
+//go:build linux
+
+package vm
+
+import (
+	"testing"
+	"time"
+)
+
+// TestMachine boots one machine and takes it through all cases, one after the other. Each leaves the machine as it was.
+func TestMachine(t *testing.T) {
+	r := start(t)
+	for _, c := range []struct {
+		name string
+		run  func(*testing.T, *rig)
+	}{
+		{"filesystem ext4", func(t *testing.T, r *rig) { testFilesystem(t, r, "ext4") }},
+		{"filesystem xfs", func(t *testing.T, r *rig) { testFilesystem(t, r, "xfs") }},
+		{"raw block", testRawBlock},
+		{"stale link", testStaleLink},
+		{"swapped links", testSwappedLinks},
+		{"late disk", testLateDisk},
+		{"kill", testKill},
+		{"pulled", testPulled},
+		{"limit", testLimit},
+		{"package disk", testDiskPackage},
+	} {
+		passed := t.Run(c.name, func(t *testing.T) {
+			began := time.Now()
+			c.run(t, r)
+			t.Logf("took %s", time.Since(began).Round(100*time.Millisecond))
+		})
+		if !passed {
+			t.Fatal("the machine is not as it was: the other cases are left out")
+		}
+	}
+}
+
+// A volume's whole life, with growth while it is in use.
+func testFilesystem(t *testing.T, r *rig, fsType string) {
+	v := r.create(t, "data", writer(fsType), nil)
+	v.bring(t, "a")
+	r.sh(t, "[ -b %s ] && findmnt -n -t %s %s", v.link(), fsType, v.target("a"))
+	pattern := r.sh(t, "cd %s && head -c 3000000 /dev/urandom > file && sync -f file && sha256sum file", v.target("a"))
+	before := v.bytes(t, v.target("a"))
+	v.grow(t, 3, v.target("a"))
+	if after := v.bytes(t, v.target("a")); before > gib || after < 5*gib/2 {
+		t.Errorf("the filesystem had %d bytes, and has %d after it was grown to 3 GiB", before, after)
+	}
+	v.takeAway(t, "a")
+
+	v.bring(t, "b")
+	if got := r.sh(t, "cd %s && sha256sum file", v.target("b")); got != pattern {
+		t.Errorf("the file was %s, is %s", pattern, got)
+	}
+	v.takeAway(t, "b")
+	v.remove(t)
+}
