@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,7 @@ import (
 	"k8s.io/cloud-provider/options"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/metrics/legacyregistry"
+	netutils "k8s.io/utils/net"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
@@ -36,7 +38,8 @@ const longHelp = `ccm is the cloud controller manager for UpCloud.
 
 It initializes the Nodes of a cluster whose kubelets run with --cloud-provider=external: provider ID, addresses, zone,
 instance type. It deletes the Nodes of servers that are gone, and taints those of stopped ones. Each Service of type
-LoadBalancer gets an UpCloud Managed Load Balancer.
+LoadBalancer gets an UpCloud Managed Load Balancer. With --configure-cloud-routes, what is for a node's Pods is led to that
+node by static routes on the router of the nodes' private network.
 
 Credentials come from --credentials-dir, or from --cloud-config, or from the environment:
   UPCLOUD_TOKEN                          an API token (or UPCLOUD_API_TOKEN), or
@@ -88,7 +91,7 @@ func newCommand(stop <-chan struct{}) *cobra.Command {
 		return fmt.Errorf("%w; see ccm --help", err)
 	})
 	replaceVersionFlag(command, &showVersion)
-	// Routes are not offered yet; asked for by default, as the library has it, they would be warned about.
+	// The library's default is true. Most clusters have an overlay network, and a router without room for their routes.
 	setDefault(command, "configure-cloud-routes", "false")
 	setHelp(command)
 
@@ -141,6 +144,10 @@ func newCheckedProvider(ctx context.Context, ours flags, manager *options.CloudC
 		names.CCMControllerAliases(), app.AllWebhooks, app.DisabledByDefaultWebhooks); err != nil {
 		return nil, fmt.Errorf("%w; see ccm --help", err)
 	}
+	if err := checkRoutes(manager.KubeCloudShared); err != nil {
+		return nil, err
+	}
+	ours.routes = manager.KubeCloudShared.ConfigureCloudRoutes
 	config, err := loadConfig(ours, manager.KubeCloudShared.CloudProvider.CloudConfigFile)
 	if err != nil {
 		return nil, err
@@ -158,6 +165,9 @@ func newCheckedProvider(ctx context.Context, ours flags, manager *options.CloudC
 	leadership := &fence{lease: election.ResourceName}
 	config.cloud.UserAgent = "upcloud-ccm/" + programVersion()
 	config.cloud.Registerer, config.instances.Registerer = legacyregistry.Registerer(), legacyregistry.Registerer()
+	if config.routes != nil {
+		config.routes.Registerer = config.cloud.Registerer
+	}
 	config.cloud.RequestsPerSecond, config.cloud.Burst, config.cloud.Concurrency = requestsPerSecond, requestBurst, requestsAtOnce
 	if election.LeaderElect {
 		config.cloud.BeforeChange, config.instances.BeforeGone = leadership.check, leadership.check
@@ -206,6 +216,25 @@ func checkCloud(ctx context.Context, client *cloud.Cloud) error {
 }
 
 func warn(text string) { fmt.Fprintln(os.Stderr, "ccm: warning:", oneLine(errors.New(text))) }
+
+// checkRoutes finds out whether --configure-cloud-routes has what it needs. The library would end with a stack.
+func checkRoutes(shared *options.KubeCloudSharedOptions) error {
+	if !shared.ConfigureCloudRoutes {
+		return nil
+	}
+	const remedy = "set it to what the kube-controller-manager has in --cluster-cidr, such as 10.244.0.0/16"
+	if shared.ClusterCIDR == "" {
+		return errors.New("--configure-cloud-routes needs the cluster's Pod network in --cluster-cidr: " + remedy)
+	}
+	prefixes, err := netutils.ParseCIDRs(strings.Split(shared.ClusterCIDR, ","))
+	if err != nil {
+		return fmt.Errorf("--cluster-cidr=%s: %w: %s", shared.ClusterCIDR, err, remedy)
+	}
+	if dual, _ := netutils.IsDualStackCIDRs(prefixes); len(prefixes) > 2 || len(prefixes) == 2 && !dual {
+		return fmt.Errorf("--cluster-cidr=%s: want one network, or one of IPv4 and one of IPv6", shared.ClusterCIDR)
+	}
+	return nil
+}
 
 // checkPort finds out whether the port of health and metrics is free: it is not when a second copy runs on one machine.
 func checkPort(o *apiserveroptions.SecureServingOptions) error {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -15,6 +16,7 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/routes"
 )
 
 // flags are the flags that k8s.io/cloud-provider does not have.
@@ -22,6 +24,7 @@ type flags struct {
 	credentialsDir     string
 	loadBalancerStatus string
 	readinessPort      int
+	routes             bool // --configure-cloud-routes, which the library has
 }
 
 func (f *flags) add(set *pflag.FlagSet) {
@@ -38,6 +41,7 @@ type config struct {
 	cloud        cloud.Config
 	loadBalancer loadbalancer.Config
 	instances    instances.Config
+	routes       *routes.Config // nil: not asked for
 	warnings     []string
 	explain      func(error) error // of the first question to the API
 }
@@ -64,6 +68,9 @@ type configFile struct {
 		NodePrivateNetworks           []string             `json:"nodePrivateNetworks"`
 		ServerLabelPrefix             string               `json:"serverLabelPrefix"`
 		MaxMissingServersPercent      *int                 `json:"maxMissingServersPercent"`
+		RouterUUID                    string               `json:"routerUUID"`
+		CreateRouter                  bool                 `json:"createRouter"`
+		ManageSourceIPFiltering       bool                 `json:"manageSourceIPFiltering"`
 	} `json:"data"`
 }
 
@@ -106,6 +113,12 @@ func loadConfig(ours flags, path string) (config, error) {
 	}
 	if loaded.loadBalancer.Status, err = loadbalancer.ParseStatusMode(status); err != nil {
 		return config{}, fmt.Errorf("--load-balancer-status: %w", err)
+	}
+	if ours.routes {
+		loaded.routes = &routes.Config{
+			ClusterID: file.Data.ClusterID, Scope: loaded.instances.Scope, RouterID: strings.ToLower(file.Data.RouterUUID),
+			CreateRouter: file.Data.CreateRouter, ManageSourceFilter: file.Data.ManageSourceIPFiltering,
+		}
 	}
 	return loaded, nil
 }
@@ -159,6 +172,9 @@ func parseConfigFile(text []byte) (file configFile, unknown, err error) {
 	}
 	if limit := file.Data.MaxMissingServersPercent; limit != nil && (*limit < 1 || *limit > 100) {
 		fault("data.maxMissingServersPercent is %d: want 1 to 100, or leave it out for %d", *limit, instances.DefaultMaxMissing)
+	}
+	if id := file.Data.RouterUUID; id != "" && (len(id) != 36 || uuid.Validate(id) != nil) {
+		fault("data.routerUUID is %q: want the UUID of the router of the nodes' private network, or leave it out to have it found", id)
 	}
 	return file, unknown, errors.Join(faults...)
 }

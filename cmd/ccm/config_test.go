@@ -129,6 +129,22 @@ func TestConfigWithoutFile(t *testing.T) {
 	}
 }
 
+func TestRoutesAreConfiguredWhenAskedFor(t *testing.T) {
+	clearEnvironment(t)
+	t.Setenv("UPCLOUD_TOKEN", "env-token")
+	path := writeFile(t, "data: {clusterID: c, routerUUID: 04AA0000-0000-4000-8000-000000000000, createRouter: true, manageSourceIPFiltering: true}")
+	got, err := loadConfig(flags{}, path)
+	if err != nil || got.routes != nil {
+		t.Errorf("not asked for: %+v, %v", got.routes, err)
+	}
+	if got, err = loadConfig(flags{routes: true}, path); err != nil {
+		t.Fatal(err)
+	}
+	if r := got.routes; r.ClusterID != "c" || r.RouterID != "04aa0000-0000-4000-8000-000000000000" || !r.CreateRouter || !r.ManageSourceFilter {
+		t.Errorf("routes: %+v", r)
+	}
+}
+
 func TestConfigFileFaults(t *testing.T) {
 	for text, want := range map[string][]string{
 		"kind: ConfigMap":                                                         {"ConfigMap", "CCMConfig"},
@@ -140,9 +156,10 @@ func TestConfigFileFaults(t *testing.T) {
 		"data: {nodePrivateNetworks: [10.0.0.0/40]}":                              {"data.nodePrivateNetworks", "10.0.0.0/40"},
 		"data: {maxMissingServersPercent: 0}":                                     {"data.maxMissingServersPercent", "0", "1 to 100"},
 		"data: {nodeScopeSelector: {matchExpressions: [{key: a, operator: Is}]}}": {"data.nodeScopeSelector", "Is"},
-		"- a list":               {"cannot unmarshal"},
-		"data: [":                {"yaml"},
-		"kind: A\napiVersion: B": {"CCMConfig", configVersion},
+		"data: {routerUUID: my-router}":                                           {"data.routerUUID", "my-router", "leave it out"},
+		"- a list":                                                                {"cannot unmarshal"},
+		"data: [":                                                                 {"yaml"},
+		"kind: A\napiVersion: B":                                                  {"CCMConfig", configVersion},
 	} {
 		_, _, err := parseConfigFile([]byte(text))
 		if err == nil {

@@ -51,14 +51,22 @@ func newCluster(
 	t *testing.T, start func(ctx context.Context, c *cluster, shared informers.SharedInformerFactory) (run []func()),
 ) *cluster {
 	t.Helper()
-	sim := simulatortest.Start(t, simulator.Config{})
+	return newClusterWith(t, flags{}, simulator.Config{}, start)
+}
+
+func newClusterWith(
+	t *testing.T, given flags, account simulator.Config,
+	start func(ctx context.Context, c *cluster, shared informers.SharedInformerFactory) (run []func()),
+) *cluster {
+	t.Helper()
+	sim := simulatortest.Start(t, account)
 	client, err := cloud.New(cloud.Config{Token: sim.Token, BaseURL: sim.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
 	clearEnvironment(t)
 	t.Setenv("UPCLOUD_TOKEN", sim.Token)
-	config, err := loadConfig(flags{}, "")
+	config, err := loadConfig(given, "")
 	if err != nil {
 		t.Fatal(err)
 	}

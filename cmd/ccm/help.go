@@ -18,6 +18,7 @@ var helpSections = []struct {
 	flags []string
 }{
 	{"UpCloud", []string{"credentials-dir", "cloud-config", "load-balancer-status"}},
+	{"Routes", []string{"configure-cloud-routes", "cluster-cidr", "route-reconciliation-period"}},
 	{"Kubernetes", []string{"kubeconfig", "master", "cluster-name", "controllers", "concurrent-*", "node-*", "leader-elect*",
 		"use-service-account-credentials", "kube-api-*"}},
 	{"General", []string{"help", "version", "v", "vmodule", "log-*", "logging-*"}},
@@ -27,8 +28,7 @@ var helpSections = []struct {
 
 // withoutUse are flags of k8s.io/cloud-provider that change nothing here. They are accepted, as manifests have them.
 var withoutUse = []string{
-	"allocate-node-cidrs", "allow-untagged-cloud", "cidr-allocator-type", "cloud-provider", "cluster-cidr",
-	"configure-cloud-routes", "external-cloud-volume-plugin", "route-reconciliation-period",
+	"allocate-node-cidrs", "allow-untagged-cloud", "cidr-allocator-type", "cloud-provider", "external-cloud-volume-plugin",
 }
 
 // setHelp makes --help show what our users need first.
@@ -41,6 +41,10 @@ func setHelp(command *cobra.Command) {
 	for name, usage := range map[string]string{
 		"cloud-config": "configuration file, of the kind CCMConfig that UpCloud's own cloud controller manager reads",
 		"help":         "print this help and exit",
+		"configure-cloud-routes": "keep each node's Pod CIDRs as static routes on the router of the nodes' private network; the " +
+			"configuration file's routerUUID, createRouter and manageSourceIPFiltering say which and how",
+		"cluster-cidr":                "the cluster's Pod network, or two of both families; with --configure-cloud-routes alone",
+		"route-reconciliation-period": "how often the router's routes are compared with the Nodes'",
 	} {
 		if flag := command.Flags().Lookup(name); flag != nil {
 			flag.Usage = usage

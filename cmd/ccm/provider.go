@@ -14,6 +14,7 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/routes"
 )
 
 // provider is UpCloud as k8s.io/cloud-provider wants it.
@@ -21,6 +22,7 @@ type provider struct {
 	cloud         *cloud.Cloud
 	instances     *instances.Instances
 	loadBalancers *loadbalancer.LoadBalancers
+	routes        *routes.Routes // nil without --configure-cloud-routes
 	leadership    *fence
 	namespace     string // of the lease
 	close         sync.Once
@@ -42,6 +44,10 @@ func newProvider(client *cloud.Cloud, config config) (*provider, error) {
 	balancers := config.loadBalancer
 	balancers.Cloud, balancers.NodeAddresses = client, p.instances.NodeAddresses
 	p.loadBalancers = loadbalancer.New(balancers)
+	if config.routes != nil {
+		config.routes.Cloud, config.routes.Metadata = client, p.instances.InstanceMetadata
+		p.routes = routes.New(*config.routes)
+	}
 	return p, nil
 }
 
@@ -61,15 +67,28 @@ func (p *provider) Initialize(builder cloudprovider.ControllerClientBuilder, sto
 	recorder := broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "upcloud-ccm"})
 	p.instances.Start(client, recorder)
 	p.loadBalancers.Start(client, recorder)
+	if p.routes != nil {
+		p.routes.Start(client, recorder)
+	}
 }
 
 // SetInformers is called after Initialize.
 func (p *provider) SetInformers(shared informers.SharedInformerFactory) {
 	p.instances.SetNodes(shared.Core().V1().Nodes().Lister())
+	if p.routes != nil {
+		p.routes.SetNodes(shared.Core().V1().Nodes().Lister())
+	}
 }
 
 // Close ends what the provider does by itself.
-func (p *provider) Close() { p.close.Do(p.cloud.Close) }
+func (p *provider) Close() {
+	p.close.Do(func() {
+		if p.routes != nil {
+			p.routes.Close()
+		}
+		p.cloud.Close()
+	})
+}
 
 func (p *provider) ProviderName() string { return providerid.Scheme }
 
@@ -83,4 +102,11 @@ func (p *provider) LoadBalancer() (cloudprovider.LoadBalancer, bool) { return p.
 func (p *provider) Instances() (cloudprovider.Instances, bool) { return nil, false }
 func (p *provider) Zones() (cloudprovider.Zones, bool)         { return nil, false }
 func (p *provider) Clusters() (cloudprovider.Clusters, bool)   { return nil, false }
-func (p *provider) Routes() (cloudprovider.Routes, bool)       { return nil, false }
+
+// Routes are there when they are asked for.
+func (p *provider) Routes() (cloudprovider.Routes, bool) {
+	if p.routes == nil {
+		return nil, false
+	}
+	return p.routes, true
+}

@@ -23,6 +23,7 @@ type options struct {
 	loadBalancers             string
 	loadBalancerInterface     string
 	loadBalancersDir          string
+	routers                   string
 	state                     string
 	publicNetwork             string
 	username, password, token string
@@ -93,6 +94,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 	f.StringVar(&o.loadBalancerInterface, "load-balancer-interface", "",
 		"network `interface` that gets the load balancers' addresses (default: they listen on 127.64.0.1 and up)")
 	f.StringVar(&o.loadBalancersDir, "load-balancers-dir", "", "`folder` for HAProxy's files (default: a temporary folder)")
+	f.StringVar(&o.routers, "routers", "none", "what routers are made of: none (API only) or kernel (static routes in the routing table of this\n"+
+		"network namespace, which must be the private networks' gateway)")
 	f.StringVar(&o.state, "state", "", "`folder` in which everything outlives the program: the account, and the disks' bytes unless --disks-dir says\n"+
 		"where they are (default: each start begins with an empty account)")
 	f.StringVar(&o.publicNetwork, "public-network", "198.18.0.0/15", "`prefix` that simulated public IPv4 addresses come from")
@@ -135,6 +138,9 @@ func (o *options) config() (simulator.Config, error) {
 		return cfg, err
 	}
 	if err := oneOf("--load-balancers", o.loadBalancers, "none", "haproxy"); err != nil {
+		return cfg, err
+	}
+	if err := oneOf("--routers", o.routers, "none", "kernel"); err != nil {
 		return cfg, err
 	}
 	if o.disksDir != "" && o.disks == "none" {

@@ -51,6 +51,9 @@ func banner(out io.Writer, o *options, cfg simulator.Config, api []net.Listener)
 		}
 		fmt.Fprintf(&b, "Load balancers: HAProxy on %s\n", where)
 	}
+	if o.routers == "kernel" {
+		fmt.Fprint(&b, "Routers: static routes in this network namespace's routing table\n")
+	}
 	if o.state != "" {
 		fmt.Fprintf(&b, "State: kept in %s\n", o.state)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/haproxy"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/kernelroutes"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/loopdisk"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/qemudisk"
 )
@@ -93,6 +94,13 @@ func (o *options) openPlanes(cfg *simulator.Config) (err error) {
 			return errors.Join(fmt.Errorf("--load-balancers haproxy: %w", err), closePlanes(*cfg))
 		}
 	}
+	if o.routers == "kernel" {
+		plane, err := kernelroutes.New()
+		if err != nil {
+			return errors.Join(fmt.Errorf("--routers kernel: %w", err), closePlanes(*cfg))
+		}
+		cfg.Routers = plane
+	}
 	return nil
 }
 
@@ -115,6 +123,9 @@ func closePlanes(cfg simulator.Config) error {
 	}
 	if cfg.LoadBalancers != nil {
 		errs = append(errs, cfg.LoadBalancers.Close())
+	}
+	if cfg.Routers != nil {
+		errs = append(errs, cfg.Routers.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -33,6 +33,7 @@ type Address struct {
 	NetworkID string
 	Floating  bool // may move to another server at any time
 	Interface int  // index
+	Filtered  bool // on a private interface that drops packets from addresses which are not its own
 }
 
 // Server reads one server with its interfaces. Errors: ErrNotFound, which is the API's word on this very UUID.
@@ -103,6 +104,7 @@ type sharedReads struct {
 	halfMade          shared[map[string][]string] // disks that nobody knows of, by title
 	account           shared[*upcloud.Account]
 	policies          shared[map[string]bool] // volumes that say what becomes of their backups
+	networks          shared[[]PrivateNetwork]
 }
 
 // Servers returns all servers as they were half a minute ago at most: one call for any number of servers and readers.

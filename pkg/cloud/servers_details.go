@@ -158,3 +158,10 @@ func listingOf(server *Server) listing {
 	slices.Sort(l.addresses)
 	return l
 }
+
+// forget makes the next reader ask for the server's own answer again.
+func (d *serverDetails) forget(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.entries, id)
+}

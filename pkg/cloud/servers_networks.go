@@ -14,6 +14,7 @@ import (
 // PrivateNetwork is an SDN network of a zone.
 type PrivateNetwork struct {
 	ID, Name, Zone string
+	RouterID       string // empty: it has none
 	Prefixes       []netip.Prefix
 	ServerIDs      []string // servers with an interface in it
 }
@@ -37,7 +38,7 @@ func (c *Cloud) privateNetworks(ctx context.Context, query string) ([]PrivateNet
 		if wire.Type != "private" {
 			continue
 		}
-		network := PrivateNetwork{ID: wire.UUID, Name: wire.Name, Zone: wire.Zone}
+		network := PrivateNetwork{ID: wire.UUID, Name: wire.Name, Zone: wire.Zone, RouterID: wire.Router}
 		for _, ip := range wire.IPNetworks.IPNetwork {
 			if prefix, err := netip.ParsePrefix(ip.Address); err == nil {
 				network.Prefixes = append(network.Prefixes, prefix)
@@ -197,6 +198,7 @@ type wireNetwork struct {
 	Name       string `json:"name"`
 	Type       string `json:"type"`
 	Zone       string `json:"zone"`
+	Router     string `json:"router"`
 	IPNetworks struct {
 		IPNetwork []struct {
 			Address string `json:"address"`

@@ -30,6 +30,7 @@ type wireInterface struct {
 	Index     int    `json:"index"`
 	Type      string `json:"type"`
 	Network   string `json:"network"`
+	Filtering string `json:"source_ip_filtering"`
 	Addresses struct {
 		Address []wireAddress `json:"ip_address"`
 	} `json:"ip_addresses"`
@@ -60,6 +61,7 @@ func (w *wireServer) server() (*Server, error) {
 				return nil, fmt.Errorf("server %s: %w", w.UUID, err)
 			}
 			address.Access, address.NetworkID, address.Interface = nic.Type, nic.Network, nic.Index
+			address.Filtered = nic.Type == "private" && nic.Filtering == "yes"
 			server.Addresses = append(server.Addresses, address)
 		}
 	}

@@ -222,6 +222,7 @@ func (s *Simulator) createNetwork(c *call) (any, error) {
 		return nil, err
 	}
 	s.networks.put(n.uuid, n)
+	s.carryRoutes(n.router)
 	return s.networkAnswer(n), nil
 }
 
@@ -268,7 +269,10 @@ func (s *Simulator) setRouter(n *network, router nullable) error {
 			return err
 		}
 	}
+	former := n.router
 	n.router = router.value
+	s.carryRoutes(former)
+	s.carryRoutes(n.router)
 	return nil
 }
 
@@ -355,5 +359,6 @@ func (s *Simulator) deleteNetwork(c *call) (any, error) {
 		return nil, conflict("NETWORK_NOT_EMPTY", "The network %s still is in use.", n.uuid)
 	}
 	s.networks.remove(n.uuid)
+	s.carryRoutes(n.router)
 	return nil, nil
 }

@@ -92,3 +92,26 @@ type LoadBalancerSpec struct {
 	MaxSessions  int                     // sessions at one time, by plan
 	Certificates map[string][]byte       // PEM, certificate chain and key, by UUID of the certificate bundle
 }
+
+// RouterPlane makes routers carry traffic. The simulator calls it with its lock held, so it must be quick.
+type RouterPlane interface {
+	// Apply makes the router do as it is now described. The first call starts it.
+	Apply(spec RouterSpec) error
+	// Remove stops the router. One that is not there is no error.
+	Remove(uuid string) error
+	// Close removes everything the plane made.
+	Close() error
+}
+
+// RouterSpec is what a data plane needs to know of a router.
+type RouterSpec struct {
+	UUID     string
+	Networks []netip.Prefix // of the private networks that it joins
+	Routes   []RouterRoute  // static ones
+}
+
+// RouterRoute sends what is for Prefix to NextHop, if that is an address of a server that runs on one of the networks.
+type RouterRoute struct {
+	Prefix  netip.Prefix
+	NextHop netip.Addr
+}

@@ -14,6 +14,9 @@ func (s *Simulator) resume() error {
 	for v := range s.servers.all() {
 		s.resumeServer(v)
 	}
+	for r := range s.routers.all() {
+		s.carryRoutes(r.uuid)
+	}
 	s.resumeCopies()
 	for st := range s.storages.all() {
 		s.resumeStorage(st)

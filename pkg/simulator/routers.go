@@ -1,11 +1,21 @@
 package simulator
 
 import (
+	"cmp"
+	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 )
 
-const maxStaticRoutes = 50
+const (
+	// defaultMaxStaticRoutes is a guess: that there is a limit, only its error code tells.
+	defaultMaxStaticRoutes = 50
+	maxRouteName           = 64 // a guess, too
+)
+
+// routeOfService is the type of static routes that UpCloud's own services make, such as a NAT gateway's default route.
+const routeOfService = "service"
 
 type router struct {
 	uuid, name, kind string
@@ -109,10 +119,11 @@ func (s *Simulator) createRouter(c *call) (any, error) {
 		return nil, badRequest("ROUTER_NAME_MISSING", "The required attribute 'name' is missing from the request.")
 	}
 	r := &router{uuid: newUUID(routerKind), kind: "normal"}
-	if err := r.change(&req); err != nil {
+	if err := s.changeRouter(r, &req); err != nil {
 		return nil, err
 	}
 	s.routers.put(r.uuid, r)
+	s.carryRoutes(r.uuid)
 	return routerAnswer{s.routerEntry(r)}, nil
 }
 
@@ -128,25 +139,27 @@ func (s *Simulator) modifyRouter(c *call) (any, error) {
 	if err := c.decode(&req); err != nil {
 		return nil, err
 	}
-	if err := r.change(&req); err != nil {
+	if err := s.changeRouter(r, &req); err != nil {
 		return nil, err
 	}
+	s.carryRoutes(r.uuid)
 	return routerAnswer{s.routerEntry(r)}, nil
 }
 
-// change applies a request; static routes and labels are replaced as a whole.
-func (r *router) change(req *routerBody) error {
+// changeRouter applies a request; static routes of users, and labels, are replaced as a whole.
+func (s *Simulator) changeRouter(r *router, req *routerBody) error {
 	if req.Router.Labels != nil {
 		if err := checkLabels(*req.Router.Labels); err != nil {
 			return err
 		}
 	}
 	if req.Router.StaticRoutes != nil {
-		routes, err := checkRoutes(*req.Router.StaticRoutes)
+		routes, err := checkRoutes(*req.Router.StaticRoutes, cmp.Or(s.cfg.MaxStaticRoutes, defaultMaxStaticRoutes))
 		if err != nil {
 			return err
 		}
-		r.routes = routes
+		ofUsers := func(route staticRoute) bool { return route.Type != routeOfService }
+		r.routes = append(slices.DeleteFunc(slices.Clone(r.routes), ofUsers), routes...)
 	}
 	if req.Router.Labels != nil {
 		r.labels = *req.Router.Labels
@@ -155,12 +168,12 @@ func (r *router) change(req *routerBody) error {
 	return nil
 }
 
-func checkRoutes(asked []staticRoute) ([]staticRoute, error) {
-	if len(asked) > maxStaticRoutes {
-		return nil, conflict("STATIC_ROUTE_LIMIT_REACHED", "A router has at most %d static routes.", maxStaticRoutes)
+func checkRoutes(asked []staticRoute, most int) ([]staticRoute, error) {
+	if len(asked) > most {
+		return nil, conflict("STATIC_ROUTE_LIMIT_REACHED", "A router has at most %d static routes.", most)
 	}
 	out := make([]staticRoute, 0, len(asked))
-	seen := map[netip.Prefix]bool{}
+	seen, names := map[netip.Prefix]bool{}, map[string]bool{}
 	for i, route := range asked {
 		prefix, err := netip.ParsePrefix(route.Route)
 		if err != nil || prefix != prefix.Masked() {
@@ -178,6 +191,15 @@ func checkRoutes(asked []staticRoute) ([]staticRoute, error) {
 			return nil, badRequest("DUPLICATE_ROUTE", "The route '%s' is given twice.", route.Route)
 		}
 		seen[prefix] = true
+		switch {
+		case route.Type == routeOfService:
+			return nil, badRequest("INVALID_ROUTE", "The route '%s' is a service's, and not a user's to give.", route.Route)
+		case len(route.Name) > maxRouteName:
+			return nil, badRequest("INVALID_ROUTE", "The name of the route '%s' has more than %d characters.", route.Route, maxRouteName)
+		case route.Name != "" && names[route.Name]:
+			return nil, badRequest("DUPLICATE_RESOURCE", "The name '%s' is given to two routes.", route.Name)
+		}
+		names[route.Name] = true
 		route.Name, route.Type = or(route.Name, "static-route-"+itoa(i)), "" // service routes alone have a type, as recorded
 		out = append(out, route)
 	}
@@ -198,5 +220,54 @@ func (s *Simulator) deleteRouter(c *call) (any, error) {
 		}
 	}
 	s.routers.remove(r.uuid)
+	s.carryRoutes(r.uuid)
 	return nil, nil
+}
+
+// AddServiceRoute gives a router a static route as UpCloud's own services do. Users see it, and no change of theirs
+// concerns it.
+func (s *Simulator) AddServiceRoute(router, name, prefix, nexthop string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changing()
+	r, ok := s.routers.get(router)
+	if !ok {
+		return fmt.Errorf("there is no router %s", router)
+	}
+	checked, err := checkRoutes([]staticRoute{{Name: name, Route: prefix, Nexthop: nexthop}}, 1)
+	if err != nil {
+		return err
+	}
+	checked[0].Type = routeOfService
+	r.routes = append(checked, r.routes...)
+	s.carryRoutes(router)
+	return nil
+}
+
+// carryRoutes tells the data plane what a router does now.
+func (s *Simulator) carryRoutes(uuid string) {
+	if s.cfg.Routers == nil || uuid == "" {
+		return
+	}
+	r, ok := s.routers.get(uuid)
+	if !ok {
+		s.reportPlane("remove router", uuid, s.cfg.Routers.Remove(uuid))
+		return
+	}
+	spec := RouterSpec{UUID: uuid}
+	for n := range s.networks.all() {
+		for _, ip := range n.ip {
+			if prefix, err := netip.ParsePrefix(ip.Address); err == nil && n.router == uuid {
+				spec.Networks = append(spec.Networks, prefix.Masked())
+			}
+		}
+	}
+	for _, route := range r.routes {
+		prefix, err := netip.ParsePrefix(route.Route)
+		hop, hopErr := netip.ParseAddr(route.Nexthop)
+		if err == nil && hopErr == nil {
+			spec.Routes = append(spec.Routes, RouterRoute{Prefix: prefix, NextHop: hop})
+		}
+	}
+	s.reportPlane("carry the routes of router", uuid, s.cfg.Routers.Apply(spec))
 }

@@ -150,17 +150,3 @@ func TestServersAreRefusedWhatTheyCannotBe(t *testing.T) {
 	const restart = `{"restart_server":{"stop_type":"soft","timeout_action":"wait"}}`
 	refused(t, sim, "POST", "/server/"+server+"/restart", restart, 400, "TIMEOUT_ACTION_INVALID")
 }
-
-func TestRoutesAreRefusedThatCannotBe(t *testing.T) {
-	sim := simulatortest.Start(t, simulator.Config{})
-	for routes, code := range map[string]string{
-		`{"route":"10.0.0.0/33","nexthop":"10.0.0.1"}`:                                            "INVALID_ROUTE",
-		`{"route":"10.0.0.0/8","nexthop":"here"}`:                                                 "NEXTHOP_INVALID",
-		`{"route":"10.0.0.0/8","nexthop":"2001:db8::1"}`:                                          "INVALID_ROUTE_FAMILY",
-		`{"route":"10.0.0.0/8","nexthop":"10.0.0.1"},{"route":"10.0.0.0/8","nexthop":"10.0.0.2"}`: "DUPLICATE_ROUTE",
-	} {
-		refused(t, sim, "POST", "/router", `{"router":{"name":"r","static_routes":[`+routes+`]}}`, 400, code)
-	}
-	const twice = `[{"key":"team","value":"a"},{"key":"team","value":"b"}]`
-	refused(t, sim, "POST", "/router", `{"router":{"name":"r","labels":`+twice+`}}`, 400, "DUPLICATE_LABEL_KEYS")
-}

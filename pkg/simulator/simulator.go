@@ -32,6 +32,11 @@ type Config struct {
 	// LoadBalancers makes load balancers carry traffic; nil: they are API only.
 	LoadBalancers LoadBalancerPlane
 
+	// Routers makes static routes carry traffic; nil: they are API only.
+	Routers RouterPlane
+	// MaxStaticRoutes is how many static routes of users a router may have; zero: 50.
+	MaxStaticRoutes int
+
 	// ImportClient fetches what is imported into storages from web servers; nil: such imports fail.
 	ImportClient *http.Client
 
@@ -188,6 +193,9 @@ func (s *Simulator) Close() error {
 	errs := []error{s.closeState()}
 	if s.cfg.LoadBalancers != nil {
 		errs = append(errs, s.cfg.LoadBalancers.Close())
+	}
+	if s.cfg.Routers != nil {
+		errs = append(errs, s.cfg.Routers.Close())
 	}
 	if s.cfg.Disks != nil {
 		errs = append(errs, s.cfg.Disks.Close())

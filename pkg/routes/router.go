@@ -1,0 +1,219 @@
+package routes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
+)
+
+const (
+	// networksAge is for how long a router that was found serves where nothing is missed in its networks.
+	networksAge = 5 * time.Minute
+	// networksAgain is how soon the private networks are read again when something is missed.
+	networksAgain = 10 * time.Second
+	// noRouterAge is how soon a router is looked for again among the nodes and the networks that are known.
+	noRouterAge = time.Second
+)
+
+// noRouterError says that there is no router to put routes on, which is the operator's to change.
+type noRouterError struct{ text string }
+
+func (e *noRouterError) Error() string { return e.text }
+
+func noRouter(format string, args ...any) error { return &noRouterError{fmt.Sprintf(format, args...)} }
+
+// domain is a router with the private networks that it joins.
+type domain struct {
+	router   string
+	networks []cloud.PrivateNetwork
+}
+
+// foundDomain is the domain found last, or why there was none.
+type foundDomain struct {
+	domain domain
+	none   *noRouterError
+	taken  time.Time
+}
+
+// routerDomain finds the cluster's router: the one that is configured, else the one that the private networks of the nodes
+// are on. The error is a noRouterError if there is none. known, if not nil, is a node that is known better than the cluster
+// knows it; missed says that the caller missed something in a domain that it got before.
+func (r *Routes) routerDomain(ctx context.Context, known *v1.Node, missed bool) (domain, error) {
+	r.finding.Lock()
+	defer r.finding.Unlock()
+	age := networksAge
+	switch {
+	case r.found.none != nil && known != nil:
+		age = 0
+	case r.found.none != nil:
+		age = noRouterAge
+	case missed:
+		age = networksAgain
+	}
+	if !r.found.taken.IsZero() && time.Since(r.found.taken) < age {
+		if r.found.none != nil {
+			return domain{}, r.found.none
+		}
+		return r.found.domain, nil
+	}
+	now := time.Now()
+	found, err := r.domainOf(ctx, known, now.Add(-networksAgain))
+	var none *noRouterError
+	if err != nil && !errors.As(err, &none) {
+		return domain{}, err
+	}
+	r.found = foundDomain{found, none, now}
+	return found, err
+}
+
+func (r *Routes) domainOf(ctx context.Context, known *v1.Node, moment time.Time) (domain, error) {
+	networks, err := r.config.Cloud.NetworksSince(ctx, moment)
+	if err != nil {
+		return domain{}, err
+	}
+	router := r.config.RouterID
+	if router == "" {
+		nodes, err := r.allNodes(known)
+		if err != nil {
+			return domain{}, err
+		}
+		if router, err = routerOf(nodes, networks); err != nil {
+			return domain{}, err
+		}
+	}
+	found := domain{router: router}
+	for _, network := range networks {
+		if network.RouterID == router {
+			found.networks = append(found.networks, network)
+		}
+	}
+	if len(found.networks) == 0 {
+		return domain{}, noRouter("router %s (routerUUID) joins no private network of this account: attach the nodes' private "+
+			"network to it, or correct routerUUID", router)
+	}
+	return found, nil
+}
+
+// routerOf returns the one router that the nodes' private networks are on.
+func routerOf(nodes []*v1.Node, networks []cloud.PrivateNetwork) (string, error) {
+	var routers, without []string
+	for _, network := range nodesNetworks(nodes, networks) {
+		switch {
+		case network.RouterID == "":
+			without = append(without, fmt.Sprintf("%s (%s)", network.Name, network.ID))
+		case !slices.Contains(routers, network.RouterID):
+			routers = append(routers, network.RouterID)
+		}
+	}
+	switch {
+	case len(routers) == 1:
+		return routers[0], nil
+	case len(routers) > 1:
+		return "", noRouter("the nodes are on private networks of %d routers (%s), and Pods on one do not reach those on another: "+
+			"name the one to use in routerUUID of the configuration file", len(routers), strings.Join(routers, ", "))
+	case len(without) > 0:
+		return "", noRouter("the nodes' private network %s has no router: create one and attach the network to it, or set createRouter "+
+			"in the configuration file to have it done", strings.Join(without, ", "))
+	}
+	return "", noRouter("no node is known to have its internal address on a private network of this account: attach the servers to " +
+		"one, or leave --configure-cloud-routes out and use a CNI with an overlay network")
+}
+
+// nodesNetworks returns the networks on which at least one node has its internal address.
+func nodesNetworks(nodes []*v1.Node, networks []cloud.PrivateNetwork) []cloud.PrivateNetwork {
+	internal := map[string][]netip.Addr{} // by server
+	for _, node := range nodes {
+		if id, err := providerid.Parse(node.Spec.ProviderID); err == nil {
+			internal[id] = internalIPs(node.Status.Addresses)
+		}
+	}
+	var used []cloud.PrivateNetwork
+	for _, network := range networks {
+		if slices.ContainsFunc(network.ServerIDs, func(id string) bool {
+			return slices.ContainsFunc(internal[id], func(ip netip.Addr) bool { return contains(network, ip) })
+		}) {
+			used = append(used, network)
+		}
+	}
+	return used
+}
+
+func internalIPs(addresses []v1.NodeAddress) []netip.Addr {
+	var ips []netip.Addr
+	for _, address := range addresses {
+		if address.Type != v1.NodeInternalIP {
+			continue
+		}
+		if ip, err := netip.ParseAddr(address.Address); err == nil {
+			ips = append(ips, ip.Unmap())
+		}
+	}
+	return ips
+}
+
+func contains(network cloud.PrivateNetwork, ip netip.Addr) bool {
+	return slices.ContainsFunc(network.Prefixes, func(p netip.Prefix) bool { return p.Masked().Contains(ip) })
+}
+
+// nextHop returns the first of the addresses that lies in the domain and is of the prefix's family.
+func (d domain) nextHop(addresses []netip.Addr, prefix netip.Prefix) (netip.Addr, bool) {
+	for _, ip := range addresses {
+		if ip.Is4() == prefix.Addr().Is4() &&
+			slices.ContainsFunc(d.networks, func(n cloud.PrivateNetwork) bool { return contains(n, ip) }) {
+			return ip, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// labelCluster marks a router that this program made, so that it is found again after a crash.
+const labelCluster = "ccm_cluster"
+
+// createRouter makes a router for the nodes' private networks that have none, and attaches them. Whatever was done before is
+// found again.
+func (r *Routes) createRouter(ctx context.Context, owner Owner, known *v1.Node) error {
+	r.creating.Lock()
+	defer r.creating.Unlock()
+	networks, err := r.config.Cloud.NetworksSince(ctx, time.Now())
+	if err != nil {
+		return err
+	}
+	nodes, err := r.allNodes(known)
+	if err != nil {
+		return err
+	}
+	used := nodesNetworks(nodes, networks)
+	if len(used) == 0 || slices.ContainsFunc(used, func(n cloud.PrivateNetwork) bool { return n.RouterID != "" }) {
+		return nil // there is one by now, or nothing to attach yet
+	}
+	name := strings.TrimSuffix(string(owner), "-")
+	made, err := r.config.Cloud.RoutersLabelled(ctx, labelCluster, name)
+	if err != nil {
+		return err
+	}
+	if len(made) == 0 {
+		router, err := r.config.Cloud.CreateRouter(ctx, name, cloud.Labels{labelCluster: name})
+		if err != nil {
+			return err
+		}
+		made = append(made, *router)
+	}
+	for _, network := range used {
+		if err := r.config.Cloud.AttachRouter(ctx, network.ID, made[0].ID); err != nil {
+			return err
+		}
+	}
+	r.finding.Lock()
+	defer r.finding.Unlock()
+	r.found = foundDomain{}
+	return nil
+}
