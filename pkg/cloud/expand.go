@@ -121,13 +121,13 @@ func (c *Cloud) grown(w *work, volume *Volume, atLeastGiB int) (*Volume, error) 
 // filesystem. They are told by the API's own title for them and by having no labels. That one stays is no reason to fail.
 func (c *Cloud) dropResizeBackups(ctx context.Context, volume *Volume) {
 	logger := klog.FromContext(ctx).WithValues("volume", volume.ID)
-	backups, err := c.backups(ctx, volume.backupIDs)
+	backups, err := c.backups(ctx, c.snapshots.candidates(volume.backupIDs, titleResizeBackup))
 	if err != nil {
 		logger.Info("Backups left by resizing were not looked for", "reason", err.Error())
 		return
 	}
 	for _, backup := range backups {
-		if backup.SourceID != volume.ID || backup.Title != titleResizeBackup || len(backup.Labels) > 0 {
+		if c.rememberTitle(backup) != titleResizeBackup || backup.SourceID != volume.ID || len(backup.Labels) > 0 {
 			continue
 		}
 		if err := c.deleteSnapshot(ctx, backup.ID); err != nil {

@@ -160,12 +160,7 @@ func (c *Cloud) begunSnapshot(ctx context.Context, spec SnapshotSpec) (*Snapshot
 	}
 	var begun []*Snapshot
 	for _, backup := range backups {
-		title := backup.Title
-		if _, named := backup.Labels[LabelSnapshotName]; named || !c.mayBeOurs(backup.Labels) {
-			title = ""
-		}
-		c.snapshots.saw(backup.ID, title)
-		if title == spec.Name && backup.SourceID == spec.VolumeID {
+		if c.rememberTitle(backup) == spec.Name && backup.SourceID == spec.VolumeID {
 			begun = append(begun, backup)
 		}
 	}
@@ -192,6 +187,16 @@ func (c *Cloud) dropFailedSnapshot(ctx context.Context, snapshot *Snapshot) erro
 	}
 	klog.FromContext(ctx).Info("Deleted a backup that the API failed to make", "backup", snapshot.ID, "title", snapshot.Title)
 	return failed
+}
+
+// rememberTitle spares later looks at a backup. It returns the title by which alone the backup can be found; empty where it
+// has a name, or is another cluster's.
+func (c *Cloud) rememberTitle(backup *Snapshot) (title string) {
+	if _, named := backup.Labels[LabelSnapshotName]; !named && c.mayBeOurs(backup.Labels) {
+		title = backup.Title
+	}
+	c.snapshots.saw(backup.ID, title)
+	return title
 }
 
 // fewBackups is how many backups are read one by one; more are read with one list.
@@ -291,6 +296,7 @@ func (c *Cloud) nameSnapshot(ctx context.Context, snapshot *Snapshot, spec Snaps
 	case err == nil:
 		c.snapshots.forget(spec.Name)
 		snapshot.Name, snapshot.Labels = spec.Name, labels
+		c.rememberTitle(snapshot)
 	case errors.Is(err, ErrBusy):
 		snapshot.Ready = false // it was online a moment ago, and somebody reads it: it is named next time
 	case errors.Is(err, ErrInvalid):
