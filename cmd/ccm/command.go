@@ -81,7 +81,7 @@ func newCommand(stop <-chan struct{}) *cobra.Command {
 	}
 	setDefaults(managerOptions)
 	manager := func(*appconfig.CompletedConfig) cloudprovider.Interface { return provider }
-	command := app.NewCloudControllerManagerCommand(managerOptions, manager, app.DefaultInitFuncConstructors,
+	command := app.NewCloudControllerManagerCommand(managerOptions, manager, constructors(&ours.loadBalancerClass),
 		names.CCMControllerAliases(), sections, stop)
 
 	command.Use, command.Short, command.Long = "ccm", "Cloud controller manager for UpCloud", longHelp

@@ -23,6 +23,7 @@ import (
 type flags struct {
 	credentialsDir     string
 	loadBalancerStatus string
+	loadBalancerClass  string
 	readinessPort      int
 	routes             bool // --configure-cloud-routes, which the library has
 }
@@ -32,6 +33,8 @@ func (f *flags) add(set *pflag.FlagSet) {
 		"username and password; read again when it changes")
 	set.StringVar(&f.loadBalancerStatus, "load-balancer-status", "", "what a Service's status holds of its load balancer: "+
 		"hostname (default), ip, or both; wins over loadBalancerStatus in the configuration file")
+	set.StringVar(&f.loadBalancerClass, "load-balancer-class", defaultClass, "spec.loadBalancerClass of the Services that the controller "+
+		classController+" serves")
 	set.IntVar(&f.readinessPort, "readiness-port", 0, "port on --bind-address that serves /readyz over HTTP: whether the UpCloud API "+
 		"takes the credentials now; 0 serves it nowhere")
 }
@@ -65,6 +68,7 @@ type configFile struct {
 		LoadBalancerPlan              string               `json:"loadBalancerPlan"`
 		LoadBalancerMaxBackendMembers int                  `json:"loadBalancerMaxBackendMembers"`
 		LoadBalancerStatus            string               `json:"loadBalancerStatus"`
+		LoadBalancerDefaultMode       string               `json:"loadBalancerDefaultMode"`
 		NodePrivateNetworks           []string             `json:"nodePrivateNetworks"`
 		ServerLabelPrefix             string               `json:"serverLabelPrefix"`
 		MaxMissingServersPercent      *int                 `json:"maxMissingServersPercent"`
@@ -106,6 +110,7 @@ func loadConfig(ours flags, path string) (config, error) {
 	loaded.loadBalancer = loadbalancer.Config{
 		ClusterID: file.Data.ClusterID, ClusterName: file.Data.ClusterName,
 		Plan: file.Data.LoadBalancerPlan, MaxMembers: file.Data.LoadBalancerMaxBackendMembers,
+		DefaultMode: file.Data.LoadBalancerDefaultMode,
 	}
 	status := file.Data.LoadBalancerStatus
 	if ours.loadBalancerStatus != "" {
@@ -166,6 +171,9 @@ func parseConfigFile(text []byte) (file configFile, unknown, err error) {
 	}
 	if _, err := loadbalancer.ParseStatusMode(file.Data.LoadBalancerStatus); err != nil {
 		fault("data.loadBalancerStatus: %w", err)
+	}
+	if mode := file.Data.LoadBalancerDefaultMode; mode != "" && mode != "tcp" && mode != "http" {
+		fault("data.loadBalancerDefaultMode is %q: want tcp (the default), or http as UpCloud's own CCM has it", mode)
 	}
 	if err := instances.ValidatePrivateNetworks(file.Data.NodePrivateNetworks); err != nil {
 		fault("data.nodePrivateNetworks: %w", err)

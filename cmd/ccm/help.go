@@ -17,7 +17,7 @@ var helpSections = []struct {
 	title string
 	flags []string
 }{
-	{"UpCloud", []string{"credentials-dir", "cloud-config", "load-balancer-status"}},
+	{"UpCloud", []string{"credentials-dir", "cloud-config", "load-balancer-*"}},
 	{"Routes", []string{"configure-cloud-routes", "cluster-cidr", "route-reconciliation-period"}},
 	{"Kubernetes", []string{"kubeconfig", "master", "cluster-name", "controllers", "concurrent-*", "node-*", "leader-elect*",
 		"use-service-account-credentials", "kube-api-*"}},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -26,6 +27,7 @@ type provider struct {
 	leadership    *fence
 	namespace     string // of the lease
 	close         sync.Once
+	stop          <-chan struct{}
 }
 
 var (
@@ -42,7 +44,7 @@ func newProvider(client *cloud.Cloud, config config) (*provider, error) {
 		return nil, err
 	}
 	balancers := config.loadBalancer
-	balancers.Cloud, balancers.NodeAddresses = client, p.instances.NodeAddresses
+	balancers.Cloud, balancers.NodeAddresses, balancers.Scope = client, p.instances.NodeAddresses, nodes.Scope
 	p.loadBalancers = loadbalancer.New(balancers)
 	if config.routes != nil {
 		config.routes.Cloud, config.routes.Metadata = client, p.instances.InstanceMetadata
@@ -54,6 +56,7 @@ func newProvider(client *cloud.Cloud, config config) (*provider, error) {
 // Initialize is called when the controllers start, which is when the election is won. It gives what writing to Nodes and
 // Services needs.
 func (p *provider) Initialize(builder cloudprovider.ControllerClientBuilder, stop <-chan struct{}) {
+	p.stop = stop
 	client := builder.ClientOrDie("service-controller")
 	if p.leadership != nil {
 		p.leadership.begin(client.CoordinationV1().Leases(p.namespace))
@@ -78,6 +81,13 @@ func (p *provider) SetInformers(shared informers.SharedInformerFactory) {
 	if p.routes != nil {
 		p.routes.SetNodes(shared.Core().V1().Nodes().Lister())
 	}
+	services := shared.Core().V1().Services().Lister()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		<-p.stop
+		cancel()
+	}()
+	go p.loadBalancers.FollowSecrets(ctx, services)
 }
 
 // Close ends what the provider does by itself.

@@ -75,6 +75,7 @@ func (e errSecret) Error() string { return e.text }
 
 // readSecrets reads the Secrets that the Service's certificates come from.
 func (l *LoadBalancers) readSecrets(ctx context.Context, service *v1.Service, settings *Settings) (map[string]secret, error) {
+	l.secretUse.set(service, settings)
 	all := map[string]secret{}
 	for _, port := range settings.everyPort() {
 		for _, certificate := range port.Certificates {

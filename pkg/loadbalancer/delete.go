@@ -56,6 +56,7 @@ func (l *LoadBalancers) delete(ctx context.Context, identity Identity, service *
 // finish takes from the Service what told of its load balancer.
 func (l *LoadBalancers) finish(ctx context.Context, service *v1.Service) {
 	l.said.forget(service)
+	l.secretUse.set(service, &Settings{})
 	if service.DeletionTimestamp == nil {
 		l.annotate(ctx, service, map[string]any{AnnotationID: nil, AnnotationName: nil})
 	}

@@ -33,6 +33,8 @@ type work struct {
 	settings *Settings
 	secrets  map[string]secret
 	nodes    []*v1.Node // eligible, with addresses
+	// componentsOnly: the nodes are not known, and members stay as they are.
+	componentsOnly bool
 }
 
 // ensure makes the Service's load balancer be as desired, one step nearer each time it is called.
@@ -177,6 +179,9 @@ func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 
 // remark tells, once each, of what the Service asks for and does not get. lb is nil if it is just being made.
 func (w *work) remark(lb *cloud.LoadBalancer, outside []string, network string) {
+	if w.componentsOnly {
+		return
+	}
 	remarks := Remarks(w.service, w.settings)
 	if lb != nil {
 		remarks = append(remarks, fixedAtCreation(w.settings, lb)...)

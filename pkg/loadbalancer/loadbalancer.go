@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -59,6 +60,9 @@ type LoadBalancers struct {
 	locks  keyedLocks
 	said   said
 
+	secretUse   secretUse
+	clusterName atomic.Pointer[string] // as the controller last called it
+
 	deleteWait, operationLimit time.Duration
 }
 
@@ -75,7 +79,7 @@ func New(config Config) *LoadBalancers {
 	if config.Status == "" {
 		config.Status = StatusHostname
 	}
-	return &LoadBalancers{config: config, deleteWait: deleteWait, operationLimit: operationLimit}
+	return &LoadBalancers{config: config, deleteWait: deleteWait, operationLimit: operationLimit, secretUse: secretUse{begun: make(chan struct{})}}
 }
 
 // Start gives what exists only once the controller manager runs: the client that writes annotations, and the recorder of
@@ -159,10 +163,19 @@ func (l *LoadBalancers) EnsureLoadBalancerDeleted(
 
 // identity is what makes a load balancer this Service's.
 func (l *LoadBalancers) identity(clusterName string, service *v1.Service) Identity {
+	l.clusterName.Store(&clusterName)
 	if l.config.ClusterName != "" {
 		clusterName = l.config.ClusterName
 	}
 	return NewIdentity(l.config.ClusterID, clusterName, service)
+}
+
+// lastClusterName is the cluster's name as the controller last told it.
+func (l *LoadBalancers) lastClusterName() string {
+	if name := l.clusterName.Load(); name != nil {
+		return *name
+	}
+	return ""
 }
 
 // tell puts a normal event on the Service.

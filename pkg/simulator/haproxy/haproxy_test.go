@@ -345,3 +345,40 @@ func TestRefusedConfigurationLeavesTheFormerRunning(t *testing.T) {
 		t.Errorf("after the refusal: %d %s", status, body)
 	}
 }
+
+// As with externalTrafficPolicy Local: each node tells on a port of its own whether it has an endpoint.
+func TestHealthCheckOnAnotherPort(t *testing.T) {
+	b := start(t)
+	health := http.NewServeMux()
+	health.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/healthz" {
+			w.WriteHeader(404)
+		}
+	})
+	checks := httptest.NewServer(health)
+	defer checks.Close()
+	_, port, _ := net.SplitHostPort(checks.Listener.Addr().String())
+	away := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "no endpoint") }))
+	listener, err := net.Listen("tcp", "127.0.0.2:0") // where nothing answers on the health check port
+	if err != nil {
+		t.Skip("no second loopback address: ", err)
+	}
+	away.Listener.Close()
+	away.Listener = listener
+	away.Start()
+	defer away.Close()
+	for i, url := range []string{"http://:" + port + "/healthz", "http://:" + port} {
+		_, address := b.balance(t, 18088+i, "tcp",
+			fmt.Sprintf(`{"health_check_type":"http","health_check_url":%q,"health_check_expected_status":%d,"health_check_interval":1,
+				"health_check_fall":1,"health_check_rise":1,"outbound_proxy_protocol":""}`, url, 200+204*i),
+			web(t, "well"), memberAt("away", away.Listener.Addr().String()))
+		until(t, "ten requests in a row reach the member whose other port answers", func() error {
+			for range 10 {
+				if _, body := get(t, "http://"+address); strings.TrimSpace(body) != "well" {
+					return errors.New(body + " answered")
+				}
+			}
+			return nil
+		})
+	}
+}

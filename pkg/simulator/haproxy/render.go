@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,20 +182,28 @@ func renderBackend(b *bytes.Buffer, be simulator.Backend, mode string, spec simu
 	p := be.Properties
 	fmt.Fprintf(b, "backend %s\n  mode %s\n  balance roundrobin\n  timeout server %ds\n  timeout tunnel %ds\n",
 		backendName(be.Name, mode), mode, p.TimeoutServer, p.TimeoutTunnel)
+	check := parseHealthCheck(p.HealthCheckURL)
 	if p.HealthCheckType == "http" {
-		fmt.Fprintf(b, "  option httpchk GET %s\n  http-check expect status %d\n", quote(p.HealthCheckURL),
-			p.HealthCheckExpectedStatus)
+		fmt.Fprintf(b, "  option httpchk\n  http-check send meth GET uri %s%s\n  http-check expect status %d\n", quote(check.path),
+			check.host, p.HealthCheckExpectedStatus)
 	}
 	if p.StickySessionCookieName != "" && mode == "http" {
 		fmt.Fprintf(b, "  cookie %s insert indirect nocache%s\n", quote(p.StickySessionCookieName),
 			cookieAttributes(p.StickySessionAttributes))
 	}
 	server := fmt.Sprintf(" check inter %ds fall %d rise %d", p.HealthCheckInterval, p.HealthCheckFall, p.HealthCheckRise)
+	elsewhere := p.HealthCheckType == "http" && check.port != ""
+	if elsewhere {
+		server += " port " + check.port
+	}
 	switch p.OutboundProxyProtocol {
 	case "v1":
-		server += " send-proxy check-send-proxy"
+		server += " send-proxy"
 	case "v2":
-		server += " send-proxy-v2 check-send-proxy"
+		server += " send-proxy-v2"
+	}
+	if p.OutboundProxyProtocol != "" && !elsewhere {
+		server += " check-send-proxy"
 	}
 	if p.HealthCheckOnDown == "shutdown-sessions" {
 		server += " on-marked-down shutdown-sessions"
@@ -206,6 +215,26 @@ func renderBackend(b *bytes.Buffer, be simulator.Backend, mode string, spec simu
 		renderMember(b, be, m, mode, server, portOf(spec.LoadBalancer, be.Name))
 	}
 	b.WriteString("\n")
+}
+
+// healthCheck is what a health check asks for over HTTP.
+type healthCheck struct {
+	path, port string // port is empty for the member's own
+	host       string // a directive with the Host header, or nothing
+}
+
+// parseHealthCheck reads a health check's URL: a path, or one such as http://:32000/healthz, which is asked of another port of
+// the member. UpCloud's own cloud controller manager has the nodes of a Service with externalTrafficPolicy Local checked so.
+func parseHealthCheck(text string) healthCheck {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" || u.Port() == "" {
+		return healthCheck{path: text}
+	}
+	check := healthCheck{path: u.RequestURI(), port: u.Port()}
+	if u.Hostname() != "" {
+		check.host = " hdr Host " + quote(u.Hostname())
+	}
+	return check
 }
 
 // tlsToMembers uses a bundle with a key as the load balancer's own certificate, those without as the members' authorities.

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	typedv1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	cloudprovider "k8s.io/cloud-provider"
+	"k8s.io/cloud-provider/app"
+	appconfig "k8s.io/cloud-provider/app/config"
+	servicecontroller "k8s.io/cloud-provider/controllers/service"
+	servicehelpers "k8s.io/cloud-provider/service/helpers"
+	genericcontrollermanager "k8s.io/controller-manager/app"
+	"k8s.io/controller-manager/controller"
+)
+
+const (
+	// classController is the name of the controller that serves the Services of our loadBalancerClass, for --controllers.
+	classController = "service-lb-class-controller"
+	// defaultClass is that class.
+	defaultClass = "upcloud.com/load-balancer"
+	// classFinalizer holds such Services. It is not the finalizer that all cloud providers share: on a cluster where another
+	// cloud controller manager runs, that one would delete the load balancer of a Service that goes, whatever its class.
+	classFinalizer = "upcloud.com/load-balancer-cleanup"
+)
+
+// The service controller of k8s.io/cloud-provider leaves Services with a loadBalancerClass alone. The controller of our class is
+// that same one, looking through glasses: it sees the Services of the class as if they had none, and no others; and it says
+// classFinalizer where it thinks of the shared one.
+
+// constructors are the controllers of the library and ours.
+func constructors(class *string) map[string]app.ControllerInitFuncConstructor {
+	all := map[string]app.ControllerInitFuncConstructor{classController: {
+		InitContext: app.ControllerInitContext{ClientName: "service-controller"},
+		Constructor: func(
+			initContext app.ControllerInitContext, config *appconfig.CompletedConfig, cloud cloudprovider.Interface,
+		) app.InitFunc {
+			return func(ctx context.Context, manager genericcontrollermanager.ControllerContext) (controller.Interface, bool, error) {
+				shared := config.ComponentConfig.KubeCloudShared
+				services, start, err := newClassController(cloud, config.ClientBuilder.ClientOrDie(initContext.ClientName),
+					config.SharedInformers, *class, shared.ClusterName)
+				if err != nil {
+					return nil, false, err
+				}
+				start(ctx.Done())
+				go services.Run(ctx, int(config.ComponentConfig.ServiceController.ConcurrentServiceSyncs), manager.ControllerManagerMetrics)
+				return nil, true, nil
+			}
+		},
+	}}
+	for name, one := range app.DefaultInitFuncConstructors {
+		all[name] = one
+	}
+	return all
+}
+
+// newClassController makes the controller; start begins to watch Services.
+func newClassController(
+	cloud cloudprovider.Interface, client kubernetes.Interface, shared informers.SharedInformerFactory, class, clusterName string,
+) (services *servicecontroller.Controller, start func(<-chan struct{}), err error) {
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(ofClass(class)))
+	services, err = servicecontroller.New(cloud, classClient{client}, factory.Core().V1().Services(), shared.Core().V1().Nodes(),
+		clusterName, utilfeature.DefaultFeatureGate)
+	return services, factory.Start, err
+}
+
+// ofClass shows a Service of the class as one without, and any other as none of the controller's business.
+func ofClass(class string) func(any) (any, error) {
+	return func(object any) (any, error) {
+		service, ok := object.(*v1.Service)
+		if !ok {
+			return object, nil
+		}
+		held := slices.Contains(service.Finalizers, classFinalizer)
+		if given := service.Spec.LoadBalancerClass; (given == nil || *given != class) && !held {
+			other := "another"
+			service.Spec.LoadBalancerClass = &other
+			service.Finalizers = without(service.Finalizers, servicehelpers.LoadBalancerCleanupFinalizer)
+			return service, nil
+		}
+		service.Spec.LoadBalancerClass = nil // a Service that was of the class, and is held, has to be let go
+		service.Finalizers = without(service.Finalizers, servicehelpers.LoadBalancerCleanupFinalizer)
+		if held {
+			service.Finalizers = append(without(service.Finalizers, classFinalizer), servicehelpers.LoadBalancerCleanupFinalizer)
+		}
+		return service, nil
+	}
+}
+
+func without(all []string, one string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == one })
+}
+
+// classClient says classFinalizer in patches of Services.
+type classClient struct{ kubernetes.Interface }
+
+func (c classClient) CoreV1() typedv1.CoreV1Interface { return classCore{c.Interface.CoreV1()} }
+
+type classCore struct{ typedv1.CoreV1Interface }
+
+func (c classCore) Services(namespace string) typedv1.ServiceInterface {
+	return classServices{c.CoreV1Interface.Services(namespace)}
+}
+
+type classServices struct{ typedv1.ServiceInterface }
+
+func (c classServices) Patch(
+	ctx context.Context, name string, kind types.PatchType, patch []byte, options metav1.PatchOptions, subresources ...string,
+) (*v1.Service, error) {
+	patch = bytes.ReplaceAll(patch, []byte(servicehelpers.LoadBalancerCleanupFinalizer), []byte(classFinalizer))
+	return c.ServiceInterface.Patch(ctx, name, kind, patch, options, subresources...)
+}

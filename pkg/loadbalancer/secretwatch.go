@@ -1,0 +1,163 @@
+package loadbalancer
+
+import (
+	"context"
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+)
+
+// FollowSecrets uploads certificates again whenever their Secrets change, until ctx ends. Secrets are not watched before the
+// first Service names one, and of what is watched only names are kept.
+func (l *LoadBalancers) FollowSecrets(ctx context.Context, services corelisters.ServiceLister) {
+	select {
+	case <-l.secretUse.begun:
+	case <-ctx.Done():
+		return
+	}
+	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+	factory := informers.NewSharedInformerFactoryWithOptions(l.client, 0,
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+			o.FieldSelector = fields.OneTermEqualSelector("type", string(v1.SecretTypeTLS)).String()
+		}),
+		informers.WithTransform(withoutContent))
+	changed := func(object any) {
+		if name, err := cache.DeletionHandlingObjectToName(object); err == nil {
+			queue.Add(name)
+		}
+	}
+	_, err := factory.Core().V1().Secrets().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: changed,
+		UpdateFunc: func(before, after any) {
+			if before.(*v1.Secret).ResourceVersion != after.(*v1.Secret).ResourceVersion {
+				changed(after)
+			}
+		},
+	})
+	if err != nil { // only of an informer that has been stopped already
+		klog.FromContext(ctx).Error(err, "Secrets are not followed")
+		return
+	}
+	factory.Start(ctx.Done())
+	defer factory.Shutdown()
+
+	var worker sync.WaitGroup
+	worker.Go(func() {
+		for l.followOne(ctx, queue, services) {
+		}
+	})
+	<-ctx.Done()
+	queue.ShutDown()
+	worker.Wait()
+}
+
+// withoutContent leaves of a Secret what tells that it has changed.
+func withoutContent(object any) (any, error) {
+	if full, ok := object.(*v1.Secret); ok {
+		return &v1.Secret{ObjectMeta: metav1.ObjectMeta{
+			Namespace: full.Namespace, Name: full.Name, ResourceVersion: full.ResourceVersion,
+		}}, nil
+	}
+	return object, nil
+}
+
+// followOne brings the load balancers up to date whose Services name the Secret that changed.
+func (l *LoadBalancers) followOne(
+	ctx context.Context, queue workqueue.TypedRateLimitingInterface[cache.ObjectName], services corelisters.ServiceLister,
+) bool {
+	name, stopped := queue.Get()
+	if stopped {
+		return false
+	}
+	defer queue.Done(name)
+	all, err := services.Services(name.Namespace).List(labels.Everything())
+	for _, service := range all {
+		if service.Spec.Type != v1.ServiceTypeLoadBalancer || service.DeletionTimestamp != nil || !l.secretUse.by(service, name.Name) {
+			continue
+		}
+		if failed := l.renew(ctx, service); failed != nil {
+			klog.FromContext(ctx).Error(failed, "The certificate of a Secret that changed is not uploaded yet",
+				"service", klog.KObj(service), "secret", name.Name)
+			err = failed
+		}
+	}
+	if err != nil {
+		queue.AddRateLimited(name)
+	} else {
+		queue.Forget(name)
+	}
+	return true
+}
+
+// secretUse remembers which Secrets the Services that this program looks after name. A Service of another controller is not
+// there.
+type secretUse struct {
+	mu    sync.Mutex
+	bySvc map[types.UID]map[string]bool
+	begun chan struct{} // closed when the first Service has named a Secret
+	once  sync.Once
+}
+
+func (u *secretUse) set(service *v1.Service, settings *Settings) {
+	names := map[string]bool{}
+	for _, port := range settings.everyPort() {
+		for _, certificate := range port.Certificates {
+			if certificate.Secret != "" {
+				names[certificate.Secret] = true
+			}
+		}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(names) == 0 {
+		delete(u.bySvc, service.UID)
+		return
+	}
+	if u.bySvc == nil {
+		u.bySvc = map[types.UID]map[string]bool{}
+	}
+	u.bySvc[service.UID] = names
+	u.once.Do(func() { close(u.begun) })
+}
+
+func (u *secretUse) by(service *v1.Service, name string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.bySvc[service.UID][name]
+}
+
+// renew brings everything of a Service's load balancer up to date but its members. A Service that has none, or whose certificates
+// are the current ones, is left alone.
+func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service) (err error) {
+	defer recoverTo(&err, service)
+	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
+	defer cancel()
+	unlock, err := l.locks.lock(ctx, string(service.UID))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	identity := l.identity(l.lastClusterName(), service)
+	lb, err := l.find(ctx, service, identity)
+	if err != nil || lb == nil || lb.State.Deleting() {
+		return err
+	}
+	settings, problems := ParseSettings(service)
+	if len(problems)+len(Problems(service)) > 0 {
+		return nil // told of elsewhere
+	}
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings, componentsOnly: true}
+	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
+		return l.refuseSecret(service, err)
+	}
+	return w.change(ctx, lb)
+}
