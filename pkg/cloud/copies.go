@@ -26,6 +26,7 @@ type Source struct {
 	ID        string
 	SizeGiB   int
 	Encrypted bool
+	Labels    map[string]string
 }
 
 // SnapshotSource reads the snapshot that a volume is to be made of. ErrNotFound when there is none.
@@ -34,7 +35,7 @@ func (c *Cloud) SnapshotSource(ctx context.Context, id string) (*Source, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &Source{ID: snapshot.ID, SizeGiB: snapshot.SizeGiB, Encrypted: snapshot.Encrypted}, nil
+	return &Source{ID: snapshot.ID, SizeGiB: snapshot.SizeGiB, Encrypted: snapshot.Encrypted, Labels: snapshot.Labels}, nil
 }
 
 // VolumeSource reads the volume that another is to be made of. ErrNotFound when there is none.
@@ -49,7 +50,7 @@ func (c *Cloud) VolumeSource(ctx context.Context, id string) (*Source, error) {
 			Message: "the storage of that ID is no volume: its type is " + volume.kind,
 		}
 	}
-	return &Source{ID: volume.ID, SizeGiB: volume.SizeGiB, Encrypted: volume.Encrypted}, nil
+	return &Source{ID: volume.ID, SizeGiB: volume.SizeGiB, Encrypted: volume.Encrypted, Labels: volume.Labels}, nil
 }
 
 // SourceOf is for a source that is gone: it tells of it what the copy tells that was finished or begun of it under that name,

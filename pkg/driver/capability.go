@@ -40,9 +40,6 @@ func checkCapability(field string, capability *csi.VolumeCapability) error {
 			"use SINGLE_NODE_WRITER (ReadWriteOnce) or another SINGLE_NODE mode", mode)
 	}
 	if capability.GetBlock() != nil {
-		if mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY {
-			return invalid(field, "a raw block volume cannot be read-only: use a filesystem, or SINGLE_NODE_WRITER")
-		}
 		return nil
 	}
 	if capability.GetMount().GetVolumeMountGroup() != "" {

@@ -48,8 +48,6 @@ func (c *controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	switch {
 	case there:
 		err = publishedAs(volume, server, req.GetReadonly())
-	case req.GetReadonly() && req.GetVolumeCapability().GetBlock() != nil:
-		err = invalid("readonly", "a raw block volume cannot be read-only: use a filesystem, or leave it out")
 	default:
 		err = c.attach(ctx, volume, server, req.GetReadonly())
 	}

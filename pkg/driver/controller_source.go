@@ -62,11 +62,15 @@ func sizeFor(r *csi.CapacityRange, tier cloud.Tier, source *cloud.Source) (int, 
 	return chooseSize(r, tier)
 }
 
-func created(req *csi.CreateVolumeRequest, volume *cloud.Volume) *csi.CreateVolumeResponse {
+func created(req *csi.CreateVolumeRequest, node nodeParameters, volume *cloud.Volume) (*csi.CreateVolumeResponse, error) {
+	if err := node.checkExisting(volume.ID, volume.Labels); err != nil {
+		return nil, err
+	}
 	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
 		VolumeId:           volume.ID,
 		CapacityBytes:      int64(volume.SizeGiB) * gib,
+		VolumeContext:      node.volumeContext(),
 		ContentSource:      req.GetVolumeContentSource(),
 		AccessibleTopology: []*csi.Topology{topologyOf(volume.Zone)},
-	}}
+	}}, nil
 }

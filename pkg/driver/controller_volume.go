@@ -26,6 +26,9 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	if err != nil {
 		return nil, err
 	}
+	if err := params.node.checkCapabilities(req.GetVolumeCapabilities()); err != nil {
+		return nil, err
+	}
 	change, err := parseMutable(req.GetMutableParameters())
 	if err != nil {
 		return nil, err
@@ -39,6 +42,11 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	source, err := c.sourceOf(ctx, req)
 	if err != nil {
 		return nil, err
+	}
+	if source != nil {
+		if err := params.node.checkSource(source.ID, source.Labels); err != nil {
+			return nil, err
+		}
 	}
 	size, err := sizeFor(req.GetCapacityRange(), params.tier, source)
 	if err != nil {
@@ -61,7 +69,7 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	if err != nil {
 		return nil, err
 	}
-	return created(req, volume), nil
+	return created(req, params.node, volume)
 }
 
 // create makes the volume in the first of the zones. A volume of that name that is there already may be in any of
@@ -144,6 +152,9 @@ func unconfirmed(volume *cloud.Volume, req *csi.ValidateVolumeCapabilitiesReques
 	}
 	params, err := parseParameters(req.GetParameters())
 	if err != nil {
+		return err
+	}
+	if err := params.node.checkExisting(volume.ID, volume.Labels); err != nil {
 		return err
 	}
 	if _, asked := req.GetParameters()[parameterTier]; asked && params.tier.Name != volume.Tier {

@@ -9,7 +9,8 @@ import (
 )
 
 // NodeExpandVolume makes the filesystem as large as the disk, which the controller has grown, while it is in use. Of a raw
-// block volume it checks that the server sees the new size.
+// block volume it checks that the server sees the new size. What is encrypted on the node is grown in between, for which
+// the kernel may need the passphrase again: the request has no volume context, so that the secret alone tells.
 func (n *node) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
 	required, limit := req.GetCapacityRange().GetRequiredBytes(), req.GetCapacityRange().GetLimitBytes()
 	switch {
@@ -28,7 +29,8 @@ func (n *node) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRe
 		}
 	}
 	size, err := n.disk.Grow(ctx, disk.GrowRequest{
-		Volume: disk.Volume{ID: req.GetVolumeId(), SizeBytes: required}, Path: req.GetVolumePath(),
+		Volume: disk.Volume{ID: req.GetVolumeId(), SizeBytes: required},
+		Path:   req.GetVolumePath(),
 	})
 	if err != nil {
 		return nil, err

@@ -3,26 +3,31 @@ package driver_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 )
 
 const (
-	sharing   = csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
-	exclusive = csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
-	anyWriter = csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER
+	sharing    = csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
+	exclusive  = csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
+	anyWriter  = csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER
+	readerMode = csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
 )
 
 // The node plugin may be restarted between any two calls: what the one began, the next one goes on with, from what the
 // machine shows alone.
 func TestPluginRestartBetweenEveryTwoCalls(t *testing.T) {
 	for name, c := range map[string]*csi.VolumeCapability{
-		"ext4": mountCapability(anyWriter, "ext4"), "xfs": mountCapability(anyWriter, "xfs"), "block": blockCapability(anyWriter),
+		"ext4": mountCapability(anyWriter, "ext4"), "xfs": mountCapability(anyWriter, "xfs"),
+		"btrfs": mountCapability(anyWriter, "btrfs"), "block": blockCapability(anyWriter),
 	} {
 		t.Run(name, func(t *testing.T) {
+			needsMkfs(t, c)
 			m := newMachines(t, "worker-1")[0]
 			req := createRequest("pvc-1")
 			req.VolumeCapabilities = []*csi.VolumeCapability{c}
@@ -63,6 +68,7 @@ func TestSecondPublish(t *testing.T) {
 		"filesystem": func(mode csi.VolumeCapability_AccessMode_Mode) *csi.VolumeCapability {
 			return mountCapability(mode, "")
 		},
+		"raw block": blockCapability,
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachines(t, "worker-1")[0]
@@ -82,6 +88,10 @@ func TestSecondPublish(t *testing.T) {
 				capability := make(c.mode)
 				if err := m.mount(t, id, "a", capability, false); err != nil {
 					t.Fatal(err)
+				}
+				if name == "raw block" {
+					// The kernel makes a device read-only for all who have it open: a second way beside the first cannot be.
+					c.elsewhereElse = codes.FailedPrecondition
 				}
 				for _, second := range []struct {
 					name, pod string
@@ -129,6 +139,48 @@ func TestRawBlockVolume(t *testing.T) {
 		t.Errorf("stats: %v, %v", stats, err)
 	}
 	m.takeAway(t, id, "a")
+}
+
+func TestRawBlockVolumeReadOnly(t *testing.T) {
+	m := newMachines(t, "worker-1")[0]
+	for name, ask := range map[string]struct {
+		mode     csi.VolumeCapability_AccessMode_Mode
+		readOnly bool
+	}{"by the Pod": {anyWriter, true}, "by the access mode": {readerMode, false}} {
+		c := blockCapability(ask.mode)
+		req := createRequest(name)
+		req.VolumeCapabilities = []*csi.VolumeCapability{c}
+		id := m.create(t, req).GetVolumeId()
+		m.bring(t, id, c)
+		if err := m.mount(t, id, "a", c, ask.readOnly); err != nil {
+			t.Fatal(err)
+		}
+		if err := writeDevice(m.target("a")); err == nil {
+			t.Errorf("read-only %s: it can be written to", name)
+		}
+		head, err := os.Open(m.target("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := head.Read(make([]byte, 512)); err != nil {
+			t.Errorf("read-only %s: it cannot be read: %v", name, err)
+		}
+		head.Close()
+		m.takeAway(t, id, "a")
+	}
+}
+
+// writeDevice writes to a device past the kernel's cache.
+func writeDevice(path string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte("data")); err != nil {
+		return err
+	}
+	return unix.Fsync(fd)
 }
 
 // Cleaning up is fine twice, out of order, after a device went away under its mounts, and where nothing ever was.
@@ -211,5 +263,14 @@ func TestUnpublishKeepsWhatIsInTheFolder(t *testing.T) {
 	_ = m.unmount(t, id, "a")
 	if _, err := os.Stat(file); err != nil {
 		t.Errorf("it was deleted: %v", err)
+	}
+}
+
+func needsMkfs(t *testing.T, c *csi.VolumeCapability) {
+	t.Helper()
+	if fsType := c.GetMount().GetFsType(); fsType != "" {
+		if _, err := exec.LookPath("mkfs." + fsType); err != nil {
+			t.Skip(err)
+		}
 	}
 }

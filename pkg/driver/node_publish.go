@@ -46,14 +46,13 @@ func (n *node) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolume
 
 func (n *node) publish(ctx context.Context, volume disk.Volume, req *csi.NodePublishVolumeRequest) error {
 	capability := req.GetVolumeCapability()
+	readOnly := req.GetReadonly() || readerOnly(capability) || publishedReadOnly(req.GetPublishContext())
 	if capability.GetBlock() != nil {
-		if req.GetReadonly() {
-			return invalid("readonly", "a raw block volume cannot be read-only: use a filesystem, or leave it out")
-		}
 		return n.disk.PublishBlock(ctx, disk.PublishBlockRequest{
 			Volume:       volume,
 			StagingPath:  req.GetStagingTargetPath(),
 			Path:         req.GetTargetPath(),
+			ReadOnly:     readOnly,
 			SingleWriter: singleWriter(capability),
 		})
 	}
@@ -61,7 +60,7 @@ func (n *node) publish(ctx context.Context, volume disk.Volume, req *csi.NodePub
 		Volume:       volume,
 		StagingPath:  req.GetStagingTargetPath(),
 		Path:         req.GetTargetPath(),
-		ReadOnly:     req.GetReadonly() || readerOnly(capability),
+		ReadOnly:     readOnly,
 		SingleWriter: singleWriter(capability),
 	})
 }

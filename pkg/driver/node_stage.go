@@ -10,7 +10,8 @@ import (
 )
 
 // NodeStageVolume mounts the volume's filesystem at the staging path, after making it on a volume that is provably
-// blank. For a raw block volume it waits for the device and proves that it is the volume's.
+// blank. For a raw block volume it waits for the device and proves that it is the volume's. With encryption on the node,
+// both are of what the passphrase opens.
 func (n *node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
 	if err := checkVolumeID(req.GetVolumeId()); err != nil {
 		return nil, err
@@ -21,27 +22,49 @@ func (n *node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 	if err := checkCapability("volume_capability", req.GetVolumeCapability()); err != nil {
 		return nil, err
 	}
-	volume, err := volumeFor(req.GetVolumeId(), req.GetPublishContext())
+	stage, err := stageRequest(req)
 	if err != nil {
 		return nil, err
 	}
 	if req.GetVolumeCapability().GetBlock() != nil {
-		err = n.disk.StageBlock(ctx, disk.StageBlockRequest{Volume: volume, Path: req.GetStagingTargetPath()})
+		err = n.disk.StageBlock(ctx, disk.StageBlockRequest{Volume: stage.Volume, Path: stage.Path})
 	} else {
-		err = n.disk.Stage(ctx, disk.StageRequest{
-			Volume:     volume,
-			Path:       req.GetStagingTargetPath(),
-			Filesystem: req.GetVolumeCapability().GetMount().GetFsType(),
-			Options:    req.GetVolumeCapability().GetMount().GetMountFlags(),
-			ReadOnly:   readerOnly(req.GetVolumeCapability()) || req.GetPublishContext()[contextReadOnly] == "true",
-			Origin:     req.GetPublishContext()[contextOrigin],
-		})
+		err = n.disk.Stage(ctx, stage)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
 }
+
+// stageRequest puts together what the controller (the publish context), the StorageClass (the volume context), its
+// secrets and the Pod's volume (the capability) say.
+func stageRequest(req *csi.NodeStageVolumeRequest) (disk.StageRequest, error) {
+	volume, err := volumeFor(req.GetVolumeId(), req.GetPublishContext())
+	if err != nil {
+		return disk.StageRequest{}, err
+	}
+	params, err := parseNodeParameters("volume_context", req.GetVolumeContext())
+	if err != nil {
+		return disk.StageRequest{}, err
+	}
+	if params.encryption != "" {
+		return disk.StageRequest{}, invalid("volume_context", "%s is not supported yet", parameterNodeEncryption)
+	}
+	mount := req.GetVolumeCapability().GetMount() // nil, which has nothing set, for a raw block volume
+	return disk.StageRequest{
+		Volume:      volume,
+		Path:        req.GetStagingTargetPath(),
+		Filesystem:  mount.GetFsType(),
+		Options:     mount.GetMountFlags(),
+		MkfsOptions: params.mkfsOptions,
+		ReadOnly:    readerOnly(req.GetVolumeCapability()) || publishedReadOnly(req.GetPublishContext()),
+		Origin:      req.GetPublishContext()[contextOrigin],
+	}, nil
+}
+
+// publishedReadOnly tells whether the controller published the volume read-only.
+func publishedReadOnly(published map[string]string) bool { return published[contextReadOnly] == "true" }
 
 // volumeFor reads the publish context. It is empty where the orchestrator attached the volume by other means: then the
 // size is not known.

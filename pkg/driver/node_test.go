@@ -167,11 +167,12 @@ func (m machine) bring(t *testing.T, volumeID string, c *csi.VolumeCapability) m
 }
 
 func TestDataMovesWithTheVolume(t *testing.T) {
-	for _, fsType := range []string{"ext4", "ext3", "xfs"} {
+	for _, fsType := range []string{"ext4", "ext3", "xfs", "btrfs"} {
 		t.Run(fsType, func(t *testing.T) {
+			c := mountCapability(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, fsType)
+			needsMkfs(t, c)
 			machines := newMachines(t, "worker-1", "worker-2")
 			one, two := machines[0], machines[1]
-			c := mountCapability(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, fsType)
 			c.GetMount().MountFlags = []string{"noatime"}
 			id := one.create(t, createRequest("pvc-1")).GetVolumeId()
 			one.bring(t, id, c)

@@ -8,7 +8,8 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
 
-// Parameters of a StorageClass. Those that can be changed afterwards are in parameters_mutable.go.
+// Parameters of a StorageClass. Those that can be changed afterwards are in parameters_mutable.go, those that are for the
+// node in parameters_node.go.
 const (
 	// parameterTier is the tier of the storage: maxiops (the default), standard or hdd (also called archive).
 	parameterTier = "tier"
@@ -36,6 +37,7 @@ var metadataLabels = map[string]string{
 type parameters struct {
 	tier      cloud.Tier
 	encrypted bool
+	node      nodeParameters
 	labels    map[string]string // that tell people whose volume it is
 	mutable   cloud.VolumeChange
 }
@@ -58,6 +60,7 @@ func parseParameters(given map[string]string) (parameters, error) {
 				return parameters{}, invalid("parameters", "%s is %q: use %s, or leave it out", key, value, encryptionAtRest)
 			}
 			params.encrypted = value == encryptionAtRest
+		case key == parameterMkfsOptions || key == parameterNodeEncryption: // parsed below
 		case label != "":
 			if err := checkText("parameters", value); err != nil {
 				return parameters{}, err
@@ -72,12 +75,16 @@ func parseParameters(given map[string]string) (parameters, error) {
 				return parameters{}, err
 			}
 			if !known {
-				return parameters{}, invalid("parameters", "%q is unknown: use %s, %s, %s", key, parameterTier, parameterEncryption,
-					strings.Join(mutableKeys, ", "))
+				return parameters{}, invalid("parameters", "%q is unknown: use %s, %s, %s, %s, %s", key, parameterTier, parameterEncryption,
+					parameterMkfsOptions, parameterNodeEncryption, strings.Join(mutableKeys, ", "))
 			}
 		}
 	}
 	var err error
+	if params.node, err = parseNodeParameters("parameters", given); err != nil {
+		return parameters{}, err
+	}
+	maps.Copy(params.labels, params.node.labels())
 	if params.tier, err = findTier(tier); err != nil {
 		return parameters{}, err
 	}

@@ -160,9 +160,6 @@ func badNodeRequests(id string) []badRequest {
 		publish("no volume", "volume_id", func(r *csi.NodePublishVolumeRequest) { r.VolumeId = "" }),
 		publish("no path", "target_path", func(r *csi.NodePublishVolumeRequest) { r.TargetPath = "" }),
 		publish("no capability", "volume_capability", func(r *csi.NodePublishVolumeRequest) { r.VolumeCapability = nil }),
-		publish("read-only block", "readonly", func(r *csi.NodePublishVolumeRequest) {
-			r.VolumeCapability, r.Readonly = blockCapability(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER), true
-		}),
 		publish("an inline volume", "volume_context", func(r *csi.NodePublishVolumeRequest) {
 			r.VolumeContext = map[string]string{"csi.storage.k8s.io/ephemeral": "true"}
 		}),
