@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io/fs"
 	"os"
@@ -19,14 +20,31 @@ type StageBlockRequest struct {
 	// Path is the staging path, a folder. It gets a bind mount of the device node, by which PublishBlock knows that the
 	// volume was staged, and which device is to be published.
 	Path string
+	// Encryption, if not nil, asks for an encrypted volume: what is published is the inside.
+	Encryption *Encryption
+	// ReadOnly neither encrypts a blank volume, nor lets anybody write to the inside of an encrypted one.
+	ReadOnly bool
+	// Origin names what the volume was copied from, "" if it was made empty. A copy is never encrypted anew.
+	Origin string
 }
 
-// StageBlock waits for the volume's device and proves that it is the volume's. Doing it again is fine.
+// StageBlock waits for the volume's device and proves that it is the volume's, and opens it if it is encrypted, after
+// encrypting it if it is provably blank. Doing it again is fine.
 func (n *Node) StageBlock(ctx context.Context, req StageBlockRequest) error {
+	if err := ValidateEncryption(req.Encryption); err != nil {
+		return err
+	}
 	if _, err := n.Find(ctx, req.Volume); err != nil {
 		return err
 	}
-	return n.jobs.run(ctx, req.Volume.ID, req, func(ctx context.Context) error {
+	type stageBlockKey struct {
+		volume       Volume
+		path, origin string
+		readOnly     bool
+		encryption   [sha256.Size]byte
+	}
+	key := stageBlockKey{req.Volume, req.Path, req.Origin, req.ReadOnly, req.Encryption.fingerprint()}
+	return n.jobs.run(ctx, req.Volume.ID, key, func(ctx context.Context) error {
 		return n.stageBlock(ctx, req)
 	})
 }
@@ -36,28 +54,54 @@ func (n *Node) stageBlock(ctx context.Context, req StageBlockRequest) error {
 	if err != nil {
 		return err
 	}
-	// Whoever gets the raw disk may write to it: a marker of a format that was interrupted must not stay.
+	staged, err := n.blockStaged(ctx, dev, req)
+	if staged || err != nil {
+		return err
+	}
+	if req.Encryption != nil {
+		dev, err = n.unlock(ctx, dev, StageRequest{
+			Volume: req.Volume, Encryption: req.Encryption, ReadOnly: req.ReadOnly, Origin: req.Origin,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	// Whoever gets the device may write to it: a marker of a format that was interrupted must not stay.
 	if err := unmark(dev, req.Volume.ID); err != nil {
 		return err
 	}
 	node := stagedNode(req.Path, req.Volume.ID)
-	top, err := n.top(ctx, node)
-	if err != nil {
-		return err
-	}
-	if top != nil {
-		if isDevice(node, dev) {
-			return nil
-		}
-		klog.FromContext(ctx).Info("Taking down the node of an earlier attachment of the volume", "path", node)
-		if err := n.unmountAll(ctx, node); err != nil {
-			return err
-		}
-	}
 	if err := makeFile(node); err != nil {
 		return err
 	}
 	return n.bind(ctx, dev.Path, node, false)
+}
+
+// blockStaged tells whether the staging path has the node of the volume's device, as asked.
+func (n *Node) blockStaged(ctx context.Context, dev Device, req StageBlockRequest) (bool, error) {
+	node := stagedNode(req.Path, req.Volume.ID)
+	top, err := n.top(ctx, node)
+	if top == nil || err != nil {
+		return false, err
+	}
+	on, err := n.deviceAt(node)
+	if err != nil {
+		return false, err
+	}
+	disk, err := n.diskOf(on, req.Volume.ID)
+	if err != nil {
+		return false, fail(ErrConflict, "%s is in use already, not by volume %s: %v", node, req.Volume.ID, err)
+	}
+	if disk.Major != dev.Major || disk.Minor != dev.Minor {
+		klog.FromContext(ctx).Info("Taking down the node of an earlier attachment of the volume", "path", node, "device", disk.Path)
+		return false, n.unmountAll(ctx, node)
+	}
+	mapping, err := n.mappingName(on)
+	if err == nil && (mapping != "") != (req.Encryption != nil) {
+		err = fail(ErrConflict, "volume %s is staged at %s %s, and %s was asked for",
+			req.Volume.ID, req.Path, clarity(mapping != ""), clarity(req.Encryption != nil))
+	}
+	return err == nil, err
 }
 
 // stagedNodePrefix begins the name of the node within the staging path of a raw block volume.

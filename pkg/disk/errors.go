@@ -20,6 +20,8 @@ var (
 	ErrConflict = errors.New("conflict")
 	// ErrNotGrown: the kernel does not see the size yet that the disk should have.
 	ErrNotGrown = errors.New("disk not grown yet")
+	// ErrInUse: the volume is in use still, by somebody that the caller has to end first.
+	ErrInUse = errors.New("in use")
 	// ErrNotMounted: nothing of the volume is at the path.
 	ErrNotMounted = errors.New("not mounted")
 )

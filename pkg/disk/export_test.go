@@ -30,5 +30,10 @@ func (n *Node) WithoutWatchers(err error) {
 	n.newWatcher = func() (*fsnotify.Watcher, error) { return nil, err }
 }
 
+// WithCheapKeys makes keys of encrypted volumes cost nothing to try, so that tests are quick.
+func (n *Node) WithCheapKeys() {
+	n.keyCost = []string{"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"}
+}
+
 // MayGrowMountedExt is mayGrowMountedExt, for tests to know what can be tested here.
 func MayGrowMountedExt() bool { return mayGrowMountedExt() }

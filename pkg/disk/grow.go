@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ type GrowRequest struct {
 	Volume Volume
 	// Path is where the volume is mounted, or where the node of a raw block device is.
 	Path string
+	// Encryption is needed where the volume is encrypted and its key is in the kernel's keyring, which is where others than
+	// this driver may have put it.
+	Encryption *Encryption
 }
 
 // Grow makes the volume's filesystem as large as its disk, and the partition before, where it lies on one; it returns the
@@ -35,18 +39,28 @@ func (n *Node) Grow(ctx context.Context, req GrowRequest) (size int64, err error
 		return 0, err
 	}
 	disk, err := n.awaitSize(ctx, mounted.disk, req.Volume)
-	if err != nil || mounted.block {
+	if err != nil || mounted.block && mounted.device == mounted.disk {
 		return disk.SizeBytes, err
 	}
-	return disk.SizeBytes, n.jobs.run(ctx, req.Volume.ID, req, func(ctx context.Context) error {
-		return n.growMounted(ctx, req.Volume.ID, req.Path, true)
+	type growKey struct {
+		volume     Volume
+		path       string
+		encryption [sha256.Size]byte
+	}
+	key := growKey{req.Volume, req.Path, req.Encryption.fingerprint()}
+	return disk.SizeBytes, n.jobs.run(ctx, req.Volume.ID, key, func(ctx context.Context) error {
+		if mounted.block {
+			return n.growMapping(ctx, disk, mounted.device, req.Volume.ID, req.Encryption)
+		}
+		return n.growMounted(ctx, req, true)
 	})
 }
 
 // mounted is a volume at a path.
 type mounted struct {
-	disk  Device // the whole disk
-	block bool   // the path is a device node
+	disk   Device // the whole disk
+	device Device // what is at the path, if that is a device node: the disk, or its mapping
+	block  bool   // the path is a device node
 }
 
 // mountedAt proves that the path holds the volume.
@@ -62,14 +76,15 @@ func (n *Node) mountedAt(ctx context.Context, req GrowRequest) (mounted, error) 
 	case err != nil:
 		return mounted{}, &fs.PathError{Op: "stat", Path: req.Path, Err: err}
 	case st.Mode&unix.S_IFMT == unix.S_IFBLK:
-		disk, err := n.deviceByNumber(int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev)))
+		var disk Device
+		device, err := n.deviceByNumber(int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev)))
 		if err == nil {
-			disk, err = n.diskOf(disk, req.Volume.ID)
+			disk, err = n.diskOf(device, req.Volume.ID)
 		}
 		if err != nil {
 			return mounted{}, fail(ErrNotMounted, "volume %s is not at %s: %v", req.Volume.ID, req.Path, err)
 		}
-		return mounted{disk: disk, block: true}, nil
+		return mounted{disk: disk, device: device, block: true}, nil
 	}
 	top, err := n.top(ctx, req.Path)
 	if err != nil {
@@ -120,7 +135,8 @@ func (n *Node) rescan(ctx context.Context, disk Device) {
 
 // growMounted grows what is mounted at path to the size of what it lies on; with partition, that one first to the size
 // of the disk.
-func (n *Node) growMounted(ctx context.Context, volumeID, path string, partition bool) (err error) {
+func (n *Node) growMounted(ctx context.Context, req GrowRequest, partition bool) (err error) {
+	volumeID, path := req.Volume.ID, req.Path
 	top, err := n.top(ctx, path)
 	if err != nil {
 		return err
@@ -140,7 +156,19 @@ func (n *Node) growMounted(ctx context.Context, volumeID, path string, partition
 	if err != nil {
 		return err
 	}
-	if device.Name != disk.Name && partition {
+	mapping, err := n.mappingName(device)
+	if err != nil {
+		return err
+	}
+	switch {
+	case mapping != "":
+		if err := n.growMapping(ctx, disk, device, volumeID, req.Encryption); err != nil {
+			return err
+		}
+		if device, err = n.deviceByNumber(device.Major, device.Minor); err != nil {
+			return err
+		}
+	case device.Name != disk.Name && partition:
 		if device, err = n.growOnlyPartition(ctx, disk, device, volumeID); err != nil {
 			return err
 		}
@@ -173,7 +201,7 @@ func (n *Node) growBeforeMount(ctx context.Context, disk, source Device, fsType 
 	if slices.Contains(req.Options, "ro") {
 		return source, nil
 	}
-	if source.Name != disk.Name && req.Origin != "" {
+	if req.Encryption == nil && source.Name != disk.Name && req.Origin != "" {
 		if source, err = n.growOnlyPartition(ctx, disk, source, req.Volume.ID); err != nil {
 			return Device{}, err
 		}
@@ -201,7 +229,7 @@ func (n *Node) growBeforeMount(ctx context.Context, disk, source Device, fsType 
 
 // growStaged grows what has just been mounted. What cannot be grown here can be used all the same.
 func (n *Node) growStaged(ctx context.Context, req StageRequest) error {
-	err := n.growMounted(ctx, req.Volume.ID, req.Path, false)
+	err := n.growMounted(ctx, GrowRequest{Volume: req.Volume, Path: req.Path, Encryption: req.Encryption}, false)
 	if errors.Is(err, ErrRefused) {
 		klog.FromContext(ctx).Info("The filesystem is smaller than its disk", "path", req.Path, "reason", err.Error())
 		return nil

@@ -21,6 +21,8 @@ type Config struct {
 	// DeviceTimeout is how long a device is waited for, if the caller waits that long. Default 30 s: long enough
 	// for a slow udev, and less than the timeouts of kubelet, so that the reason reaches the user.
 	DeviceTimeout time.Duration
+	// ReleaseTimeout is how long Unstage waits for the kernel to let go of a device that was unmounted. Default 10 s.
+	ReleaseTimeout time.Duration
 	// FormatLimit is how many volumes are formatted at a time; others wait. Default 2: mkfs is bound by the disk, and
 	// the node has other work.
 	FormatLimit int
@@ -35,6 +37,8 @@ const defaultFormatLimit = 2
 type Node struct {
 	deviceDir, devDir, sysDir string
 	deviceTimeout             time.Duration
+	releaseTimeout            time.Duration
+	keyCost                   []string
 	formats                   chan struct{} // full when no more may be formatted at a time
 
 	newWatcher func() (*fsnotify.Watcher, error)
@@ -47,12 +51,14 @@ type Node struct {
 // New returns the machine we run on.
 func New(cfg Config) (*Node, error) {
 	n := &Node{
-		deviceDir:     orDefault(cfg.DeviceDir, "/dev/disk/by-id"),
-		devDir:        orDefault(cfg.DevDir, "/dev"),
-		sysDir:        orDefault(cfg.SysDir, "/sys"),
-		deviceTimeout: cfg.DeviceTimeout,
-		formats:       make(chan struct{}, cmp.Or(max(cfg.FormatLimit, 0), defaultFormatLimit)),
-		newWatcher:    fsnotify.NewWatcher,
+		deviceDir:      orDefault(cfg.DeviceDir, "/dev/disk/by-id"),
+		devDir:         orDefault(cfg.DevDir, "/dev"),
+		sysDir:         orDefault(cfg.SysDir, "/sys"),
+		deviceTimeout:  cfg.DeviceTimeout,
+		releaseTimeout: cmp.Or(max(cfg.ReleaseTimeout, 0), 10*time.Second),
+		keyCost:        keyCost,
+		formats:        make(chan struct{}, cmp.Or(max(cfg.FormatLimit, 0), defaultFormatLimit)),
+		newWatcher:     fsnotify.NewWatcher,
 		// Scopes of systemd are for filesystems with a daemon in user space; ours have none.
 		mounter: mount.NewWithoutSystemd(""),
 		jobs:    newJobs(),

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"crypto/sha256"
 	"os"
 	"slices"
 	"strings"
@@ -20,6 +21,8 @@ type StageRequest struct {
 	Options []string
 	// MkfsOptions are further arguments of mkfs, for a volume that is formatted: see ValidateMkfsOptions.
 	MkfsOptions []string
+	// Encryption, if not nil, asks for an encrypted volume.
+	Encryption *Encryption
 	// ReadOnly mounts read-only, and neither formats nor repairs.
 	ReadOnly bool
 	// Origin names what the volume was copied from, "" if it was made empty. A copy is never formatted.
@@ -32,10 +35,11 @@ func (r StageRequest) key() any {
 		volume                                  Volume
 		path, filesystem, options, mkfs, origin string
 		readOnly                                bool
+		encryption                              [sha256.Size]byte
 	}
 	return stageKey{
 		r.Volume, r.Path, r.Filesystem, strings.Join(r.Options, "\x00"), strings.Join(r.MkfsOptions, "\x00"), r.Origin,
-		r.ReadOnly,
+		r.ReadOnly, r.Encryption.fingerprint(),
 	}
 }
 
@@ -48,6 +52,9 @@ func (n *Node) Stage(ctx context.Context, req StageRequest) error {
 		return err
 	}
 	if err := ValidateMkfsOptions(req.Filesystem, req.MkfsOptions); err != nil {
+		return err
+	}
+	if err := ValidateEncryption(req.Encryption); err != nil {
 		return err
 	}
 	if _, err := n.Find(ctx, req.Volume); err != nil {
@@ -78,7 +85,13 @@ func (n *Node) stage(ctx context.Context, req StageRequest) error {
 			return err
 		}
 	}
-	source, fsType, err := n.prepare(ctx, dev, req)
+	on := dev // what the filesystem or the partition table is on
+	if req.Encryption != nil {
+		if on, err = n.unlock(ctx, dev, req); err != nil {
+			return err
+		}
+	}
+	source, fsType, err := n.prepare(ctx, on, req)
 	if err != nil {
 		return err
 	}
@@ -124,11 +137,22 @@ func (n *Node) staged(ctx context.Context, dev Device, req StageRequest) (bool, 
 			"source", top.Source, "device", dev.Path)
 		return false, n.unmountAll(ctx, req.Path)
 	}
+	on, err := n.deviceOf(top)
+	if err != nil {
+		return false, err
+	}
+	mapping, err := n.mappingName(on)
+	if err != nil {
+		return false, err
+	}
 	wantReadOnly := req.ReadOnly || asksReadOnly(req.Options)
 	switch {
 	case req.Filesystem != "" && req.Filesystem != top.FsType:
 		return false, fail(ErrConflict, "volume %s is staged at %s as %s, and %s was asked for",
 			req.Volume.ID, req.Path, top.FsType, req.Filesystem)
+	case (mapping != "") != (req.Encryption != nil):
+		return false, fail(ErrConflict, "volume %s is staged at %s %s, and %s was asked for",
+			req.Volume.ID, req.Path, clarity(mapping != ""), clarity(req.Encryption != nil))
 	case wantReadOnly != readOnly(*top):
 		return false, fail(ErrConflict, "volume %s is staged at %s %s, and %s was asked for",
 			req.Volume.ID, req.Path, writability(readOnly(*top)), writability(wantReadOnly))
@@ -156,24 +180,50 @@ func writability(readOnly bool) string {
 	return "for writing"
 }
 
+func clarity(encrypted bool) string {
+	if encrypted {
+		return "encrypted"
+	}
+	return "in the clear"
+}
+
 func (n *Node) mountDevice(ctx context.Context, source, path, fsType string, options []string) (err error) {
 	defer n.observe("mount", time.Now(), &err)
 	klog.FromContext(ctx).V(2).Info("Mounting", "device", source, "path", path, "filesystem", fsType, "options", options)
 	return n.mounter.Mount(source, path, fsType, options)
 }
 
-// Unstage takes down everything that is mounted at path. Nothing there, or no such path, is fine. The folder stays:
-// it belongs to the caller.
+// Unstage takes down everything that is mounted at path, and the volume's mapping if it is encrypted. Nothing there, or no
+// such path, is fine. The folder stays: it belongs to the caller.
+//
+// It fails with ErrInUse while anybody on the machine uses the volume still, as it is going to be detached next.
 func (n *Node) Unstage(ctx context.Context, volumeID, path string) error {
 	type unstageKey struct{ path string }
 	return n.jobs.run(ctx, volumeID, unstageKey{path}, func(ctx context.Context) error {
-		if err := n.unmountAll(ctx, path); err != nil {
-			return err
-		}
-		node := stagedNode(path, volumeID)
-		if err := n.unmountAll(ctx, node); err != nil {
-			return err
-		}
-		return removePath(node)
+		return n.unstage(ctx, volumeID, path)
 	})
+}
+
+func (n *Node) unstage(ctx context.Context, volumeID, path string) error {
+	node := stagedNode(path, volumeID)
+	for _, at := range []string{node, path} {
+		if err := n.unmountAll(ctx, at); err != nil {
+			return err
+		}
+	}
+	if err := removePath(node); err != nil {
+		return err
+	}
+	if _, err := Serial(volumeID); err != nil {
+		return nil // no volume of ours: nothing else can be left of it
+	}
+	if err := n.closeVolume(ctx, volumeID); err != nil {
+		return err
+	}
+	disk, err := n.lookup(Volume{ID: volumeID})
+	if err != nil {
+		klog.FromContext(ctx).V(4).Info("The device of the unstaged volume is not here", "seen", err.Error())
+		return nil
+	}
+	return n.requireReleased(ctx, disk, volumeID)
 }

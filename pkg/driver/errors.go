@@ -41,6 +41,7 @@ var statusCodes = []struct {
 	{disk.ErrRefused, codes.FailedPrecondition},
 	{disk.ErrNotStaged, codes.FailedPrecondition},
 	{disk.ErrConflict, codes.AlreadyExists},
+	{disk.ErrInUse, codes.FailedPrecondition},
 	{disk.ErrNotGrown, codes.Unavailable},
 
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
