@@ -130,11 +130,11 @@ func (c *Cloud) backupsOnDelete(ctx context.Context, id string) (string, error) 
 	case err != nil:
 		return "", err
 	}
-	policy := volume.Labels[LabelBackupsOnDelete]
-	if ValidateBackupsOnDelete(policy) != nil {
-		return KeepBackups, nil
+	switch policy := volume.Labels[LabelBackupsOnDelete]; policy {
+	case KeepLatestBackup, DeleteBackups:
+		return policy, nil
 	}
-	return policy, nil
+	return KeepBackups, nil
 }
 
 func (c *Cloud) readPolicies(ctx context.Context) (map[string]bool, error) {
