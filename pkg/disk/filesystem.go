@@ -110,6 +110,9 @@ func (n *Node) prepare(ctx context.Context, dev Device, req StageRequest) (Devic
 func acceptable(found content, dev Device, req StageRequest) error {
 	_, supported := filesystemTypes[found.filesystem]
 	switch {
+	case found.filesystem == luksType && !found.ambiguous:
+		return fail(ErrRefused, "volume %s (%s) is encrypted, and was asked for as a plain one: it can be mounted with its "+
+			"passphrase only. Ask for it as it was made, with encryption on the node", req.Volume.ID, dev.Path)
 	case found.ambiguous || found.partitionTable != "" || !supported:
 		return fail(ErrRefused, "volume %s (%s) holds %s, which the driver can neither mount nor will overwrite. "+
 			"Use it as a raw block volume, or move the data off and erase it", req.Volume.ID, dev.Path, found)

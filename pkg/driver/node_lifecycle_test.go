@@ -221,7 +221,13 @@ func TestCleanup(t *testing.T) {
 		})
 		t.Run(name+", out of order", func(t *testing.T) {
 			id := begin(t, t.Name())
-			if err := errors.Join(m.unstage(t, id), m.unmount(t, id, "a"), m.unstage(t, id)); err != nil {
+			// A filesystem that is mounted elsewhere must not be said to be ready for its detachment.
+			if err := m.unstage(t, id); err != nil {
+				wantCode(t, err, codes.FailedPrecondition)
+			} else if c.GetMount() != nil {
+				t.Error("unstaged while it is published")
+			}
+			if err := errors.Join(m.unmount(t, id, "a"), m.unstage(t, id)); err != nil {
 				t.Error(err)
 			}
 			clean(t, id)

@@ -27,7 +27,9 @@ func (n *node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 		return nil, err
 	}
 	if req.GetVolumeCapability().GetBlock() != nil {
-		err = n.disk.StageBlock(ctx, disk.StageBlockRequest{Volume: stage.Volume, Path: stage.Path})
+		err = n.disk.StageBlock(ctx, disk.StageBlockRequest{
+			Volume: stage.Volume, Path: stage.Path, Encryption: stage.Encryption, ReadOnly: stage.ReadOnly, Origin: stage.Origin,
+		})
 	} else {
 		err = n.disk.Stage(ctx, stage)
 	}
@@ -48,8 +50,9 @@ func stageRequest(req *csi.NodeStageVolumeRequest) (disk.StageRequest, error) {
 	if err != nil {
 		return disk.StageRequest{}, err
 	}
-	if params.encryption != "" {
-		return disk.StageRequest{}, invalid("volume_context", "%s is not supported yet", parameterNodeEncryption)
+	encryption, err := params.encryptionFor(req.GetSecrets())
+	if err != nil {
+		return disk.StageRequest{}, err
 	}
 	mount := req.GetVolumeCapability().GetMount() // nil, which has nothing set, for a raw block volume
 	return disk.StageRequest{
@@ -58,6 +61,7 @@ func stageRequest(req *csi.NodeStageVolumeRequest) (disk.StageRequest, error) {
 		Filesystem:  mount.GetFsType(),
 		Options:     mount.GetMountFlags(),
 		MkfsOptions: params.mkfsOptions,
+		Encryption:  encryption,
 		ReadOnly:    readerOnly(req.GetVolumeCapability()) || publishedReadOnly(req.GetPublishContext()),
 		Origin:      req.GetPublishContext()[contextOrigin],
 	}, nil

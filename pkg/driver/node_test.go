@@ -44,7 +44,7 @@ func (m *machine) restart(t *testing.T) {
 
 func (m *machine) start(t *testing.T) {
 	t.Helper()
-	node, err := disk.New(disk.Config{DeviceDir: m.byID, DeviceTimeout: m.timeout})
+	node, err := disk.New(disk.Config{DeviceDir: m.byID, DeviceTimeout: m.timeout, ReleaseTimeout: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,9 @@
 package driver
 
 import (
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -22,6 +25,10 @@ const (
 )
 
 const encryptionLUKS2 = "luks2"
+
+// secretPassphrase is the key of the node-stage and the node-expand secret that holds the passphrase of a volume
+// encrypted on the node.
+const secretPassphrase = "encryptionPassphrase"
 
 // labelNodeEncryption tells on a storage what its data is encrypted with on nodes, so that a copy of it is not taken for
 // plain. Absent where it is not.
@@ -101,6 +108,34 @@ func (p nodeParameters) checkExisting(id string, labels map[string]string) error
 	if has := labels[labelNodeEncryption]; has != p.encryption {
 		return status.Errorf(codes.AlreadyExists, "parameters: volume %s is there with %s %q, and %q was asked for",
 			id, parameterNodeEncryption, has, p.encryption)
+	}
+	return nil
+}
+
+// parameterStageSecret begins the parameters of a StorageClass that name the secret of NodeStageVolume.
+const parameterStageSecret = sidecarPrefix + "node-stage-secret"
+
+// encryptionFor reads how a volume is to be encrypted on the node: nil where it is not.
+func (p nodeParameters) encryptionFor(secrets map[string]string) (*disk.Encryption, error) {
+	if p.encryption == "" {
+		return nil, nil
+	}
+	if passphrase := secrets[secretPassphrase]; passphrase != "" {
+		return &disk.Encryption{Passphrase: []byte(passphrase)}, nil
+	}
+	what := "no secret came with the request"
+	if len(secrets) > 0 {
+		what = fmt.Sprintf("the secret has no %s, only %s", secretPassphrase, strings.Join(slices.Sorted(maps.Keys(secrets)), ", "))
+	}
+	return nil, invalid("secrets", "the volume is encrypted on the node (%s: %s), and %s: name a Secret with the key %s in the "+
+		"StorageClass, by %[5]s-name and %[5]s-namespace", parameterNodeEncryption, p.encryption, what, secretPassphrase,
+		parameterStageSecret)
+}
+
+// encryptionToGrow is for growth, which is not told how the volume was made: what a secret is given for is encrypted.
+func encryptionToGrow(secrets map[string]string) *disk.Encryption {
+	if passphrase := secrets[secretPassphrase]; passphrase != "" {
+		return &disk.Encryption{Passphrase: []byte(passphrase)}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package driver_test
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -83,4 +84,119 @@ func TestVolumeContextIsTheSameEachTime(t *testing.T) {
 	if told := r.create(t, createRequest("pvc-2")).GetVolumeContext(); len(told) != 0 {
 		t.Errorf("a volume without parameters of the node has the context %v", told)
 	}
+}
+
+const passphrase = "correct horse battery staple"
+
+func encryptedRequest(name string) *csi.CreateVolumeRequest {
+	req := createRequest(name)
+	req.Parameters = map[string]string{"nodeEncryption": "luks2"}
+	return req
+}
+
+func TestEncryptionOnTheNodeNeedsItsSecret(t *testing.T) {
+	m := newMachines(t, "worker-1")[0]
+	volume := m.create(t, encryptedRequest("pvc-1"))
+	if volume.GetVolumeContext()["nodeEncryption"] != "luks2" {
+		t.Fatalf("the volume context is %v", volume.GetVolumeContext())
+	}
+	block := blockCapability(anyWriter)
+	for name, secrets := range map[string]map[string]string{
+		"no secret": nil, "another key": {"passphrase": passphrase}, "an empty passphrase": {"encryptionPassphrase": ""},
+	} {
+		for _, c := range []*csi.VolumeCapability{writer(), block} {
+			err := m.stageWith(t, volume, c, secrets)
+			wantCode(t, err, codes.InvalidArgument)
+			for _, word := range []string{"csi.storage.k8s.io/node-stage-secret-name", "encryptionPassphrase"} {
+				if err != nil && !strings.Contains(err.Error(), word) {
+					t.Errorf("%s: the error does not name %s: %v", name, word, err)
+				}
+			}
+			if err != nil && strings.Contains(err.Error(), passphrase) {
+				t.Errorf("the error has a secret in it: %v", err)
+			}
+		}
+	}
+	if text := output(t, "head", "-c", "1048576", m.device(t, volume.GetVolumeId())); strings.Trim(text, "\x00") != "" {
+		t.Error("the disk was written to")
+	}
+	m.takeAway(t, volume.GetVolumeId())
+}
+
+// What is on a disk decides how it can be used: a plain one is not taken for encrypted, nor the other way round.
+func TestDiskThatIsNotAsTheStorageClassSays(t *testing.T) {
+	if _, err := exec.LookPath("cryptsetup"); err != nil {
+		t.Skip(err)
+	}
+	m := newMachines(t, "worker-1")[0]
+	secrets := map[string]string{"encryptionPassphrase": passphrase}
+	plain := m.create(t, createRequest("plain"))
+	if err := m.stageWith(t, plain, writer(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.unstage(t, plain.GetVolumeId()); err != nil {
+		t.Fatal(err)
+	}
+	plain.VolumeContext = map[string]string{"nodeEncryption": "luks2"}
+	err := m.stageWith(t, plain, writer(), secrets)
+	if wantCode(t, err, codes.FailedPrecondition); err != nil && !strings.Contains(err.Error(), "ext4") {
+		t.Errorf("a plain disk under an encrypted class: %v", err)
+	}
+	m.takeAway(t, plain.GetVolumeId())
+
+	encrypted := m.create(t, createRequest("encrypted"))
+	if _, err := m.publish(t, encrypted.GetVolumeId(), m.server); err != nil {
+		t.Fatal(err)
+	}
+	format := exec.Command("cryptsetup", "luksFormat", "--type", "luks2", "--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations",
+		"1000", "--key-file=-", m.device(t, encrypted.GetVolumeId()))
+	format.Stdin = strings.NewReader(passphrase)
+	if out, err := format.CombinedOutput(); err != nil {
+		t.Skipf("cryptsetup cannot format here: %v: %s", err, out)
+	}
+	err = m.stageWith(t, encrypted, writer(), nil)
+	if wantCode(t, err, codes.FailedPrecondition); err != nil && !strings.Contains(err.Error(), "is encrypted") {
+		t.Errorf("an encrypted disk under a plain class: %v", err)
+	}
+	m.takeAway(t, encrypted.GetVolumeId())
+}
+
+// A copy is encrypted as its source is, whatever its StorageClass says; a class that says otherwise is refused at once.
+func TestCopiesOfEncryptedVolumes(t *testing.T) {
+	r := newController(t, simulator.Config{})
+	plain := r.create(t, createRequest("plain")).GetVolumeId()
+	encrypted := r.create(t, encryptedRequest("encrypted")).GetVolumeId()
+	for _, c := range []struct {
+		name, source string
+		encrypted    bool
+		want         codes.Code
+	}{
+		{"same, plain", plain, false, codes.OK},
+		{"same, encrypted", encrypted, true, codes.OK},
+		{"plain of encrypted", encrypted, false, codes.InvalidArgument},
+		{"encrypted of plain", plain, true, codes.InvalidArgument},
+	} {
+		req := copyRequest(c.name, 1, fromVolume(c.source))
+		if c.encrypted {
+			req.Parameters = map[string]string{"nodeEncryption": "luks2"}
+		}
+		for range 2 {
+			answer, err := r.controller.CreateVolume(callContext(t), req)
+			if wantCode(t, err, c.want); err != nil && !strings.Contains(err.Error(), "nodeEncryption") {
+				t.Errorf("%s: the error does not name the parameter: %v", c.name, err)
+			}
+			if told := answer.GetVolume().GetVolumeContext()["nodeEncryption"] == "luks2"; err == nil && told != c.encrypted {
+				t.Errorf("%s: the volume context is %v", c.name, answer.GetVolume().GetVolumeContext())
+			}
+		}
+	}
+	// The same name asked for in the other way is another volume's.
+	_, err := r.controller.CreateVolume(callContext(t), createRequest("encrypted"))
+	wantCode(t, err, codes.AlreadyExists)
+	_, err = r.controller.CreateVolume(callContext(t), encryptedRequest("plain"))
+	wantCode(t, err, codes.AlreadyExists)
+	bad := createRequest("bad")
+	bad.Parameters = map[string]string{"nodeEncryption": "rot13"}
+	_, err = r.controller.CreateVolume(callContext(t), bad)
+	wantCode(t, err, codes.InvalidArgument)
 }
