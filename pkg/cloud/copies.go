@@ -110,6 +110,9 @@ func (c *Cloud) copyVolume(w *work, spec VolumeSpec) (*Volume, error) {
 	}
 	if begun != nil && !c.becomes(begun, spec) {
 		// The same request may come with another zone in front, or from a StorageClass made anew.
+		if err := c.replaceable(w.ctx, begun, spec); err != nil {
+			return nil, err
+		}
 		if err := c.dropUnfinished(w, begun); err != nil {
 			return nil, stillOpen(err, true)
 		}
@@ -150,6 +153,21 @@ func (c *Cloud) copyVolume(w *work, spec VolumeSpec) (*Volume, error) {
 func (c *Cloud) becomes(begun *Volume, spec VolumeSpec) bool {
 	encrypted := begun.Encrypted || begun.encryptionUnknown || !spec.Encrypted
 	return begun.Zone == spec.Zone && begun.Tier == spec.Tier && encrypted
+}
+
+// replaceable reports whether another copy can be made in place of one that was begun. Where the source is gone, the copy is
+// all that is left of it: it stays, and is ErrAlreadyExists, so that who may take it in another zone does.
+func (c *Cloud) replaceable(ctx context.Context, begun *Volume, spec VolumeSpec) error {
+	_, err := c.volume(ctx, spec.SourceID)
+	if !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return &Error{
+		Kind: ErrAlreadyExists,
+		Message: fmt.Sprintf("its source %s is gone, and storage %s, the copy that was begun of it, is in zone %s, of tier %s",
+			spec.SourceID, begun.ID, begun.Zone, begun.Tier),
+		Remedy: "ask for the volume in that zone and tier, or delete that storage",
+	}
 }
 
 // allUnfinished lists what earlier tries of the same request began, the one to go on with first. Titles cannot be asked

@@ -53,6 +53,30 @@ func TestAnUnfinishedCopyOutlivesItsSource(t *testing.T) {
 	wantCode(t, err, codes.NotFound)
 }
 
+// Such a copy is all that is left of its source: it is not given up because the request comes with another zone in front.
+func TestTheLastCopyOfASourceIsKept(t *testing.T) {
+	r := newController(t, simulator.Config{})
+	original := r.create(t, createRequest("original")).GetVolumeId()
+	req := copyRequest("clone", 1, fromVolume(original))
+	req.AccessibilityRequirements = requisite("de-fra1", "nl-ams1")
+	req.AccessibilityRequirements.Preferred = topologies("de-fra1", "nl-ams1")
+	remove := r.sim.Inject(simulator.Fault{Operation: "PUT /storage/{uuid}", Status: 503})
+	_, err := r.controller.CreateVolume(callContext(t), req)
+	remove()
+	wantCode(t, err, codes.Unavailable)
+	r.deleteVolume(t, original)
+
+	elsewhere := copyRequest("clone", 1, fromVolume(original))
+	elsewhere.AccessibilityRequirements = requisite("nl-ams1")
+	_, err = r.controller.CreateVolume(callContext(t), elsewhere)
+	wantCode(t, err, codes.AlreadyExists)
+	req.AccessibilityRequirements.Preferred = topologies("nl-ams1", "de-fra1")
+	made := r.create(t, req)
+	if left := r.disks(t); len(left) != 1 || left[0].Zone != "de-fra1" || left[0].UUID != made.GetVolumeId() {
+		t.Errorf("made %v; left are %+v", made, left)
+	}
+}
+
 // A StorageClass can be made anew under its name while a copy is unfinished: what cannot become what is asked for now makes
 // room for what can.
 func TestAnUnfinishedCopyOfAnotherKindMakesRoom(t *testing.T) {
