@@ -37,6 +37,3 @@ func (n *Node) WithCheapKeys() {
 
 // MayGrowMountedExt is mayGrowMountedExt, for tests to know what can be tested here.
 func MayGrowMountedExt() bool { return mayGrowMountedExt() }
-
-// SerialInPage is serialInPage.
-func SerialInPage(page []byte) string { return serialInPage(page) }

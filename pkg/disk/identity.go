@@ -1,11 +1,9 @@
 package disk
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 )
@@ -89,8 +87,8 @@ func (n *Node) verifyBackingFile(dev Device, volumeID string) error {
 	return nil
 }
 
-// serialOf reads the serial number of a disk, "" if it has none: virtio disks show it on the disk itself, NVMe disks on the
-// device behind it, SCSI disks in a page of vital product data.
+// serialOf reads the serial number of a disk, "" if it has none: virtio disks show it on the disk itself, NVMe and
+// SCSI on the device behind it.
 func (n *Node) serialOf(name string) (string, error) {
 	for _, file := range []string{"serial", "device/serial"} {
 		serial, err := readText(filepath.Join(n.sysDir, "block", name, file))
@@ -101,19 +99,5 @@ func (n *Node) serialOf(name string) (string, error) {
 			return serial, err
 		}
 	}
-	page, err := os.ReadFile(filepath.Join(n.sysDir, "block", name, "device", "vpd_pg80"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	return serialInPage(page), err
-}
-
-// serialInPage reads a unit serial number page (SPC-4, 7.8.15): kind of device, 80h, the length in two bytes, the number.
-func serialInPage(page []byte) string {
-	const header, pageCode = 4, 0x80
-	if len(page) < header || page[1] != pageCode {
-		return ""
-	}
-	length := int(binary.BigEndian.Uint16(page[2:]))
-	return strings.TrimSpace(string(page[header:min(header+length, len(page))]))
+	return "", nil
 }

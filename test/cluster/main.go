@@ -59,6 +59,8 @@ func command() *cobra.Command {
 			Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return o.up(cmd.Context()) }},
 		&cobra.Command{Use: "down", Short: "Take down the cluster that runs on this machine, or what is left of one",
 			Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return local.Down(cmd.Context()) }},
+		&cobra.Command{Use: "kubernetes", Short: "Build etcd, Kubernetes and kubectl if they are not in the cache, and print their folder",
+			Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return o.printKubernetes(cmd.Context()) }},
 		&cobra.Command{Use: "supervise", Hidden: true, Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return local.Supervise(os.Stdin, os.Stdout) }},
 		&cobra.Command{Use: "machine CONFIG", Hidden: true, Args: cobra.ExactArgs(1),
@@ -114,6 +116,24 @@ func (o options) up(ctx context.Context) error {
 	}
 	o.usage(runner.Status)
 	return nil
+}
+
+func (o options) printKubernetes(ctx context.Context) error {
+	project, err := filepath.Abs(o.project)
+	if err != nil {
+		return err
+	}
+	cache, err := toolchain.OpenCache(func(name string) {
+		fmt.Fprintln(os.Stderr, "building "+name+": it is not in the cache, this may take minutes")
+	})
+	if err != nil {
+		return err
+	}
+	dir, err := cache.Kubernetes(ctx, toolchain.Paths{Project: project})
+	if err == nil {
+		fmt.Println(dir)
+	}
+	return err
 }
 
 // launch builds what is missing and starts the cluster.

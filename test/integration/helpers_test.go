@@ -1,0 +1,111 @@
+package integration
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// metrics are what whoever may read them is shown.
+func (c *cluster) metrics() string {
+	c.t.Helper()
+	status, text := c.serve("/metrics", "admin")
+	if status != http.StatusOK {
+		c.t.Fatalf("metrics: %d %s", status, text)
+	}
+	return text
+}
+
+// serve asks the ccm's own port, with a token of the API server if there is one.
+func (c *cluster) serve(path, token string) (status int, text string) {
+	c.t.Helper()
+	request, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, fmt.Sprintf("https://127.0.0.1:%d%s", c.secure, path), nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // its certificate is its own
+	defer transport.CloseIdleConnections()
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+// token makes a token of the account, and a way to take it back.
+func (c *cluster) token() (token string, forget func()) {
+	c.t.Helper()
+	var answer struct{ ID, Token string }
+	c.Do(c.t, http.MethodPost, "/account/tokens", `{"name":"ccm","expires_at":"`+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+
+		`","can_create_tokens":false,"allowed_ip_ranges":["0.0.0.0/0","::/0"]}`, &answer)
+	return answer.Token, func() { c.Do(c.t, http.MethodDelete, "/account/tokens/"+answer.ID, "", nil) }
+}
+
+// changes counts the requests that changed the account.
+func (c *cluster) changes() (count int) {
+	requests := c.Requests()
+	for _, operation := range requests.Operations() {
+		if !strings.HasPrefix(operation, "GET ") {
+			count += requests.Of(operation)
+		}
+	}
+	return count
+}
+
+// holder is who leads.
+func (c *cluster) holder() string {
+	c.t.Helper()
+	lease, err := client.CoordinationV1().Leases("kube-system").Get(c.t.Context(), c.name, metav1.GetOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return *lease.Spec.HolderIdentity
+}
+
+// holding is a ccm elsewhere that leads.
+type holding struct {
+	c        *cluster
+	identity string
+	skew     time.Duration
+	lease    *coordinationv1.Lease
+}
+
+func (c *cluster) hold(skew time.Duration) *holding {
+	c.t.Helper()
+	h := &holding{c: c, identity: "elsewhere_1", skew: skew}
+	seconds, now := int32(4), metav1.NewMicroTime(time.Now().Add(skew))
+	lease, err := client.CoordinationV1().Leases("kube-system").Create(c.t.Context(), &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: c.name},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &h.identity, LeaseDurationSeconds: &seconds, AcquireTime: &now, RenewTime: &now},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	h.lease = lease
+	return h
+}
+
+func (h *holding) renew() {
+	h.c.t.Helper()
+	now := metav1.NewMicroTime(time.Now().Add(h.skew))
+	h.lease.Spec.RenewTime = &now
+	lease, err := client.CoordinationV1().Leases("kube-system").Update(h.c.t.Context(), h.lease, metav1.UpdateOptions{})
+	if err != nil {
+		h.c.t.Fatal(err)
+	}
+	h.lease = lease
+}
