@@ -12,7 +12,7 @@ RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}"
 
 # The node plugin formats, checks, grows and mounts file systems with Debian's own tools.
 FROM debian:${DEBIAN}-slim AS csi-driver
-ARG DRIVER_PACKAGES="ca-certificates e2fsprogs mount util-linux xfsprogs"
+ARG DRIVER_PACKAGES="btrfs-progs ca-certificates cryptsetup-bin e2fsprogs mount util-linux xfsprogs"
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ${DRIVER_PACKAGES} \
     && rm -rf /var/lib/apt/lists/*

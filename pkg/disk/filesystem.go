@@ -111,7 +111,7 @@ func acceptable(found content, dev Device, req StageRequest) error {
 	_, supported := filesystemTypes[found.filesystem]
 	switch {
 	case found.filesystem == luksType && !found.ambiguous:
-		return fail(ErrRefused, "volume %s (%s) is encrypted, and was asked for as a plain one: it can be mounted with its "+
+		return fail(ErrRefused, "volume %s (%s) is encrypted (LUKS), and was asked for as a plain one: it can be mounted with its "+
 			"passphrase only. Ask for it as it was made, with encryption on the node", req.Volume.ID, dev.Path)
 	case found.ambiguous || found.partitionTable != "" || !supported:
 		return fail(ErrRefused, "volume %s (%s) holds %s, which the driver can neither mount nor will overwrite. "+

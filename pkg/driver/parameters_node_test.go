@@ -155,7 +155,7 @@ func TestDiskThatIsNotAsTheStorageClassSays(t *testing.T) {
 		t.Skipf("cryptsetup cannot format here: %v: %s", err, out)
 	}
 	err = m.stageWith(t, encrypted, writer(), nil)
-	if wantCode(t, err, codes.FailedPrecondition); err != nil && !strings.Contains(err.Error(), "is encrypted") {
+	if wantCode(t, err, codes.FailedPrecondition); err != nil && !strings.Contains(err.Error(), "is encrypted (LUKS)") {
 		t.Errorf("an encrypted disk under a plain class: %v", err)
 	}
 	m.takeAway(t, encrypted.GetVolumeId())
