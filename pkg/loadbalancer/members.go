@@ -115,14 +115,14 @@ func (l sessionLimits) of(have int) int {
 
 // members returns what a backend's members shall be, and whether that is a change. A member that stays keeps its weight,
 // switched-off state and whatever else it has; dynamic members are a resolver's, not ours. If no target is left, the members
-// stay as they are: all nodes at once do not go, but a selector or a label is easily got wrong, and members that are down
-// cost nothing.
+// stay, but for the port: all nodes at once do not go, but a selector or a label is easily got wrong, and members that are
+// down cost nothing.
 func (b Backend) members(have []cloud.Member, limits sessionLimits) ([]cloud.Member, bool) {
 	if b.Members != nil {
 		return b.Members, !sameMembers(b.Members, have)
 	}
 	if len(b.Targets) == 0 {
-		return have, false
+		return b.withPort(have)
 	}
 	byName := map[string]cloud.Member{}
 	var want []cloud.Member
@@ -152,6 +152,17 @@ func (b Backend) members(have []cloud.Member, limits sessionLimits) ([]cloud.Mem
 		want = append(want, member)
 	}
 	return want, kept != len(b.Targets) || kept != len(byName)
+}
+
+// withPort gives the nodes' members the port that they have now.
+func (b Backend) withPort(have []cloud.Member) ([]cloud.Member, bool) {
+	all, changed := slices.Clone(have), false
+	for i := range all {
+		if all[i].Type != "dynamic" && all[i].Port != b.NodePort {
+			all[i].Port, changed = b.NodePort, true
+		}
+	}
+	return all, changed
 }
 
 // sameMembers compares members that were given one by one, in whatever order the API has them.
