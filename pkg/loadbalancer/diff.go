@@ -15,32 +15,25 @@ func Diff(desired Desired, lb *cloud.LoadBalancer, sessions sessionLimits) []Cha
 	d.ours, d.wanted = notesOf(lb.Labels, LabelComponents), (notes{}).with(desired.notes()).with(desired.contents())
 	_, d.noted = lb.Labels[LabelComponents]
 
+	changes := slices.Concat(d.labels(), d.resolvers(), d.missingBackends(), d.backends(), d.frontends())
+	gone, left := d.staleBackends()
+	changes = slices.Concat(changes, gone, d.staleResolvers(left), d.addresses(), d.load())
+
 	// What is about to be made is noted before, and what has gone is struck off after: a crash in between leaves
-	// nothing that nobody owns.
-	changes := labelChanges(desired.Labels, lb.Labels)
-	noting := d.ours.with(desired.notes()).changes(LabelComponents, lb.Labels)
+	// nothing that nobody owns. What a rule is made of is noted before only if it is that already.
+	noted := d.ours.with(desired.notes()).with(d.settled(changes))
+	noting := noted.changes(LabelComponents, lb.Labels)
 	slices.Reverse(noting) // over several labels, notes move on to later ones: those first, so that none is lost in between
 	noting = slices.Concat(noting, notesOf(lb.Labels, LabelBundles).with(desired.Bundles).changes(LabelBundles, lb.Labels))
-	changes = append(changes, noting...)
-
-	changes = append(changes, d.labels()...)
-	changes = append(changes, d.resolvers()...)
-	changes = append(changes, d.missingBackends()...)
-	changes = append(changes, d.backends()...)
-	changes = append(changes, d.frontends()...)
-	gone, left := d.staleBackends()
-	changes = append(changes, gone...)
-	changes = append(changes, d.staleResolvers(left)...)
-	changes = append(changes, d.addresses()...)
-	changes = append(changes, d.load()...)
 
 	// Later changes of the same labels start from what the earlier ones have made of them.
 	labels := applied(lb.Labels, noting)
-	changes = append(changes, d.staleBundles(labels)...)
+	final := d.wanted
 	for _, name := range left {
-		d.wanted = d.wanted.with([]string{noteLoneBackend(name)})
+		final = final.with([]string{noteLoneBackend(name)})
 	}
-	return append(changes, d.wanted.changes(LabelComponents, labels)...)
+	return slices.Concat(labelChanges(desired.Labels, lb.Labels), noting, changes, d.staleBundles(labels),
+		final.changes(LabelComponents, labels))
 }
 
 // differ is the state of Diff. Its methods find the changes of one kind of component each.
@@ -50,6 +43,24 @@ type differ struct {
 	sessions     sessionLimits
 	ours, wanted notes
 	noted        bool // the load balancer has notes: it was not made by UpCloud's own CCM, or has been taken over
+}
+
+// settled are the notes of what rules and resolvers are made of, but for those that are about to be changed.
+func (d *differ) settled(changes []Change) []string {
+	changing := map[string]bool{}
+	for _, change := range changes {
+		for _, rule := range []*cloud.Rule{change.CreateRule, change.ReplaceRule} {
+			if rule != nil {
+				changing[content(noteRule(change.Owner.Frontend, rule.Name), *rule)] = true
+			}
+		}
+		for _, resolver := range []*cloud.Resolver{change.CreateResolver, change.ReplaceResolver} {
+			if resolver != nil {
+				changing[content(noteResolver(resolver.Name), *resolver)] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(d.desired.contents(), func(note string) bool { return changing[note] })
 }
 
 // stale says that something was made, or set, for the Service, and is no longer wanted.

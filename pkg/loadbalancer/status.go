@@ -17,7 +17,8 @@ const (
 	// a change of plan, and the failure of one of its servers, all of which change addresses.
 	StatusHostname StatusMode = "hostname"
 	// StatusIP publishes the addresses that the load balancer listens on, for where its DNS name cannot be resolved. They
-	// are read when the Service is reconciled, and so can be out of date after a maintenance.
+	// are read when the Service is reconciled, and so can be out of date after a maintenance; floating IP addresses, which
+	// stay, are published alone.
 	StatusIP StatusMode = "ip"
 	// StatusBoth publishes addresses, each with the DNS name beside it. ExternalDNS, for one, then takes the addresses.
 	StatusBoth StatusMode = "both"
@@ -78,6 +79,15 @@ func publishedNetwork(lb *cloud.LoadBalancer) (cloud.LoadBalancerNetwork, bool) 
 
 func listenAddresses(lb *cloud.LoadBalancer, network string) []string {
 	var addresses []string
+	for _, floating := range lb.Addresses {
+		if floating.Network == network {
+			addresses = append(addresses, floating.Address)
+		}
+	}
+	if len(addresses) > 0 {
+		slices.Sort(addresses)
+		return addresses
+	}
 	for _, node := range lb.Nodes {
 		for _, nic := range node.Networks {
 			for _, address := range nic.Addresses {
