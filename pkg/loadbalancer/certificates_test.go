@@ -164,7 +164,10 @@ func TestCertificateFromASecret(t *testing.T) {
 	if got := a.bundle(); got.Hostnames[0] != "api.example.com" {
 		t.Errorf("bundle: %+v", got)
 	}
-	a.change(s, func(s *v1.Service) { delete(s.Annotations, AnnotationPrefix+"tls-secret"); s.Annotations[AnnotationPrefix+"mode"] = "http=http" })
+	a.change(s, func(s *v1.Service) {
+		delete(s.Annotations, AnnotationPrefix+"tls-secret")
+		s.Annotations[AnnotationPrefix+"mode"] = "http=http"
+	})
 	a.ensure(l, s)
 	if left := a.bundles(); len(left) > 0 || tlsNames(a.only(), "https") != "" {
 		t.Errorf("bundles nobody uses: %+v, certificates %s", left, tlsNames(a.only(), "https"))

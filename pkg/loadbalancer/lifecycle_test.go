@@ -250,7 +250,7 @@ func TestSourceRangesAreEnforcedFromTheFirstMoment(t *testing.T) {
 	if got := a.writes(); slices.Contains(got, "DELETE /load-balancer/{uuid}/frontends/{frontend}/rules/{name}") {
 		t.Errorf("writes %v: it was open in between", got)
 	}
-	if !strings.Contains(encode(t, a.raw("/load-balancer/" + a.only().ID)), "192.0.2.0/24") {
+	if !strings.Contains(encode(t, a.raw("/load-balancer/"+a.only().ID)), "192.0.2.0/24") {
 		t.Error("the new ranges are not there")
 	}
 	a.change(s, func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = nil })
