@@ -37,7 +37,9 @@ func commandWithInput(ctx context.Context, input []byte, name string, args ...st
 	if input != nil {
 		cmd.Stdin = bytes.NewReader(input)
 	}
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	// The device mapper's library waits for udev with a semaphore that the udev outside of a container does not see: without
+	// this, cryptsetup hangs in some containers. It makes and removes the device nodes itself then.
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "DM_DISABLE_UDEV=1")
 	// A group of its own keeps a Ctrl-C that is meant for the driver away from the program.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	start := time.Now()

@@ -53,7 +53,7 @@ func (n *Node) Find(ctx context.Context, vol Volume) (dev Device, err error) {
 		case changed:
 		case timedOut:
 			return Device{}, fail(ErrNoDevice, "the device of volume %s is not on this node after %s: %v. "+
-				"Check that the storage is attached to this server, and that the server has a virtio disk for it",
+				"Check that the storage is attached to this server, and that the server has a disk for it",
 				vol.ID, n.deviceTimeout, err)
 		case cancelled:
 			return Device{}, fmt.Errorf("waiting for the device of volume %s: %w (%w)", vol.ID, ctx.Err(), err)
@@ -129,18 +129,39 @@ func (n *Node) lookup(vol Volume) (Device, error) {
 	return Device{}, fmt.Errorf("%w; %w", linkErr, sysErr)
 }
 
+// lookupLink looks for the link by serial that udev makes: virtio-SERIAL, and on other buses BUS-…_SERIAL.
 func (n *Node) lookupLink(vol Volume) (Device, error) {
 	name, err := LinkName(vol.ID)
 	if err != nil {
 		return Device{}, err
 	}
-	link := filepath.Join(n.deviceDir, name)
+	dev, err := n.deviceByLink(filepath.Join(n.deviceDir, name), vol)
+	if !errors.Is(err, errNoLink) {
+		return dev, err
+	}
+	entries, readErr := os.ReadDir(n.deviceDir)
+	if readErr != nil {
+		return Device{}, err
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		bus := strings.HasPrefix(name, "scsi-") || strings.HasPrefix(name, "ata-") || strings.HasPrefix(name, "nvme-")
+		if at := strings.LastIndexByte(name, '_'); bus && at >= 0 && MatchesSerial(name[at+1:], vol.ID) {
+			return n.deviceByLink(filepath.Join(n.deviceDir, name), vol)
+		}
+	}
+	return Device{}, err
+}
+
+var errNoLink = errors.New("no link")
+
+func (n *Node) deviceByLink(link string, vol Volume) (Device, error) {
 	dev, err := n.deviceAt(link)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, lerr := os.Lstat(link); lerr == nil {
 			return Device{}, fmt.Errorf("%s points to nothing", link)
 		}
-		return Device{}, fmt.Errorf("no link %s", link)
+		return Device{}, fmt.Errorf("%w %s", errNoLink, link)
 	}
 	if err != nil {
 		return Device{}, err
@@ -161,7 +182,7 @@ func (n *Node) lookupSerial(vol Volume) (Device, error) {
 		return Device{}, err
 	}
 	for _, name := range names {
-		if serial, err := n.serialOf(name); err != nil || !strings.EqualFold(serial, want) {
+		if serial, err := n.serialOf(name); err != nil || !MatchesSerial(serial, vol.ID) {
 			continue
 		}
 		major, minor, err := n.diskNumber(name)
@@ -169,6 +190,9 @@ func (n *Node) lookupSerial(vol Volume) (Device, error) {
 			return Device{}, err
 		}
 		dev, err := n.deviceAt(filepath.Join(n.devDir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return Device{}, fmt.Errorf("the disk %s of sysfs has no node in %s: the driver's container needs the node's own /dev", name, n.devDir)
+		}
 		if err != nil {
 			return Device{}, err
 		}

@@ -1,9 +1,11 @@
 package disk
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -67,7 +69,7 @@ func (n *Node) verifyIdentity(dev Device, volumeID string) error {
 	switch {
 	case got == "":
 		return fmt.Errorf("%s tells no serial number, so that nothing proves that it is volume %s", dev.Path, volumeID)
-	case !strings.EqualFold(got, want):
+	case !MatchesSerial(got, volumeID):
 		return fmt.Errorf("%s has the serial number %s, volume %s has %s", dev.Path, got, volumeID, want)
 	}
 	return nil
@@ -87,11 +89,12 @@ func (n *Node) verifyBackingFile(dev Device, volumeID string) error {
 	return nil
 }
 
-// serialOf reads the serial number of a disk, "" if it has none: virtio disks show it on the disk itself, NVMe and
-// SCSI on the device behind it.
+// serialOf reads the serial number of a disk, "" if it has none: virtio disks show it on the disk itself, NVMe on the
+// device behind it, and SCSI and IDE disks in page 0x80 of their vital product data.
 func (n *Node) serialOf(name string) (string, error) {
+	dir := filepath.Join(n.sysDir, "block", name)
 	for _, file := range []string{"serial", "device/serial"} {
-		serial, err := readText(filepath.Join(n.sysDir, "block", name, file))
+		serial, err := readText(filepath.Join(dir, file))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -99,5 +102,13 @@ func (n *Node) serialOf(name string) (string, error) {
 			return serial, err
 		}
 	}
-	return "", nil
+	page, err := os.ReadFile(filepath.Join(dir, "device", "vpd_pg80"))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(page) < 4 {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	length := int(binary.BigEndian.Uint16(page[2:])) // SPC-4, 7.8.20: type, page, length, serial number
+	return strings.Trim(string(page[4:min(4+length, len(page))]), " \x00"), nil
 }

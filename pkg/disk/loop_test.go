@@ -44,7 +44,8 @@ func newMachine(t *testing.T, timeout time.Duration) *machine {
 	if err := os.Mkdir(m.deviceDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m.Node, err = disk.New(disk.Config{DeviceDir: m.deviceDir, DeviceTimeout: timeout, Registerer: m.registry})
+	m.Node, err = disk.New(disk.Config{DeviceDir: m.deviceDir, DeviceTimeout: timeout, ReleaseTimeout: 300 * time.Millisecond,
+		Registerer: m.registry})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,7 +91,8 @@ func (n *Node) luksUUID(ctx context.Context, disk Device) (string, error) {
 	if err != nil || status != 0 {
 		return "", err
 	}
-	return strings.ToLower(strings.TrimSpace(output)), nil
+	lines := strings.Split(output, "\n") // warnings come first
+	return strings.ToLower(strings.TrimSpace(lines[len(lines)-1])), nil
 }
 
 // unlocked returns the volume's mapping if it is open on this disk, for writing if that is asked for. One that is open
@@ -195,7 +196,7 @@ func (n *Node) luksOpen(ctx context.Context, disk Device, req StageRequest) (map
 	// The key stays in the mapping, not in a keyring: it can be grown without the passphrase, and containers have no keyring
 	// that outlives them. Whoever may read it there is root on the node, and reads the mounted filesystem as well.
 	args := []string{"open", "--type", "luks", "--disable-keyring"}
-	if req.ReadOnly {
+	if req.ReadOnly && req.Origin == "" { // a copy's journal may have to be replayed
 		args = append(args, "--readonly")
 	}
 	args = append(args, disk.Path, name)
@@ -302,21 +303,25 @@ type cryptTable struct {
 	keyring         bool // the key is not in the table, but in the kernel's keyring
 }
 
-// parseCryptTable reads a line of dmsetup table: start, length, "crypt", cipher, key, IV offset, device, offset …
-func parseCryptTable(line string) (cryptTable, error) {
-	fields := strings.Fields(line)
-	if len(fields) < 8 || fields[2] != "crypt" {
-		return cryptTable{}, fmt.Errorf("is no mapping of dm-crypt: %q", line)
+// parseCryptTable reads the output of dmsetup table: start, length, "crypt", cipher, key, IV offset, device, offset …
+// Warnings may come before.
+func parseCryptTable(output string) (cryptTable, error) {
+	for line := range strings.Lines(output) {
+		fields := strings.Fields(line)
+		if len(fields) < 8 || fields[2] != "crypt" {
+			continue
+		}
+		length, err := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil {
+			return cryptTable{}, err
+		}
+		offset, err := strconv.ParseInt(fields[7], 10, 64)
+		if err != nil {
+			return cryptTable{}, err
+		}
+		return cryptTable{sectors: length, offset: offset, keyring: strings.HasPrefix(fields[4], ":")}, nil
 	}
-	length, err := strconv.ParseInt(fields[1], 10, 64)
-	if err != nil {
-		return cryptTable{}, err
-	}
-	offset, err := strconv.ParseInt(fields[7], 10, 64)
-	if err != nil {
-		return cryptTable{}, err
-	}
-	return cryptTable{sectors: length, offset: offset, keyring: strings.HasPrefix(fields[4], ":")}, nil
+	return cryptTable{}, fmt.Errorf("is no mapping of dm-crypt: %q", output)
 }
 
 // mapping finds the volume's mapping among the kernel's devices.

@@ -153,7 +153,7 @@ func TestAnEncryptedVolumeInTheClearIsRefused(t *testing.T) {
 	}
 }
 
-func TestTheWrongPassphraseIsToldAndChangesNothing(t *testing.T) {
+func TestEncryptedVolumeWithTheWrongPassphraseIsNotTouched(t *testing.T) {
 	m := newCryptMachine(t, true)
 	vol, dev := m.attach(t, 64, nil)
 	encryptByHand(t, dev, "secret")

@@ -7,9 +7,11 @@ import (
 	"strings"
 )
 
+const mapperPrefix = "upcloud-"
+
 // mapperName is the name of the volume's mapping: what an encrypted volume looks like when it is open is at
 // /dev/mapper/upcloud-<UUID of the storage>.
-func mapperName(volumeID string) string { return "upcloud-" + strings.ToLower(volumeID) }
+func mapperName(volumeID string) string { return mapperPrefix + strings.ToLower(volumeID) }
 
 // mappingName returns the name of a mapping (a device of the device mapper), "" of any other device.
 func (n *Node) mappingName(dev Device) (string, error) {

@@ -79,7 +79,7 @@ func (n *Node) top(ctx context.Context, path string) (*mount.MountInfo, error) {
 			return &last, nil
 		}
 		klog.FromContext(ctx).Info("Taking down a mount whose device is gone", "path", path, "source", last.Source)
-		if err := n.mounter.Unmount(path); err != nil {
+		if err := n.unmountOne(ctx, last, path); err != nil {
 			return nil, err
 		}
 	}
@@ -148,17 +148,34 @@ func (n *Node) unmountAll(ctx context.Context, path string) (err error) {
 		if len(mounts) == 0 {
 			return nil
 		}
-		if err := n.unmountOne(ctx, path); err != nil {
+		if err := n.unmountOne(ctx, mounts[len(mounts)-1], path); err != nil {
 			return err
 		}
 	}
 	return fmt.Errorf("more than %d mounts on %s", maxStacked, path)
 }
 
-func (n *Node) unmountOne(ctx context.Context, path string) (err error) {
+// unmountOne takes down the mount on top. Where umount(8) fails to look at the path (the filesystem answers nothing but
+// errors), the kernel is asked directly. A mount whose disk has left is taken down also while somebody uses it: there is
+// nothing to lose any more.
+func (n *Node) unmountOne(ctx context.Context, top mount.MountInfo, path string) (err error) {
 	defer n.observe("unmount", time.Now(), &err)
 	klog.FromContext(ctx).V(4).Info("Unmounting", "path", path)
-	return n.mounter.Unmount(path)
+	gone := n.deviceGone(top, path)
+	if err = n.mounter.Unmount(path); err == nil {
+		return nil
+	}
+	flags := unix.UMOUNT_NOFOLLOW
+	if gone {
+		flags |= unix.MNT_DETACH
+	}
+	switch direct := unix.Unmount(path, flags); {
+	case direct == nil:
+		return nil
+	case errors.Is(direct, unix.EBUSY):
+		return fail(ErrInUse, "%s cannot be unmounted, a process works in it or has a file of it open: end it first", path)
+	}
+	return err
 }
 
 // removePath removes an empty folder or file of ours. It never removes a folder with something in it: what is in there

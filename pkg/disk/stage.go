@@ -114,7 +114,11 @@ func (n *Node) stage(ctx context.Context, req StageRequest) error {
 	}
 	options := slices.Concat(req.Options, filesystemTypes[fsType].mountOptions)
 	if req.ReadOnly {
-		options = append(options, "ro")
+		more, err := n.readOnlyOptions(ctx, source, fsType, req)
+		if err != nil {
+			return err
+		}
+		options = append(options, more...)
 	}
 	if err := n.mountDevice(ctx, source.Path, req.Path, fsType, options); err != nil || req.ReadOnly {
 		return err
@@ -206,7 +210,7 @@ func (n *Node) Unstage(ctx context.Context, volumeID, path string) error {
 
 func (n *Node) unstage(ctx context.Context, volumeID, path string) error {
 	node := stagedNode(path, volumeID)
-	for _, at := range []string{node, path} {
+	for _, at := range []string{path, node} { // the node is in the folder that nothing is mounted on
 		if err := n.unmountAll(ctx, at); err != nil {
 			return err
 		}

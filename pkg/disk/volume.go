@@ -35,3 +35,14 @@ func LinkName(volumeID string) (string, error) {
 	}
 	return "virtio-" + serial, nil
 }
+
+// MatchesSerial tells whether a serial number is that of the volume: at least the digits that virtio leaves of its UUID,
+// and nothing else than its digits. Disks on other buses may tell more of them, with or without dashes.
+func MatchesSerial(serial, volumeID string) bool {
+	start, err := Serial(volumeID)
+	if err != nil {
+		return false
+	}
+	digits := strings.ToLower(strings.ReplaceAll(serial, "-", ""))
+	return strings.HasPrefix(digits, start) && strings.HasPrefix(strings.ToLower(strings.ReplaceAll(volumeID, "-", "")), digits)
+}
