@@ -38,8 +38,7 @@ func (n *Node) Condition(volumeID, path string) (Condition, error) {
 	}
 	top := mounts[len(mounts)-1]
 	if n.deviceGone(top, path) {
-		return abnormal("the disk of volume %s has left this node while it was mounted at %s: what was written last may be lost. "+
-			"Delete the Pod, so that the volume is attached and mounted again", volumeID, path), nil
+		return hasLeft(volumeID, path), nil
 	}
 	var st unix.Stat_t
 	switch err := unix.Stat(path, &st); {
@@ -49,15 +48,37 @@ func (n *Node) Condition(volumeID, path string) (Condition, error) {
 	case err != nil:
 		return Condition{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	case st.Mode&unix.S_IFMT == unix.S_IFBLK:
+		if n.pulled(int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev))) {
+			return hasLeft(volumeID, path), nil
+		}
 		if _, err := n.blockStats(volumeID, path, st); err != nil {
 			return Condition{}, err
 		}
 		return Condition{Message: "the device is there"}, nil
 	}
-	if _, err := n.holds(&top, volumeID); err != nil {
+	disk, err := n.holds(&top, volumeID)
+	if err != nil {
 		return Condition{}, fail(ErrNotMounted, "volume %s is not at %s: %v", volumeID, path, err)
 	}
+	// A disk that was pulled may stay known for as long as it is mounted, and come back as another device meanwhile.
+	if now, err := n.lookup(Volume{ID: volumeID}); err != nil || now.Major != disk.Major || now.Minor != disk.Minor {
+		return hasLeft(volumeID, path), nil
+	}
 	return n.filesystemCondition(top, volumeID, path)
+}
+
+func hasLeft(volumeID, path string) Condition {
+	return abnormal("the disk of volume %s has left this node while it was mounted at %s: what was written last may be lost. "+
+		"Delete the Pod, so that the volume is attached and mounted again", volumeID, path)
+}
+
+// pulled tells whether a disk of a simulated server was detached while somebody had it open: its device has no file then.
+func (n *Node) pulled(major, minor int) bool {
+	if major != loopMajor {
+		return false
+	}
+	_, err := readText(filepath.Join(n.numberDir(major, minor), "loop", "backing_file"))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func (n *Node) filesystemCondition(m mount.MountInfo, volumeID, path string) (Condition, error) {

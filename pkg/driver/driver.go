@@ -139,7 +139,7 @@ func (d *Driver) newServer() *grpc.Server {
 		csi.RegisterNodeServer(server, &node{
 			disk: d.config.Disk, id: d.config.NodeID, zone: d.config.Zone,
 			room: &room{
-				fixed: d.config.MaxVolumes, interfaces: d.config.Interfaces,
+				disk: d.config.Disk, fixed: d.config.MaxVolumes, interfaces: d.config.Interfaces,
 				kubernetes: d.config.Kubernetes, seen: d.registration.seen,
 			},
 		})

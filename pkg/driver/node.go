@@ -32,6 +32,7 @@ var nodeCapabilities = []csi.NodeServiceCapability_RPC_Type{
 	csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
 	csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 	csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+	csi.NodeServiceCapability_RPC_VOLUME_CONDITION,
 }
 
 func (n *node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
@@ -42,25 +43,4 @@ func (n *node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequ
 		})
 	}
 	return response, nil
-}
-
-func (n *node) NodeGetVolumeStats(_ context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
-	switch {
-	case req.GetVolumeId() == "":
-		return nil, missing("volume_id")
-	case req.GetVolumePath() == "":
-		return nil, missing("volume_path")
-	}
-	stats, err := n.disk.Stats(req.GetVolumeId(), req.GetVolumePath())
-	if err != nil {
-		return nil, err
-	}
-	bytes := &csi.VolumeUsage{Unit: csi.VolumeUsage_BYTES, Total: stats.TotalBytes}
-	if stats.Block {
-		return &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{bytes}}, nil
-	}
-	bytes.Used, bytes.Available = stats.UsedBytes, stats.AvailableBytes
-	return &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{bytes, {
-		Unit: csi.VolumeUsage_INODES, Total: stats.TotalInodes, Used: stats.UsedInodes, Available: stats.FreeInodes,
-	}}}, nil
 }

@@ -36,6 +36,7 @@ func (n *node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 	if err != nil {
 		return nil, err
 	}
+	n.room.took(stage.Volume.ID)
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 

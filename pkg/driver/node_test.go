@@ -294,39 +294,3 @@ func TestNodePublishNeedsTheStagedVolume(t *testing.T) {
 	}
 	m.takeAway(t, id)
 }
-
-func TestNodeGetVolumeStats(t *testing.T) {
-	m := newMachines(t, "worker-1")[0]
-	id := m.create(t, createRequest("pvc-1")).GetVolumeId()
-	m.bring(t, id, writer())
-	if err := m.mount(t, id, "a", writer(), false); err != nil {
-		t.Fatal(err)
-	}
-	stats := func(path string) (*csi.NodeGetVolumeStatsResponse, error) {
-		return m.node.NodeGetVolumeStats(callContext(t), &csi.NodeGetVolumeStatsRequest{VolumeId: id, VolumePath: path})
-	}
-	got, err := stats(m.target("a"))
-	if err != nil || len(got.GetUsage()) != 2 {
-		t.Fatalf("stats: %v, %v", got, err)
-	}
-	if usage := got.GetUsage()[0]; usage.GetTotal() <= 0 || usage.GetTotal() > gib || usage.GetAvailable() <= 0 {
-		t.Errorf("bytes: %v", usage)
-	}
-	_, err = stats(m.dir)
-	wantCode(t, err, codes.NotFound)
-	m.takeAway(t, id, "a")
-	_, err = stats(m.target("a"))
-	wantCode(t, err, codes.NotFound)
-}
-
-func TestNodeGetInfo(t *testing.T) {
-	m := newMachines(t, "worker-1")[0]
-	info, err := m.node.NodeGetInfo(callContext(t), &csi.NodeGetInfoRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info.GetNodeId() != m.server || info.GetMaxVolumesPerNode() != 14 ||
-		info.GetAccessibleTopology().GetSegments()["region"] != zone {
-		t.Errorf("node info %v", info)
-	}
-}
