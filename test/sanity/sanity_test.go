@@ -11,11 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/go-logr/logr"
 	"github.com/google/uuid"
 	"github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
+	"google.golang.org/grpc"
 	"k8s.io/mount-utils"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
@@ -30,6 +32,9 @@ const zone = "fi-hel1"
 
 // accessTypeVariable tells a run of this test's own program which kind of volume to use.
 const accessTypeVariable = "SANITY_ACCESS_TYPE"
+
+// filesystemVariable tells a run of this test's own program which filesystem volumes shall have.
+const filesystemVariable = "SANITY_FILESYSTEM"
 
 // faultsVariable tells a run of this test's own program to let requests to the API fail at random.
 const faultsVariable = "SANITY_FAULTS"
@@ -65,6 +70,47 @@ func TestSanityBlock(t *testing.T) {
 		t.Skip("this is that process")
 	}
 	runApart(t, accessTypeVariable+"=block")
+}
+
+// TestSanityFilesystems runs csi-test with the filesystems that are not the default one.
+func TestSanityFilesystems(t *testing.T) {
+	if reason := noDisks(); reason != "" {
+		t.Skipf("filesystems were not tested: %s", reason)
+	}
+	if os.Getenv(accessTypeVariable) != "" || os.Getenv(filesystemVariable) != "" || os.Getenv(faultsVariable) != "" {
+		t.Skip("this is that process")
+	}
+	for _, filesystem := range []string{"xfs", "btrfs"} {
+		t.Run(filesystem, func(t *testing.T) {
+			if _, err := exec.LookPath("mkfs." + filesystem); err != nil {
+				t.Skip(err)
+			}
+			runApart(t, filesystemVariable+"="+filesystem)
+		})
+	}
+}
+
+// withFilesystem makes csi-test, which asks for none, ask for a filesystem.
+func withFilesystem(name string) grpc.DialOption {
+	ask := func(capabilities ...*csi.VolumeCapability) {
+		for _, capability := range capabilities {
+			if mount := capability.GetMount(); mount != nil {
+				mount.FsType = name
+			}
+		}
+	}
+	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
+		invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+		switch r := req.(type) {
+		case interface{ GetVolumeCapability() *csi.VolumeCapability }:
+			ask(r.GetVolumeCapability())
+		case interface {
+			GetVolumeCapabilities() []*csi.VolumeCapability
+		}:
+			ask(r.GetVolumeCapabilities()...)
+		}
+		return invoke(ctx, method, req, reply, conn, options...)
+	})
 }
 
 // TestSanityWithFaults runs csi-test while one request in a hundred fails before its effect, and one after.
@@ -222,6 +268,10 @@ func (b *bed) runSpecs(t *testing.T, accessType string, node bool) {
 	}
 	config.TestNodeVolumeAttachLimit = true
 	config.IDGen = ids{}
+	if filesystem := os.Getenv(filesystemVariable); filesystem != "" {
+		config.DialOptions = append(config.DialOptions, withFilesystem(filesystem))
+		config.ControllerDialOptions = append(config.ControllerDialOptions, withFilesystem(filesystem))
+	}
 
 	suite, reporter := ginkgo.GinkgoConfiguration()
 	if !node {
