@@ -30,7 +30,7 @@ type demo struct {
 // Run shows the whole job. With keepServers the nodes' servers stay in the account, and the cluster can go on.
 func Run(ctx context.Context, runner *steps.Runner, keepServers bool) steps.Result {
 	d := &demo{Runner: runner}
-	all := runner.Install()
+	all := append(runner.Install(), runner.Routes()...)
 	all = append(all, d.storageSteps()...)
 	all = append(all, d.loadBalancerSteps()...)
 	all = append(all, d.removal(keepServers)...)

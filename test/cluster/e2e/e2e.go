@@ -42,7 +42,7 @@ func Run(ctx context.Context, runner *steps.Runner) steps.Result {
 	restarted, interrupted, limited := suite{runner, "restarted"}, suite{runner, "interrupted"}, suite{runner, "limited"}
 	namespaces = append(namespaces, restarted.namespace, interrupted.namespace, limited.namespace)
 	alone := append(restarted.restartSteps(interrupted), limited.limitSteps()...)
-	prepared := append(runner.Install(),
+	prepared := append(append(runner.Install(), runner.Routes()...),
 		steps.Step{Name: "the account has the nodes' boot disks", Limit: 10 * time.Second, Check: boot.remember(s)},
 		steps.Step{Name: "every group of checks has a namespace", Limit: time.Minute, Do: s.makeNamespaces(namespaces), Check: s.namespacesReady(namespaces)})
 	ended := append(s.powerSteps(),

@@ -128,7 +128,8 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	}
 	if err := c.startKubernetes("kube-controller-manager", "--kubeconfig", c.kubeconfigOf("system:kube-controller-manager"),
 		"--service-account-private-key-file", pki("sa.key"), "--use-service-account-credentials", "--root-ca-file", pki("apiserver.crt"),
-		"--cluster-cidr", podNetwork.String(), "--cloud-provider", "external", "--leader-elect=false",
+		"--allocate-node-cidrs", "--cluster-cidr", podNetwork.String(), "--service-cluster-ip-range", serviceNetwork.String(),
+		"--cloud-provider", "external", "--leader-elect=false",
 		"--cert-dir", c.pki); err != nil {
 		return err
 	}

@@ -39,15 +39,9 @@ func nodeAddress(i int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4(base), privateNetwork.Bits())
 }
 
-// nodePods is the Pod network of node number i.
-func nodePods(i int) netip.Prefix {
-	base := podNetwork.Addr().As4()
-	base[2] = byte(i)
-	return netip.PrefixFrom(netip.AddrFrom4(base), 24)
-}
-
 // makeFabric makes the network that joins the machines: a public and a private switch, with the control plane, the
-// simulator and its load balancers on both, and the metadata address on the private one.
+// simulator and its load balancers on both, and the metadata address on the private one. It is the private network's router,
+// too: the simulator puts the router's static routes into its routing table.
 func makeFabric() (*machine.Namespace, error) {
 	fabric, err := machine.NewNamespace()
 	if err != nil {
@@ -59,6 +53,10 @@ func makeFabric() (*machine.Namespace, error) {
 	if err := fabric.AddBridge(privateBridge, privateGateway); err != nil {
 		return nil, err
 	}
+	// A router that tells a sender of a shorter way is left out of the next packet's way.
+	if err := fabric.Forward(); err != nil {
+		return nil, err
+	}
 	// A program that asks for a Service before its node's kube-proxy is ready must hear at once that it is too early.
 	if err := fabric.Refuse(serviceNetwork); err != nil {
 		return nil, err
@@ -67,7 +65,7 @@ func makeFabric() (*machine.Namespace, error) {
 }
 
 // plugIn connects a node to both switches: eth0 public, eth1 private, as UpCloud numbers them.
-func plugIn(fabric, node *machine.Namespace, i, nodes int, public netip.Addr) error {
+func plugIn(fabric, node *machine.Namespace, i int, public netip.Addr) error {
 	port := fmt.Sprintf("node-%d", i+1)
 	if err := fabric.Connect(publicBridge, node, "eth0", port+"-pub", netip.PrefixFrom(public, publicNetwork.Bits())); err != nil {
 		return err
@@ -81,13 +79,9 @@ func plugIn(fabric, node *machine.Namespace, i, nodes int, public netip.Addr) er
 	if err := node.AddRoute(metadata, privateGateway.Addr()); err != nil {
 		return err
 	}
-	for other := range nodes {
-		if other == i {
-			continue
-		}
-		if err := node.AddRoute(nodePods(other), nodeAddress(other).Addr()); err != nil {
-			return err
-		}
+	// What is for a Pod goes to the router, which alone knows on which node it is.
+	if err := node.AddRoute(podNetwork, privateGateway.Addr()); err != nil {
+		return err
 	}
-	return nil
+	return node.Masquerade(podNetwork)
 }

@@ -89,7 +89,7 @@ func (c *Cluster) powerOn(n *node) error {
 	if err := namespace.UpLoopback(); err != nil {
 		return err
 	}
-	if err := plugIn(c.fabric, namespace, n.index, c.config.Nodes, n.public); err != nil {
+	if err := plugIn(c.fabric, namespace, n.index, n.public); err != nil {
 		return err
 	}
 	_, err = signal.WriteString("\n")
@@ -115,14 +115,10 @@ func (c *Cluster) writeNodeFiles(n *node) error {
 		return err
 	}
 	files := map[string]string{
-		"containerd.toml": c.containerdConfig(n),
-		"kubelet.yaml":    kubeletConfig(n),
-		"cni/10-pods.conflist": fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [
-  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
-   "ipam": {"type": "host-local", "ranges": [[{"subnet": %q}]], "routes": [{"dst": "0.0.0.0/0"}]}},
-  {"type": "portmap", "capabilities": {"portMappings": true}}]}
-`, nodePods(n.index)),
-		"init.json": string(init),
+		"containerd.toml":        c.containerdConfig(n),
+		"kubelet.yaml":           kubeletConfig(n),
+		"pods.conflist.template": podNetworkTemplate,
+		"init.json":              string(init),
 	}
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(n.config, name), []byte(content), 0o600); err != nil {
@@ -131,6 +127,14 @@ func (c *Cluster) writeNodeFiles(n *node) error {
 	}
 	return nil
 }
+
+// podNetworkTemplate is what containerd makes its CNI configuration of, as soon as the kubelet has read the Pod CIDR off its
+// Node: nobody chooses Pod CIDRs but the kube-controller-manager. Pods are not masqueraded (see machine.Namespace.Masquerade).
+const podNetworkTemplate = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+   "ipam": {"type": "host-local", "ranges": [[{"subnet": "{{.PodCIDR}}"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+`
 
 // nodeInit is what the node's first process does. The paths are those that the shipped manifests and Kubernetes' own
 // programs expect; behind them lie folders of this node alone.
@@ -165,13 +169,22 @@ func (c *Cluster) nodeInit(n *node, logDir string) machine.InitConfig {
 			Args: []string{"ctr", "--address", containerdSocket, "--namespace", "k8s.io", "images", "import", "--local", archive}})
 	}
 	init.Services = append(init.Services,
-		machine.Service{Name: "kubelet", Restart: true, Args: []string{"kubelet", "--config", config("kubelet.yaml"),
-			"--kubeconfig", config("kubelet.kubeconfig"), "--hostname-override", n.name,
-			"--cloud-provider", "external", "--v", "2"}}, // no --node-ip: the addresses are the cloud controller manager's to find
+		machine.Service{Name: "kubelet", Restart: true, Args: kubeletArgs(n)},
 		machine.Service{Name: "kube-proxy", Args: []string{"kube-proxy", "--kubeconfig", config("kube-proxy.kubeconfig"),
 			"--proxy-mode", "nftables", "--hostname-override", n.name, "--cluster-cidr", podNetwork.String(),
 			"--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0", "--conntrack-tcp-timeout-close-wait", "0"}})
 	return init
+}
+
+// kubeletArgs are as docs/kubeadm.md has them. The first node's kubelet knows its provider ID, the others leave it to the cloud
+// controller manager. None has --node-ip: the addresses are that one's to find.
+func kubeletArgs(n *node) []string {
+	args := []string{"kubelet", "--config", filepath.Join(n.config, "kubelet.yaml"),
+		"--kubeconfig", filepath.Join(n.config, "kubelet.kubeconfig"), "--hostname-override", n.name, "--cloud-provider", "external", "--v", "2"}
+	if n.index == 0 {
+		args = append(args, "--provider-id", "upcloud:////"+n.server)
+	}
+	return args
 }
 
 func (c *Cluster) containerdConfig(n *node) string {
@@ -188,11 +201,12 @@ state = "/run/containerd"
 [plugins.'io.containerd.cri.v1.runtime'.cni]
   bin_dirs = ["/usr/lib/cni", "/opt/cni/bin"]
   conf_dir = %q
+  conf_template = %q
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
   SystemdCgroup = false
-`, c.config.PauseImage, filepath.Join(n.config, "cni"))
+`, c.config.PauseImage, filepath.Join(n.config, "cni"), filepath.Join(n.config, "pods.conflist.template"))
 }
 
 func kubeletConfig(n *node) string {

@@ -22,14 +22,13 @@ const (
 
 var disksDir = filepath.Join(stateDir, "disks")
 
-// startSimulator starts the simulated UpCloud with real disks and real load balancers behind it, and makes the private
-// network of the nodes.
+// startSimulator starts the simulated UpCloud with real disks, real load balancers and real routes behind it.
 func (c *Cluster) startSimulator(ctx context.Context) error {
 	err := c.start(machine.Program{
 		Name: "upcloud-sim",
 		Args: []string{filepath.Join(c.config.Programs, "upcloud-sim"), "--listen", simulatorAddress(),
 			"--metadata-listen", netip.AddrPortFrom(metadata.Addr(), 80).String(), "--profile", c.config.Profile,
-			"--disks", "loop", "--disks-dir", disksDir, "--load-balancers", "haproxy", "--load-balancer-interface", publicBridge,
+			"--disks", "loop", "--disks-dir", disksDir, "--load-balancers", "haproxy", "--load-balancer-interface", publicBridge, "--routers", "kernel",
 			"--public-network", publicNetwork.String(), "--username", simulatorUser, "--password", simulatorPassword, "--log-requests"},
 		Namespace: c.fabric,
 	})
@@ -56,9 +55,14 @@ func (s Status) Account() *service.Service {
 }
 
 func (c *Cluster) makePrivateNetwork(ctx context.Context) (uuid string, err error) {
+	router, err := c.account.CreateRouter(ctx, &request.CreateRouterRequest{Name: "local-cluster"})
+	if err != nil {
+		return "", fmt.Errorf("make the router of the nodes' private network: %w", err)
+	}
 	network, err := c.account.CreateNetwork(ctx, &request.CreateNetworkRequest{
-		Name: "local-cluster",
-		Zone: c.zone,
+		Name:   "local-cluster",
+		Zone:   c.zone,
+		Router: router.UUID,
 		IPNetworks: upcloud.IPNetworkSlice{{
 			Address:          privateNetwork.String(),
 			Gateway:          privateGateway.Addr().String(),
@@ -90,7 +94,8 @@ func (c *Cluster) makeServer(ctx context.Context, i int, network string) (uuid s
 		}},
 		Networking: &request.CreateServerNetworking{Interfaces: request.CreateServerInterfaceSlice{
 			{Type: upcloud.NetworkTypePublic, IPAddresses: request.CreateServerIPAddressSlice{{Family: upcloud.IPAddressFamilyIPv4}}},
-			{Type: upcloud.NetworkTypePrivate, Network: network, IPAddresses: request.CreateServerIPAddressSlice{
+			// Pods send under their own addresses, which are not the server's.
+			{Type: upcloud.NetworkTypePrivate, Network: network, SourceIPFiltering: upcloud.False, IPAddresses: request.CreateServerIPAddressSlice{
 				{Family: upcloud.IPAddressFamilyIPv4, Address: nodeAddress(i).Addr().String()}}},
 		}},
 	})

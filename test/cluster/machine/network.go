@@ -1,10 +1,15 @@
 package machine
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -111,12 +116,54 @@ func (n *Namespace) AddRoute(destination netip.Prefix, via netip.Addr) error {
 	return nil
 }
 
-// Refuse answers traffic for destination that arrives to be passed on with "unreachable", as a gateway does; without it
-// a namespace says nothing, and whoever asks waits for an answer until a timeout.
-func (n *Namespace) Refuse(destination netip.Prefix) error {
-	if err := n.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) }); err != nil {
-		return fmt.Errorf("make the namespace a gateway: %w", err)
+// Forward makes the namespace pass packets on, as a router does. It keeps to itself that there may be a shorter way.
+func (n *Namespace) Forward() error {
+	err := n.Do(func() error {
+		return errors.Join(os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0),
+			setEverywhere("/proc/sys/net/ipv4/conf", "send_redirects", "0"))
+	})
+	if err != nil {
+		return fmt.Errorf("make the namespace a router: %w", err)
 	}
+	return nil
+}
+
+// setEverywhere writes a setting of all interfaces, those there are and those to come.
+func setEverywhere(dir, setting, value string) error {
+	interfaces, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, entry := range interfaces {
+		failed = errors.Join(failed, os.WriteFile(filepath.Join(dir, entry.Name(), setting), []byte(value), 0))
+	}
+	return failed
+}
+
+// Masquerade gives what leaves the network for elsewhere the namespace's own address. What stays in the network, on another
+// machine too, keeps the sender's.
+func (n *Namespace) Masquerade(network netip.Prefix) error {
+	rules := fmt.Sprintf(`table ip leaving {
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr %[1]s ip daddr != %[1]s ip daddr != 224.0.0.0/4 masquerade
+	}
+}
+`, network)
+	return n.Do(func() error {
+		nft := exec.Command("nft", "-f", "-") // begun on this thread, so in the namespace
+		nft.Stdin = strings.NewReader(rules)
+		if output, err := nft.CombinedOutput(); err != nil {
+			return fmt.Errorf("masquerade %s: %w: %s", network, err, bytes.TrimSpace(output))
+		}
+		return nil
+	})
+}
+
+// Refuse answers traffic for destination that arrives to be passed on (see Forward) with "unreachable", as a gateway does;
+// without it a namespace says nothing, and whoever asks waits for an answer until a timeout.
+func (n *Namespace) Refuse(destination netip.Prefix) error {
 	handle, err := n.netlink()
 	if err != nil {
 		return err
