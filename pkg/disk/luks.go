@@ -47,6 +47,12 @@ func (e *Encryption) fingerprint() [sha256.Size]byte {
 	return sha256.Sum256(e.Passphrase)
 }
 
+// What follows a mapping's name in those of mappings that are not the volume's any more, or not yet.
+const (
+	asideInfix   = "-gone-"
+	openingInfix = "-opening-"
+)
+
 // Exit statuses of cryptsetup(8).
 const (
 	cryptsetupWrongPassphrase = 2
@@ -199,8 +205,8 @@ func (n *Node) luksOpen(ctx context.Context, disk Device, req StageRequest) (map
 	if req.ReadOnly && req.Origin == "" { // a copy's journal may have to be replayed
 		args = append(args, "--readonly")
 	}
-	args = append(args, disk.Path, name)
-	output, status, err := n.cryptsetup(ctx, req.Encryption, args...)
+	args = append(args, disk.Path)
+	output, status, err := n.openBeside(ctx, req, args, name)
 	switch {
 	case err != nil:
 		return Device{}, err
@@ -212,13 +218,58 @@ func (n *Node) luksOpen(ctx context.Context, disk Device, req StageRequest) (map
 		return Device{}, fail(ErrRefused, "volume %s (%s) is encrypted, and the kernel of this node has no device mapper: load it with "+
 			"modprobe dm_crypt. %s", req.Volume.ID, disk.Path, output)
 	case status != 0:
-		return Device{}, commandError("cryptsetup", args, status, output)
+		return Device{}, commandError("cryptsetup", append(args, name), status, output)
 	}
 	mapping, open, err := n.mapping(req.Volume.ID)
 	if err == nil && !open {
 		err = fmt.Errorf("cryptsetup opened %s, and the kernel has no mapping %s", disk.Path, name)
 	}
+	if err != nil {
+		return Device{}, err
+	}
+	under, err := n.wholeDisk(mapping)
+	if err == nil && (under.Major != disk.Major || under.Minor != disk.Minor) {
+		err = fmt.Errorf("the mapping %s is not on %s, but on %s: it is taken down when this is tried again", name, disk.Path, under.Path)
+	}
 	return mapping, err
+}
+
+// openBeside opens the disk under the name, also beside a mapping that closeMapping has put aside. That one keeps the UUID that
+// cryptsetup made of its first name, which no other may have: the new one is opened by another name, and renamed.
+func (n *Node) openBeside(ctx context.Context, req StageRequest, args []string, name string) (output string, status int, err error) {
+	names, err := n.mappingNames()
+	if err != nil {
+		return "", 0, err
+	}
+	opening, aside := "", false
+	for _, other := range names {
+		aside = aside || strings.HasPrefix(other, name+asideInfix)
+		if strings.HasPrefix(other, name+openingInfix) { // the rename was interrupted
+			opening = other
+		}
+	}
+	if !aside && opening == "" {
+		return n.cryptsetup(ctx, req.Encryption, append(args, name)...)
+	}
+	if opening == "" {
+		opening = name + openingInfix + strconv.FormatInt(time.Now().UnixNano(), 36)
+		output, status, err = n.cryptsetup(ctx, req.Encryption, append(args, opening)...)
+		if err != nil || status != 0 {
+			return output, status, err
+		}
+	}
+	return command(ctx, "dmsetup", "rename", opening, name)
+}
+
+// mappingNames lists the names of the kernel's mappings.
+func (n *Node) mappingNames() (names []string, err error) {
+	files, err := filepath.Glob(filepath.Join(n.sysDir, "block", "dm-*", "dm", "name"))
+	for _, file := range files {
+		if name, err := readText(file); err == nil { // one that went away meanwhile is none
+			names = append(names, name)
+		}
+	}
+	return names, err
 }
 
 // closeVolume takes the volume's mapping down, if there is one.
@@ -250,7 +301,7 @@ func (n *Node) closeMapping(ctx context.Context, mapping Device, volumeID string
 	if _, status, err := command(ctx, "dmsetup", "remove", "--force", name); err != nil || status == 0 {
 		return err
 	}
-	aside := fmt.Sprintf("%s-gone-%d", name, mapping.Minor)
+	aside := name + asideInfix + strconv.Itoa(mapping.Minor)
 	for _, args := range [][]string{{"rename", name, aside}, {"remove", "--deferred", aside}} {
 		if output, status, err := command(ctx, "dmsetup", args...); err != nil || status != 0 {
 			return errors.Join(err, commandError("dmsetup", args, status, output))
