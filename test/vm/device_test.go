@@ -203,9 +203,16 @@ func testRawBlock(t *testing.T, r *rig) {
 	}
 	v.takeAway(t, "a")
 
-	v.bring(t, "b")
+	v.publish(t)
+	v.stage(t)
+	if err := v.tryMount(t, "b", true); err != nil {
+		t.Fatal(err)
+	}
 	if got := r.sh(t, "head -c 1000000 %s | sha256sum", v.target("b")); got != pattern {
 		t.Errorf("the device begins with %s, want %s", got, pattern)
+	}
+	if out, err := r.try(t, "dd if=/dev/zero of=%s bs=4096 count=1 conv=fsync,notrunc", v.target("b")); err == nil {
+		t.Errorf("a device that was published read-only can be written to: %s", out)
 	}
 	v.takeAway(t, "b")
 	v.remove(t)

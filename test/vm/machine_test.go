@@ -22,6 +22,10 @@ func TestMachine(t *testing.T) {
 		{"late disk", testLateDisk},
 		{"kill", testKill},
 		{"pulled", testPulled},
+		{"encryption", testEncryption},
+		{"encrypted raw block", testEncryptedBlock},
+		{"encryption asked for or not", testEncryptionMismatch},
+		{"encryption and kill", testEncryptionKill},
 		{"limit", testLimit},
 		{"package disk", testDiskPackage},
 	} {

@@ -43,6 +43,7 @@ const (
 type rig struct {
 	sim        *simulatortest.Server
 	server     string // UUID
+	disks      string // folder of the storages' images
 	machine    *qemu.Machine
 	guest      *guest.Client
 	controller csi.ControllerClient
@@ -61,7 +62,7 @@ func start(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{sim: simulatortest.Start(t, simulator.Config{Disks: plane})}
+	r := &rig{disks: filepath.Join(dir, "sim", "disks"), sim: simulatortest.Start(t, simulator.Config{Disks: plane})}
 	r.server = r.sim.CreateServer(t, "worker-1", zone)
 	metadata, err := url.Parse(r.sim.Metadata(t, r.server))
 	if err != nil {

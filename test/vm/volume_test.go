@@ -89,6 +89,22 @@ func (v *volume) stage(t *testing.T) {
 	}
 }
 
+// stageInTheEnd repeats the call as the kubelet does, until it goes well.
+func (v *volume) stageInTheEnd(t *testing.T) {
+	t.Helper()
+	ctx := callContext(t)
+	for {
+		err := v.tryStage(t)
+		if err == nil {
+			return
+		}
+		t.Logf("staging goes on: %v", err)
+		if code := status.Code(err); ctx.Err() != nil || code == codes.InvalidArgument || code == codes.FailedPrecondition {
+			t.Fatal(err)
+		}
+	}
+}
+
 func (v *volume) tryMount(t *testing.T, pod string, readOnly bool) error {
 	t.Helper()
 	_, err := v.node.NodePublishVolume(callContext(t), &csi.NodePublishVolumeRequest{

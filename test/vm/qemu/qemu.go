@@ -86,7 +86,7 @@ func (cfg *Config) console() string { return filepath.Join(cfg.Dir, "console.log
 func (cfg *Config) monitor() string { return filepath.Join(cfg.Dir, "monitor.sock") }
 
 func (cfg *Config) arguments() []string {
-	accelerator, processor := cfg.Accelerator, "max"
+	accelerator, processor := cfg.Accelerator, "max,la57=off"
 	if accelerator == "" {
 		accelerator = "tcg,thread=multi"
 	}
@@ -94,11 +94,11 @@ func (cfg *Config) arguments() []string {
 		processor = "host"
 	}
 	return []string{
-		"-machine", "pc", "-accel", accelerator, "-cpu", processor, "-smp", "2", "-m", "1536",
+		"-machine", "pc", "-accel", accelerator, "-cpu", processor, "-smp", "2", "-m", "2048",
 		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:" + cfg.console(),
 		"-kernel", filepath.Join(cfg.Guest, "vmlinuz"),
 		// panic=-1 and -no-reboot: a kernel that cannot go on ends the machine
-		"-append", "console=ttyS0 root=/dev/nvme0n1 rootfstype=ext4 ro rootwait init=/sbin/init-vm net.ifnames=0 panic=-1 quiet",
+		"-append", "console=ttyS0 root=/dev/nvme0n1 rootfstype=ext4 ro rootwait init=/sbin/init-vm net.ifnames=0 panic=-1 quiet modprobe.blacklist=kvm_amd",
 		"-drive", "if=none,id=root,format=raw,readonly=on,file=" + filepath.Join(cfg.Guest, "root.ext2"),
 		"-device", "nvme,drive=root,serial=root,addr=3",
 		"-drive", "if=none,id=tools,format=raw,readonly=on,file=" + cfg.tools(),
