@@ -202,7 +202,8 @@ func perPort(text string, service *v1.Service) ([]portValue, error) {
 	}
 	parts := strings.Split(text, ";")
 	known := func(part string) (port, value string, ok bool) {
-		port, value, ok = strings.Cut(strings.TrimSpace(part), "=")
+		port, value, ok = strings.Cut(part, "=")
+		port = strings.TrimSpace(port)
 		if _, exists := byName[port]; !exists && port != "*" {
 			ok = false
 		}

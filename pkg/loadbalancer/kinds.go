@@ -25,8 +25,10 @@ type kind[T any] struct {
 	name    string // in the reference page
 	allowed string // completes "want …"
 	pattern string // a regular expression of all of a value, for the admission policy; empty: it checks nothing
+	list    int    // if not zero, the pattern is of one of so many at most with commas between
 	// least and most bound numbers, for the admission policy; both zero: no number.
 	least, most int
+	timed       bool // a number of seconds, which may be a duration
 	parse       func(text string) (T, error)
 }
 
@@ -80,9 +82,10 @@ func integer(least, most int) kind[int] {
 var digits = regexp.MustCompile(`^[0-9]{1,8}$`)
 
 // seconds is a number of seconds, or a duration such as 90s or 1h30m.
-func seconds(least, most int) kind[int] {
+func seconds(most int) kind[int] {
+	const least = 1
 	number := integer(least, most)
-	number.name = "seconds"
+	number.name, number.timed = "seconds", true
 	number.allowed = fmt.Sprintf("seconds from %d to %d, or a duration such as 90s, 5m or 1h", least, most)
 	number.pattern = "[0-9]{1,8}|([0-9]{1,8}h)?([0-9]{1,8}m)?([0-9]{1,8}s)?"
 	plain := number.parse
@@ -119,7 +122,7 @@ func text(name, allowed, pattern string) kind[string] {
 func listOf(item kind[string], most int) kind[[]string] {
 	return kind[[]string]{
 		name: "list of " + item.name, allowed: fmt.Sprintf("1 to %d, with commas between, of: %s", most, item.allowed),
-		pattern: fmt.Sprintf(`\s*(?:%s)\s*(?:,\s*(?:%s)\s*){0,%d}`, item.pattern, item.pattern, most-1),
+		pattern: item.pattern, list: most,
 		parse: func(text string) ([]string, error) {
 			var all []string
 			for part := range strings.SplitSeq(text, ",") {
@@ -207,7 +210,7 @@ var weekdays = []string{"monday", "tuesday", "wednesday", "thursday", "friday", 
 var labelList = kind[cloud.Labels]{
 	name: "list of key=value", allowed: "pairs such as env=prod,team=web: keys of 2 to 32 and values of 0 to 255 printable characters, keys " +
 		"that do not begin with ccm_ or an underscore",
-	pattern: `\s*[!-+\--<>-~]{2,32}=[ -+\--~]{0,255}(?:,\s*[!-+\--<>-~]{2,32}=[ -+\--~]{0,255})*`,
+	pattern: `[!-+\--<>-~][ -+\--<>-~]{1,31}=[ -+\--~]{0,255}`, list: 100,
 	parse: func(text string) (cloud.Labels, error) {
 		all := cloud.Labels{}
 		for part := range strings.SplitSeq(text, ",") {
@@ -216,6 +219,9 @@ var labelList = kind[cloud.Labels]{
 				return nil, fmt.Errorf("%q: %w", strings.TrimSpace(part), errNotAllowed)
 			}
 			all[key] = value
+		}
+		if len(all) > 100 {
+			return nil, errNotAllowed
 		}
 		return all, nil
 	},

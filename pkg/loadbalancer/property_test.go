@@ -31,8 +31,6 @@ func (c *choices) next(n int) int {
 
 func (c *choices) one(of ...string) string { return of[c.next(len(of))] }
 
-const someBundle = "0aded5c1-c7a3-498a-b9c8-a871611c47a2"
-
 // rules for the generator: kinds of both modes, with and without what the API fills in.
 var someRules = []string{
 	`{"name":"a","priority":%d,"matchers":[{"type":"path","match_path":{"method":"exact","value":"/x"}},{"type":"src_ip","match_src_ip":{"value":"203.0.113.7"}}],"actions":[{"type":"tcp_reject","action_tcp_reject":{}}]}`,

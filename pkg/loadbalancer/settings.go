@@ -88,7 +88,9 @@ type Setting struct {
 
 	allowed string
 	pattern string
+	list    int
 	bounds  [2]int
+	timed   bool
 	read    func(text string) (set func(*Settings, *PortSettings), err error)
 }
 
@@ -105,6 +107,7 @@ func forPort[T any](s Setting, k kind[T], set func(*PortSettings, T)) Setting {
 
 func described[T any](s Setting, k kind[T], set func(*Settings, *PortSettings, T)) Setting {
 	s.Values, s.allowed, s.pattern, s.bounds = k.name, k.allowed, k.pattern, [2]int{k.least, k.most}
+	s.timed, s.list = k.timed, k.list
 	s.read = func(text string) (func(*Settings, *PortSettings), error) {
 		value, err := k.parse(text)
 		if err != nil {
@@ -229,7 +232,7 @@ var frontendTable = []Setting{
 	}, boolean, "inbound_proxy_protocol"),
 	frontendProperty(Setting{
 		Name: "timeout-client", Default: "60", Example: "5m", About: "How long a client may be silent.",
-	}, seconds(1, maxTimeout), "timeout_client"),
+	}, seconds(maxTimeout), "timeout_client"),
 	frontendProperty(Setting{
 		Name: "http2", Default: "false", Example: "true", About: "Offer HTTP/2 to clients; needs a certificate.",
 	}, boolean, "http2_enabled"),
@@ -268,11 +271,11 @@ var backendTable = []Setting{
 	}, off(oneOf("off", "v1", "v2"), "off"), "outbound_proxy_protocol"),
 	backendProperty(Setting{
 		Name: "timeout-server", Default: "60", Example: "5m", About: "How long a member may be silent.",
-	}, seconds(1, maxTimeout), "timeout_server"),
+	}, seconds(maxTimeout), "timeout_server"),
 	backendProperty(Setting{
 		Name: "timeout-tunnel", Default: "3600", Example: "24h",
 		About: "How long an established connection (TCP, WebSocket) may be silent in both directions.",
-	}, seconds(1, maxTunnel), "timeout_tunnel"),
+	}, seconds(maxTunnel), "timeout_tunnel"),
 	forPort(Setting{
 		Name: "max-sessions", Default: "what the plan allows for one server", Example: "2000", MapsTo: "backends[].members[].max_sessions",
 		About: "How many connections a member gets at one time.",
@@ -320,7 +323,7 @@ var backendTable = []Setting{
 	}, integer(100, 599), "health_check_expected_status"),
 	backendProperty(Setting{
 		Name: "health-check-interval", Default: "3", Example: "10s", About: "Time between checks.",
-	}, seconds(1, maxTimeout), "health_check_interval"),
+	}, seconds(maxTimeout), "health_check_interval"),
 	backendProperty(Setting{
 		Name: "health-check-fall", Default: "2", Example: "3", About: "Failures until a member gets no more connections.",
 	}, integer(1, 100), "health_check_fall"),
@@ -340,7 +343,7 @@ var backendTable = []Setting{
 var cookieAttributes = func() kind[string] {
 	all := listOf(text("attribute", "SameSite=Strict, SameSite=Lax, SameSite=None, Secure, HttpOnly or Partitioned",
 		`SameSite=Strict|SameSite=Lax|SameSite=None|Secure|HttpOnly|Partitioned`), 4)
-	k := kind[string]{name: all.name, allowed: all.allowed, pattern: all.pattern}
+	k := kind[string]{name: all.name, allowed: all.allowed, pattern: all.pattern, list: all.list}
 	k.parse = func(value string) (string, error) {
 		parts, err := all.parse(value)
 		if err != nil {
