@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
@@ -61,8 +62,17 @@ func TestStartUpErrorsAreOneSentence(t *testing.T) {
 	t.Cleanup(func() { _ = taken.Close() })
 	port := strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
 	empty := t.TempDir()
-	elsewhere := httptest.NewServer(http.NotFoundHandler())
+	var userAgent atomic.Value
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		userAgent.Store(r.UserAgent())
+		http.NotFound(w, r)
+	}))
 	t.Cleanup(elsewhere.Close)
+	t.Cleanup(func() {
+		if agent, _ := userAgent.Load().(string); !strings.HasPrefix(agent, "upcloud-ccm/") {
+			t.Errorf("the API is told that %q asks", agent)
+		}
+	})
 	for _, test := range []struct {
 		name        string
 		environment []string

@@ -3,7 +3,6 @@ package cloud
 import (
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -143,41 +142,26 @@ func TestRotationFileByFileIsNeverSwappedByHalf(t *testing.T) {
 	}
 }
 
-// The files are swapped again and again while they are read.
+// The secret is swapped between the reading of the user name and that of the password.
 func TestCredentialsAreNeverOfTwoVersions(t *testing.T) {
 	dir := t.TempDir()
-	version := func(n int) map[string]string {
-		return map[string]string{"username": strconv.Itoa(n), "password": strconv.Itoa(n)}
-	}
-	writeSecret(t, dir, version(0))
+	writeSecret(t, dir, map[string]string{"username": "old", "password": "old"})
 	source, clock := newTestSource(t, dir)
-	swapping, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		for n := 1; ; n++ {
-			select {
-			case <-swapping:
-				return
-			default:
-				next := filepath.Join(dir, "..v"+strconv.Itoa(n))
-				_ = os.Mkdir(next, 0o700)
-				for name, content := range version(n) {
-					_ = os.WriteFile(filepath.Join(next, name), []byte(content), 0o600)
-				}
-				_ = os.Symlink(next, filepath.Join(dir, "..next"))
-				_ = os.Rename(filepath.Join(dir, "..next"), filepath.Join(dir, "..data"))
-			}
+	whole, swaps := source.read, 0
+	source.read = func() (credentials, error) {
+		before, err := whole()
+		if swaps++; swaps > 1 {
+			return before, err
 		}
-	}()
-	for range 300 {
-		*clock = clock.Add(credentialCheckInterval)
-		if got := source.get(); got.username != got.password {
-			t.Errorf("user name of version %s with the password of version %s", got.username, got.password)
-			break
-		}
+		writeSecret(t, dir, map[string]string{"username": "newest", "password": "newest"})
+		after, err := whole()
+		return credentials{username: before.username, password: after.password}, err
 	}
-	close(swapping)
-	<-ended
+	writeSecret(t, dir, map[string]string{"username": "newer", "password": "newer"})
+	*clock = clock.Add(credentialCheckInterval)
+	if got := source.get(); got != (credentials{username: "newest", password: "newest"}) {
+		t.Errorf("user name of version %s with the password of version %s", got.username, got.password)
+	}
 }
 
 func TestCredentialsOfAFileThatHoldsMore(t *testing.T) {

@@ -114,7 +114,7 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
-// A default server has no private network. UpCloud's own CCM never initializes such a node.
+// D-17: a default server has no private network. UpCloud's own CCM never initializes such a node.
 func TestMetadataWithoutPrivateNetwork(t *testing.T) {
 	account := newAccount(t)
 	var answer struct{ Server struct{ UUID string } }
@@ -218,7 +218,7 @@ func TestExistence(t *testing.T) {
 		{name: "another cloud's", node: node("gone", "hcloud://1"), exists: true},
 		{name: "bare metal", node: node("gone", "gone"), exists: true},
 		{name: "broken provider ID", node: node("here", "upcloud:////here"), wantErr: true},
-		// UpCloud's own CCM says of these that they do not exist, and so deletes control-plane Nodes.
+		// D-1: UpCloud's own CCM says of these that they do not exist, and so deletes control-plane Nodes.
 		{name: "out of scope", node: node("here", providerid.New(here)), scope: scope, exists: true},
 		{name: "out of scope and gone", node: node("gone", providerid.New(gone)), scope: scope, exists: true},
 	} {
@@ -244,12 +244,10 @@ func TestFailingAPIIsNoMissingServer(t *testing.T) {
 	for _, fault := range []simulator.Fault{
 		{Status: 401}, {Status: 403}, {Status: 429}, {Status: 500}, {Status: 503},
 		{Operation: "GET /server", Status: 404},
-		{Operation: "GET /network", Status: 404},
 		{Operation: "GET /server/{uuid}", Status: 404, Code: "NOT_FOUND"}, // a proxy's, or the path's, not the server's
 		{Operation: "GET /server/{uuid}", Status: 403},
 		{Operation: "GET /server/{uuid}", Drop: true},
 		{Operation: "GET /server/{uuid}", Status: 500},
-		{Operation: "GET /ip_address", Status: 503},
 	} {
 		t.Run(fmt.Sprintf("%s %d %v", fault.Operation, fault.Status, fault.Drop), func(t *testing.T) {
 			account := newAccount(t)
@@ -265,6 +263,7 @@ func TestFailingAPIIsNoMissingServer(t *testing.T) {
 	}
 }
 
+// D-15: an empty answer for a node that waits makes the node controller try for ever.
 func TestOutOfScopeNodesAreLeftAlone(t *testing.T) {
 	account := newAccount(t)
 	instances := newInstances(t, account.cloud, func(c *Config) { c.Scope = labels.SelectorFromSet(labels.Set{"role": "worker"}) })

@@ -23,7 +23,7 @@ type figures map[string]any
 
 func main() {
 	output := pflag.String("output", "build/bench.json", "file to write the figures to; other sections in it are kept")
-	only := pflag.String("only", "", "measure this section alone: api_calls, attach_throughput, stage_publish_ms or rss_mb")
+	only := pflag.String("only", "", "measure this section alone: api_calls, attach_throughput, stage_publish_ms, rss_mb or ccm")
 	pflag.Parse()
 	klog.LogToStderr(false)
 	klog.SetOutput(nowhere{})
@@ -55,12 +55,17 @@ func measure(ctx context.Context, output, only string) error {
 		{"attach_throughput", measureAttach},
 		{"stage_publish_ms", func(ctx context.Context) (any, error) { return measureStage(ctx, program) }},
 		{"rss_mb", func(ctx context.Context) (any, error) { return measureMemory(ctx, program) }},
+		{"ccm", measureCCM},
 	} {
 		if only != "" && section.name != only {
 			continue
 		}
 		if section.name == "stage_publish_ms" && noDisks() != "" {
 			fmt.Println("\nNodeStage and NodePublish were not measured:", noDisks())
+			continue
+		}
+		if section.name == "ccm" && noKubernetes() != "" {
+			fmt.Println("\nThe CCM was not measured:", noKubernetes())
 			continue
 		}
 		figure, err := section.measure(ctx)
@@ -71,6 +76,9 @@ func measure(ctx context.Context, output, only string) error {
 	}
 	if stages, measured := results["stage_publish_ms"].(map[string]stageFigures); measured {
 		results["stage_publish_added_ms"] = stages["ext4, new"].Added
+	}
+	if ccm, measured := results["ccm"].(ccmFigures); measured {
+		ccm.split(results)
 	}
 	return results.write(output)
 }

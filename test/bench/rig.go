@@ -32,6 +32,7 @@ type rig struct {
 	simulator  *simulator.Simulator
 	url        string
 	account    *service.Service // an administrator's way past the driver
+	network    string           // private network of the servers; empty: none
 	controller csi.ControllerClient
 	close      []func()
 }
@@ -110,10 +111,15 @@ func (r *rig) servers(ctx context.Context, count int) ([]string, error) {
 	for i := range ids {
 		making.Go(func() error {
 			name := fmt.Sprintf("node-%d", i+1)
+			interfaces := request.CreateServerInterfaceSlice{{Type: upcloud.NetworkTypePublic,
+				IPAddresses: request.CreateServerIPAddressSlice{{Family: upcloud.IPAddressFamilyIPv4}}}}
+			if r.network != "" {
+				interfaces = append(interfaces, request.CreateServerInterface{Type: upcloud.NetworkTypePrivate, Network: r.network,
+					IPAddresses: request.CreateServerIPAddressSlice{{Family: upcloud.IPAddressFamilyIPv4}}})
+			}
 			server, err := r.account.CreateServer(ctx, &request.CreateServerRequest{Hostname: name, Title: name, Zone: zone, Plan: "2xCPU-4GB",
 				StorageDevices: request.CreateServerStorageDeviceSlice{{Action: request.CreateServerStorageDeviceActionCreate, Title: name, Size: 10}},
-				Networking: &request.CreateServerNetworking{Interfaces: request.CreateServerInterfaceSlice{{Type: upcloud.NetworkTypePublic,
-					IPAddresses: request.CreateServerIPAddressSlice{{Family: upcloud.IPAddressFamilyIPv4}}}}}})
+				Networking:     &request.CreateServerNetworking{Interfaces: interfaces}})
 			if err != nil {
 				return err
 			}

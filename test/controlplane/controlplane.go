@@ -159,7 +159,7 @@ func (c *ControlPlane) await(ctx context.Context) error {
 		for _, process := range c.processes {
 			select {
 			case <-process.Ended():
-				return process.failure()
+				return process.Failure()
 			default:
 			}
 		}

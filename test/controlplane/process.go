@@ -73,8 +73,8 @@ func (p *Process) Stop() {
 	})
 }
 
-// failure tells why the process ended, with the end of its output.
-func (p *Process) failure() error {
+// Failure tells why the process has ended, with the end of its output.
+func (p *Process) Failure() error {
 	text, err := os.ReadFile(p.Log)
 	if len(text) > 2000 {
 		text = text[len(text)-2000:]

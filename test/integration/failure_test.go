@@ -262,7 +262,7 @@ func TestThrottlingAPI(t *testing.T) {
 	c.initialized(names...)
 }
 
-// Rotated credentials are taken without a restart, from a mounted secret and from the configuration file.
+// D-30: rotated credentials are taken without a restart, from a mounted secret and from the configuration file.
 func TestCredentialsRotate(t *testing.T) {
 	t.Parallel()
 	for _, source := range []string{"directory", "file"} {

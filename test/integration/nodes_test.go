@@ -10,7 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// A Node's life: it registers, its server stops and starts again, and is deleted.
+// A Node's life (D-30: with its instance type): it registers, its server stops and starts again, and is deleted.
 func TestNodeFollowsItsServer(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

@@ -60,7 +60,7 @@ func TestFiveHundredNodesAtOnce(t *testing.T) {
 	}
 }
 
-// Health is the controllers' and the election's; metrics are for those who may read them.
+// D-30: there are metrics. Health is the controllers' and the election's; metrics are for those who may read them.
 func TestHealthAndMetrics(t *testing.T) {
 	t.Parallel()
 	c := started(t)
