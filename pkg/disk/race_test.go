@@ -35,7 +35,7 @@ func TestADiskThatWasReplacedMeanwhileIsNotTouched(t *testing.T) {
 			release := m.Hold(vol.ID)
 			outcome := make(chan error)
 			go func() { outcome <- do(m, vol) }()
-			for m.found(t) == 0 {
+			for m.observed(t, "find") == 0 {
 				time.Sleep(time.Millisecond)
 			}
 			run(t, "losetup", "--detach", dev)
@@ -85,8 +85,8 @@ func ownLoopDevice(t *testing.T) string {
 	return "/dev/loop" + strconv.Itoa(number)
 }
 
-// found counts the searches for devices that have ended.
-func (m *machine) found(t *testing.T) (n uint64) {
+// observed counts the operations of a kind that have ended.
+func (m *machine) observed(t *testing.T, operation string) (n uint64) {
 	t.Helper()
 	families, err := m.registry.Gather()
 	if err != nil {
@@ -95,7 +95,7 @@ func (m *machine) found(t *testing.T) (n uint64) {
 	for _, family := range families {
 		for _, metric := range family.GetMetric() {
 			for _, label := range metric.GetLabel() {
-				if label.GetValue() == "find" {
+				if label.GetValue() == operation {
 					n += metric.GetHistogram().GetSampleCount()
 				}
 			}

@@ -80,10 +80,48 @@ func TestStageNeverFormatsADiskThatHoldsSomething(t *testing.T) {
 		{"one blank partition", func(t *testing.T, file string) { writeGPT(t, file, 1) }, "ext4", []string{"partition"}},
 		{"unknown data at the start", func(t *testing.T, file string) { write(t, file, 70_000, "precious") }, "ext4", []string{"not blank", "byte 70000"}},
 		{"unknown data at the end", func(t *testing.T, file string) { write(t, file, size*mib-8, "precious") }, "ext4", []string{"not blank"}},
-		{"LUKS header", func(t *testing.T, file string) {
+		{"LUKS1", func(t *testing.T, file string) {
 			write(t, file, 0, "LUKS\xba\xbe\x00\x01aes\x00")
 		}, "ext4", []string{"LUKS"}},
+		{"LUKS2", func(t *testing.T, file string) {
+			if _, err := exec.LookPath("cryptsetup"); err != nil {
+				t.Skip("needs cryptsetup")
+			}
+			encryptByHand(t, file, "secret")
+		}, "ext4", []string{"LUKS"}},
 		{"LVM label", func(t *testing.T, file string) { write(t, file, 512, "LABELONE\x01") }, "ext4", []string{"not blank"}},
+		{"btrfs, ext4 asked", func(t *testing.T, file string) {
+			requireFilesystem(t, "btrfs")
+			run(t, "mkfs.btrfs", "-q", file)
+		}, "ext4", []string{"btrfs", "ext4"}},
+		{"MBR with a partition", func(t *testing.T, file string) {
+			write(t, file, 446, "\x00\x00\x00\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x00\x08\x00")
+			write(t, file, 510, "\x55\xaa")
+		}, "ext4", []string{"partition"}},
+		{"MBR without partitions", func(t *testing.T, file string) {
+			write(t, file, 440, "\x01\x02\x03\x04")
+			write(t, file, 510, "\x55\xaa")
+		}, "ext4", nil},
+		{"ZFS member", func(t *testing.T, file string) {
+			for block := range int64(8) { // uberblocks of the first label
+				write(t, file, 128<<10+block<<10, "\x0c\xb1\xba\x00\x00\x00\x00\x00\x88\x13")
+			}
+		}, "ext4", nil},
+		{"bcache member", func(t *testing.T, file string) {
+			write(t, file, 4096+16, "\x08\x00\x00\x00\x00\x00\x00\x00\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81")
+		}, "ext4", nil},
+		{"RAID member, head", func(t *testing.T, file string) {
+			write(t, file, 4096, "\xfc\x4e\x2b\xa9\x01\x00\x00\x00")
+		}, "ext4", nil},
+		{"RAID member, tail", func(t *testing.T, file string) {
+			write(t, file, size*mib-64<<10, "\xfc\x4e\x2b\xa9\x00\x00\x00\x00")
+		}, "ext4", nil},
+		{"Ceph", func(t *testing.T, file string) { write(t, file, 0, "bluestore block device\n") }, "ext4", nil},
+		{"NTFS", func(t *testing.T, file string) { write(t, file, 3, "NTFS    ") }, "ext4", nil},
+		{"several kinds", func(t *testing.T, file string) {
+			run(t, "mkfs.ext4", "-q", "-F", file)
+			write(t, file, 0, "XFSB\x00\x00\x10\x00")
+		}, "xfs", nil},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
