@@ -59,7 +59,7 @@ func (n *Node) stageBlock(ctx context.Context, req StageBlockRequest) error {
 		return err
 	}
 	if req.Encryption != nil {
-		dev, err = n.unlock(ctx, dev, StageRequest{
+		dev, _, err = n.unlock(ctx, dev, StageRequest{
 			Volume: req.Volume, Encryption: req.Encryption, ReadOnly: req.ReadOnly, Origin: req.Origin,
 		})
 		if err != nil {

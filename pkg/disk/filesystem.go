@@ -63,8 +63,9 @@ func ValidateFilesystem(name string) error {
 }
 
 // prepare returns the device to mount (the disk, or its only partition), the type of the filesystem on it, and makes
-// that filesystem first if the disk is provably blank. It changes nothing in any other case but repairs by fsck.
-func (n *Node) prepare(ctx context.Context, dev Device, req StageRequest) (Device, string, error) {
+// that filesystem first if the disk is provably blank. It changes nothing in any other case but repairs by fsck. fresh says
+// that the device was marked just now, by the caller.
+func (n *Node) prepare(ctx context.Context, dev Device, fresh bool, req StageRequest) (Device, string, error) {
 	found, err := n.probe(ctx, dev.Path)
 	if err != nil {
 		return Device{}, "", err
@@ -74,7 +75,7 @@ func (n *Node) prepare(ctx context.Context, dev Device, req StageRequest) (Devic
 		return Device{}, "", err
 	}
 	if interrupted && (found != content{filesystem: "btrfs"} || req.ReadOnly) {
-		return n.formatAgain(ctx, dev, req)
+		return n.formatAgain(ctx, dev, fresh, req)
 	}
 	if interrupted { // mkfs.btrfs writes the signature last: this is a whole filesystem, maybe one in use
 		if err := unmark(dev, req.Volume.ID); err != nil {
@@ -167,14 +168,16 @@ func (n *Node) formatBlank(ctx context.Context, dev Device, req StageRequest) (D
 
 // formatAgain completes a format that was interrupted: the marker proves that the disk was blank, and that the driver
 // never mounted it.
-func (n *Node) formatAgain(ctx context.Context, dev Device, req StageRequest) (Device, string, error) {
+func (n *Node) formatAgain(ctx context.Context, dev Device, fresh bool, req StageRequest) (Device, string, error) {
 	if err := mayFormat(dev, req); err != nil {
 		return Device{}, "", err
 	}
 	if err := n.requireUnused(ctx, dev, req.Volume.ID); err != nil {
 		return Device{}, "", err
 	}
-	klog.FromContext(ctx).Info("An earlier format of the volume was interrupted; beginning anew", "device", dev.Path)
+	if !fresh {
+		klog.FromContext(ctx).Info("An earlier format of the volume was interrupted; beginning anew", "device", dev.Path)
+	}
 	if err := eraseHead(dev); err != nil {
 		return Device{}, "", err
 	}

@@ -159,3 +159,8 @@ func swapUsers(stack []layer) (users []string) {
 	}
 	return users
 }
+
+// isGone tells whether an error says that a device has left the machine.
+func isGone(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOMEDIUM)
+}

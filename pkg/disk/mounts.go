@@ -128,8 +128,8 @@ func (n *Node) diskOf(dev Device, volumeID string) (Device, error) {
 	if err != nil {
 		return Device{}, err
 	}
-	if want := mapperName(volumeID); name != "" && name != want {
-		return Device{}, fmt.Errorf("%s is the mapping %s, volume %s has %s", dev.Path, name, volumeID, want)
+	if name != "" && !isMapperName(name, volumeID) {
+		return Device{}, fmt.Errorf("%s is the mapping %s, volume %s has %s", dev.Path, name, volumeID, mapperName(volumeID))
 	}
 	disk, err := n.wholeDisk(dev)
 	if err != nil {

@@ -85,13 +85,13 @@ func (n *Node) stage(ctx context.Context, req StageRequest) error {
 			return err
 		}
 	}
-	on := dev // what the filesystem or the partition table is on
+	on, fresh := dev, false // on is what the filesystem or the partition table is on
 	if req.Encryption != nil {
-		if on, err = n.unlock(ctx, dev, req); err != nil {
+		if on, fresh, err = n.unlock(ctx, dev, req); err != nil {
 			return err
 		}
 	}
-	source, fsType, err := n.prepare(ctx, on, req)
+	source, fsType, err := n.prepare(ctx, on, fresh, req)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func testDiskPackage(t *testing.T, r *rig) {
 	for _, names := range halves {
 		running.Go(func() {
 			part := &results{t: t}
-			out, err := r.guest.Run(ctx, part, []string{"TMPDIR=/tmp", "HOME=/tmp"}, "/opt/disk.test", "-test.v",
+			out, err := r.guest.Run(ctx, part, []string{"TMPDIR=/tmp", "HOME=/tmp"}, "/opt/disk.test", "-test.v", "-test.short",
 				"-test.run", "^("+strings.Join(names, "|")+")$")
 			if err != nil {
 				t.Errorf("tests of pkg/disk end with (%v):\n%s", ctx.Err(), out[max(0, len(out)-4000):])
