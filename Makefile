@@ -13,8 +13,8 @@ build: ## build csi-driver, ccm, upcloud-sim and upcloud-doctor into build/bin
 demo: cluster ## show the main job on a real local Kubernetes (as root); KEEP=1 leaves it up
 	$(CLUSTER) demo $(if $(KEEP),--keep)
 
-e2e: cluster ## take the manifests of examples/ through their lives on a local Kubernetes (as root); KEEP=1 leaves it up
-	$(CLUSTER) e2e $(if $(KEEP),--keep)
+e2e: cluster ## take the manifests of examples/ through their lives on a local Kubernetes (as root); KEEP=1 leaves it up, ONLY=xfs,block runs these groups
+	$(CLUSTER) e2e $(if $(KEEP),--keep) $(if $(ONLY),--only $(ONLY))
 
 up: cluster ## bring up a local Kubernetes with the shipped manifests and leave it up (as root)
 	$(CLUSTER) up

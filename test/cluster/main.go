@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,6 +28,7 @@ type options struct {
 	nodes   int
 	profile string
 	keep    bool
+	only    []string // groups of the end-to-end tests
 }
 
 func main() {
@@ -54,6 +57,7 @@ func command() *cobra.Command {
 	endToEnd := &cobra.Command{Use: "e2e", Short: "Bring a cluster up, take the examples through their lives on it, take it down",
 		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return o.e2e(cmd.Context()) }}
 	endToEnd.Flags().BoolVar(&o.keep, "keep", false, "leave the cluster up")
+	endToEnd.Flags().StringSliceVar(&o.only, "only", nil, "run these groups of checks alone: "+strings.Join(e2e.Groups(), ", "))
 	root.AddCommand(demonstrate, endToEnd,
 		&cobra.Command{Use: "up", Short: "Bring a cluster up, with the shipped manifests applied, and leave it up",
 			Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return o.up(cmd.Context()) }},
@@ -72,7 +76,14 @@ func (o options) demo(ctx context.Context) error {
 	return o.show(ctx, "demo", func(ctx context.Context, runner *steps.Runner) steps.Result { return demo.Run(ctx, runner, o.keep) })
 }
 
-func (o options) e2e(ctx context.Context) error { return o.show(ctx, "e2e", e2e.Run) }
+func (o options) e2e(ctx context.Context) error {
+	for _, name := range o.only {
+		if !slices.Contains(e2e.Groups(), name) {
+			return fmt.Errorf("--only: there is no group %q: use some of %s", name, strings.Join(e2e.Groups(), ", "))
+		}
+	}
+	return o.show(ctx, "e2e", func(ctx context.Context, runner *steps.Runner) steps.Result { return e2e.Run(ctx, runner, o.only) })
+}
 
 // show brings a cluster up, runs steps on it and takes it down, unless it is to be kept.
 func (o options) show(ctx context.Context, name string, run func(context.Context, *steps.Runner) steps.Result) error {

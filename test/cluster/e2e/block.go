@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/steps"
 )
 
@@ -29,6 +31,8 @@ func (s suite) blockSteps() []steps.Step {
 		{Name: "volume-block.yaml: a Pod gets the raw device and writes to it", Limit: limit, Do: s.apply("volume-block.yaml"), Check: b.written},
 		{Name: "the raw device grows to 3 GiB while the Pod uses it", Limit: limit, Do: s.grow("raw"), Check: b.grown},
 		{Name: "a Pod on the other node reads from its raw device what was written", Limit: limit, Do: b.move, Check: b.moved},
+		{Name: "a Pod that has the claim read-only reads from the raw device, and cannot write to it", Limit: limit,
+			Do: b.restart("app-raw", func(pod *corev1.Pod) { pod.Spec.Volumes[0].PersistentVolumeClaim.ReadOnly = true }), Check: b.readOnly},
 	}
 }
 
@@ -82,4 +86,25 @@ func (b *block) moved(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return "on " + pod.Spec.NodeName, b.unharmed(ctx)
+}
+
+func (b *block) readOnly(ctx context.Context) (string, error) {
+	if _, err := b.ready(ctx, "app-raw"); err != nil {
+		return "", err
+	}
+	flag, err := b.exec(ctx, "app-raw", "blockdev --getro /dev/disk")
+	if err != nil {
+		return "", err
+	}
+	if err := equal("the kernel's read-only flag of the device", flag, "1"); err != nil {
+		return "", err
+	}
+	written, err := b.exec(ctx, "app-raw", "if dd if=/dev/zero of=/dev/disk bs=1M seek=500 count=1 conv=fsync 2> /dev/null; then echo written; fi")
+	if err != nil {
+		return "", err
+	}
+	if err := equal("what became of writing", written, ""); err != nil {
+		return "", err
+	}
+	return "", b.unharmed(ctx)
 }

@@ -8,6 +8,7 @@ package e2e
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,40 +16,72 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/steps"
 )
 
-// Run runs the whole suite. What does not disturb anything else runs side by side.
-func Run(ctx context.Context, runner *steps.Runner) steps.Result {
+// group is some checks that share a namespace.
+type group struct {
+	namespace string
+	steps     func(suite) []steps.Step
+}
+
+// together are the groups that do not disturb each other.
+var together = []group{
+	{metav1.NamespaceDefault, suite.copySteps}, // upcloud-doctor is shown with what it leaves
+	{"xfs", suite.xfsSteps},
+	{"btrfs", suite.btrfsSteps},
+	{"block", suite.blockSteps},
+	{"options", suite.optionSteps},
+	{"groups", suite.groupSteps},
+	{"folders", suite.folderSteps},
+	{"readers", suite.readerSteps},
+	{"exclusive", suite.exclusiveSteps},
+	{"ephemeral", suite.ephemeralSteps},
+	{"health", suite.healthSteps},
+	{"encrypted", suite.encryptedSteps},
+	{"routes", func(s suite) []steps.Step { return s.Routes() }},
+}
+
+// alone are those that come after them, one after the other.
+var alone = []group{
+	{"restarts", suite.restartSteps},
+	{"limits", suite.limitSteps},
+	{"power", suite.powerSteps},
+}
+
+// Run runs the whole suite, or the groups that only names.
+func Run(ctx context.Context, runner *steps.Runner, only []string) steps.Result {
 	var boot bootDisks
-	tracks := []struct {
-		namespace string
-		steps     func(suite) []steps.Step
-	}{
-		{metav1.NamespaceDefault, suite.copySteps}, // upcloud-doctor and the loss of power go on with what it leaves
-		{"xfs", suite.xfsSteps},
-		{"block", suite.blockSteps},
-		{"options", suite.mountOptionSteps},
-		{"groups", suite.groupSteps},
-		{"folders", suite.folderSteps},
-		{"readers", suite.readerSteps},
-		{"exclusive", suite.exclusiveSteps},
-		{"ephemeral", suite.ephemeralSteps},
+	var sideBySide [][]steps.Step
+	var inOrder []steps.Step
+	namespaces := []string{interrupted}
+	for _, g := range chosen(together, only) {
+		sideBySide = append(sideBySide, g.steps(suite{runner, g.namespace}))
+		namespaces = append(namespaces, g.namespace)
 	}
-	var together [][]steps.Step
-	var namespaces []string
-	for _, track := range tracks {
-		together = append(together, track.steps(suite{runner, track.namespace}))
-		namespaces = append(namespaces, track.namespace)
+	for _, g := range chosen(alone, only) {
+		inOrder = append(inOrder, g.steps(suite{runner, g.namespace})...)
+		namespaces = append(namespaces, g.namespace)
 	}
 	s := suite{runner, metav1.NamespaceDefault}
-	restarted, interrupted, limited := suite{runner, "restarted"}, suite{runner, "interrupted"}, suite{runner, "limited"}
-	namespaces = append(namespaces, restarted.namespace, interrupted.namespace, limited.namespace)
-	alone := append(restarted.restartSteps(interrupted), limited.limitSteps()...)
-	prepared := append(append(runner.Install(), runner.Routes()...),
+	first := append(runner.Install(),
 		steps.Step{Name: "the account has the nodes' boot disks", Limit: 10 * time.Second, Check: boot.remember(s)},
 		steps.Step{Name: "every group of checks has a namespace", Limit: time.Minute, Do: s.makeNamespaces(namespaces), Check: s.namespacesReady(namespaces)})
-	ended := append(s.powerSteps(),
-		steps.Step{Name: "upcloud-doctor finds nothing amiss", Limit: time.Minute, Check: s.doctor},
-		steps.Step{Name: "deleting everything leaves the account and the nodes as they were", Limit: 4 * time.Minute,
-			Do: s.deleteAll(namespaces), Check: boot.onlyThey(s)})
-	_ = runner.Run(ctx, prepared) && runner.Together(ctx, together...) && runner.Run(ctx, alone) && runner.Run(ctx, ended)
+	last := []steps.Step{
+		{Name: "upcloud-doctor finds nothing amiss", Limit: time.Minute, Check: s.doctor},
+		{Name: "deleting everything leaves the account and the nodes as they were", Limit: 4 * time.Minute,
+			Do: s.deleteAll(namespaces), Check: boot.onlyThey(s)},
+	}
+	_ = runner.Run(ctx, first) && runner.Together(ctx, sideBySide...) && runner.Run(ctx, append(inOrder, last...))
 	return runner.Result
+}
+
+// Groups are the names that Run knows.
+func Groups() (names []string) {
+	for _, g := range slices.Concat(together, alone) {
+		names = append(names, g.namespace)
+	}
+	return names
+}
+
+// chosen are the groups that are named; no names choose all.
+func chosen(groups []group, names []string) []group {
+	return slices.DeleteFunc(slices.Clone(groups), func(g group) bool { return len(names) > 0 && !slices.Contains(names, g.namespace) })
 }

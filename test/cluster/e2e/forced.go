@@ -92,8 +92,8 @@ func (f *forced) stays(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !attached || mounts == 0 {
-		return "", fmt.Errorf("attached to %s: %t, mounted there %d times", f.node, attached, mounts)
+	if !attached || len(mounts) == 0 {
+		return "", fmt.Errorf("attached to %s: %t, mounted there at %q", f.node, attached, mounts)
 	}
 	return why, nil
 }
@@ -121,8 +121,8 @@ func (f *forced) moved(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if mounts != 0 {
-		return "", fmt.Errorf("the volume is still mounted on %s", f.node)
+	if len(mounts) > 0 {
+		return "", fmt.Errorf("the volume is still mounted on %s at %q", f.node, mounts)
 	}
 	return "on " + pod.Spec.NodeName, nil
 }

@@ -15,11 +15,18 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/steps"
 )
 
-func (s suite) xfsSteps() []steps.Step {
+func (s suite) xfsSteps() []steps.Step { return s.filesystemSteps("xfs", "XFS") }
+
+func (s suite) btrfsSteps() []steps.Step { return s.filesystemSteps("btrfs", "btrfs") }
+
+// filesystemSteps use the example of a kind of file system that grows while it is in use.
+func (s suite) filesystemSteps(kind, name string) []steps.Step {
 	const limit = 3 * time.Minute
+	claim, pod := "data-"+kind, "app-"+kind
 	return []steps.Step{
-		{Name: "volume-xfs.yaml: a Pod runs with its volume", Limit: limit, Do: s.apply("volume-xfs.yaml"), Check: s.writeTo("app-xfs")},
-		{Name: "an XFS volume grows to 3 GiB while a Pod uses it", Limit: limit, Do: s.grow("data-xfs"), Check: s.grown("data-xfs", "app-xfs")},
+		{Name: "volume-" + kind + ".yaml: a Pod runs with its volume", Limit: limit, Do: s.apply("volume-" + kind + ".yaml"),
+			Check: s.mountedWith(pod, kind)},
+		{Name: "a volume with " + name + " grows to 3 GiB while a Pod uses it", Limit: limit, Do: s.grow(claim), Check: s.grown(claim, pod)},
 	}
 }
 

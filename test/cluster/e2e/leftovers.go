@@ -3,11 +3,9 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
@@ -70,7 +68,7 @@ func (s suite) deleteAll(namespaces []string) func(context.Context) error {
 				commands = append(commands, []string{"delete", "statefulsets,pods,volumesnapshots,persistentvolumeclaims", "--all", "-n", namespace, "--wait=false"})
 				continue
 			}
-			commands = append(commands, []string{"delete", "namespace", namespace, "--wait=false"})
+			commands = append(commands, []string{"delete", "namespace", namespace, "--ignore-not-found", "--wait=false"})
 		}
 		for _, args := range commands {
 			if _, err := s.Kubectl(ctx, nil, args...); err != nil {
@@ -110,7 +108,10 @@ func (b *bootDisks) onlyThey(s suite) func(context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if left = append(left, mounts...); len(left) > 0 {
+		for _, m := range mounts {
+			left = append(left, fmt.Sprintf("on %s a mount of %s at %s", m.node, m.device, m.point))
+		}
+		if len(left) > 0 {
 			return "", fmt.Errorf("there is left: %s", strings.Join(left, ", "))
 		}
 		return "no PersistentVolume, VolumeAttachment, storage, backup, loop device or mount is left", nil
@@ -135,20 +136,24 @@ func (s suite) leftInKubernetes(ctx context.Context) (left []string, err error) 
 	return left, nil
 }
 
+// volumeMount is one line of proc_pid_mounts(5) of a node.
+type volumeMount struct{ node, device, point string }
+
 // volumeMounts are the nodes' mounts of CSI volumes, as the kernel has them.
-func (s suite) volumeMounts() (mounts []string, err error) {
+func (s suite) volumeMounts() (mounts []volumeMount, err error) {
 	status, err := local.ReadStatus() // anew: a machine that lost its power has another first process since
 	if err != nil {
 		return nil, err
 	}
-	for _, node := range slices.Sorted(maps.Keys(status.Machines)) {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mounts", status.Machines[node]))
+	for node, process := range status.Machines {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mounts", process))
 		if err != nil {
 			return nil, err
 		}
 		for line := range strings.Lines(string(text)) {
-			if strings.Contains(line, "kubernetes.io~csi") || strings.Contains(line, "kubernetes.io/csi") {
-				mounts = append(mounts, "on "+node+" "+strings.TrimSpace(line))
+			fields := strings.Fields(line)
+			if len(fields) > 1 && (strings.Contains(fields[1], "kubernetes.io~csi") || strings.Contains(fields[1], "kubernetes.io/csi")) {
+				mounts = append(mounts, volumeMount{node, fields[0], fields[1]})
 			}
 		}
 	}

@@ -14,9 +14,19 @@ import (
 
 const mountLimit = 3 * time.Minute
 
-func (s suite) mountOptionSteps() []steps.Step {
-	return []steps.Step{{Name: "mount-options.yaml: the file system is mounted with the class's options", Limit: mountLimit,
-		Do: s.apply("mount-options.yaml"), Check: s.mountedWith("app-noatime", "ext4", "noatime", "commit=30")}}
+func (s suite) optionSteps() []steps.Step {
+	const pod = "app-large-files"
+	return []steps.Step{
+		{Name: "mkfs-and-mount-options.yaml: the file system is mounted with the class's options", Limit: mountLimit,
+			Do: s.apply("mkfs-and-mount-options.yaml"), Check: s.mountedWith(pod, "ext4", "noatime", "commit=30")},
+		{Name: "it was made with the class's options", Limit: mountLimit, Check: func(ctx context.Context) (string, error) {
+			inodes, err := s.exec(ctx, pod, "df -i /data | tail -n 1 | awk '{print $2}'")
+			if err != nil {
+				return "", err
+			}
+			return inodes + " inodes", equal("the number of inodes", inodes, fmt.Sprint(1<<30/65536))
+		}},
+	}
 }
 
 // mountedWith checks what the kernel says of a Pod's mount at /data, after the Pod has written to it and read it back.

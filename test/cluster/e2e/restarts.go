@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,18 +23,20 @@ type restarts struct {
 	container string // ID, which another start of it would change
 	beats     int
 	killed    int // process ID
-	mounts    int
+	mounts    []string
 }
 
 const restartLimit = 3 * time.Minute
 
-func (s suite) restartSteps(interrupted suite) []steps.Step {
+// interrupted is the namespace of a second Pod.
+const interrupted = "interrupted"
+
+func (s suite) restartSteps() []steps.Step {
 	r := &restarts{suite: s}
-	i := &interruption{restarts: r, suite: interrupted}
+	i := &interruption{restarts: r, suite: suite{s.Runner, interrupted}}
 	f := &forced{restarts: r}
 	return []steps.Step{
 		{Name: "a Pod writes to its volume all the time", Limit: restartLimit, Do: s.apply("volume.yaml"), Check: r.begin},
-		{Name: "the kubelet tells of the volume's use", Limit: restartLimit, Check: r.measured},
 		{Name: "the kubelet is killed: the Pod goes on, its volume stays as it is, and its use is told again", Limit: restartLimit,
 			Do: r.killKubelet, Check: r.kubeletBack},
 		{Name: "the node plugin is killed in the middle of a format: the next one formats anew, and the Pod beside goes on", Limit: restartLimit,
@@ -61,7 +64,7 @@ func (r *restarts) begin(ctx context.Context) (string, error) {
 	if r.mounts, err = r.mountsOf(ctx, "data", r.node); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("on %s, mounted %d times", r.node, r.mounts), nil
+	return fmt.Sprintf("on %s, with %d mounts", r.node, len(r.mounts)), nil
 }
 
 // goesOn checks that the Pod's container was not started anew, and that it writes.
@@ -87,69 +90,6 @@ func (r *restarts) goesOn(ctx context.Context) error {
 	r.beats = beats
 	_, err = r.holds("app", 800)(ctx)
 	return err
-}
-
-// mountsOf is how many times the volume of a claim is mounted on a node.
-func (r *restarts) mountsOf(ctx context.Context, claim, node string) (count int, err error) {
-	_, volume, err := r.claim(ctx, claim)
-	if err != nil {
-		return 0, err
-	}
-	mounts, err := r.volumeMounts()
-	if err != nil {
-		return 0, err
-	}
-	device := "" // the global mount point is named after a digest, and only the Pod's after the volume
-	for _, mount := range mounts {
-		if strings.HasPrefix(mount, "on "+node+" ") && strings.Contains(mount, volume.Name) {
-			device = strings.Fields(mount)[2]
-		}
-	}
-	for _, mount := range mounts {
-		if device != "" && strings.HasPrefix(mount, "on "+node+" "+device+" ") {
-			count++
-		}
-	}
-	return count, nil
-}
-
-// measured checks what the kubelet's metrics tell of the volume.
-func (r *restarts) measured(ctx context.Context) (string, error) {
-	text, err := r.Client.CoreV1().RESTClient().Get().AbsPath("/api/v1/nodes/" + r.node + "/proxy/metrics").DoRaw(ctx)
-	if err != nil {
-		return "", err
-	}
-	var seen []string
-	for _, metric := range []struct {
-		name     string
-		min, max float64
-	}{
-		{"kubelet_volume_stats_capacity_bytes", 900 << 20, 1 << 30},
-		{"kubelet_volume_stats_used_bytes", 4 << 20, 100 << 20},
-		{"kubelet_volume_stats_available_bytes", 800 << 20, 1 << 30},
-		{"kubelet_volume_stats_inodes", 1000, 1 << 20},
-		{"kubelet_volume_stats_inodes_used", 11, 100},
-	} {
-		value, err := sample(string(text), fmt.Sprintf(`%s{namespace=%q,persistentvolumeclaim="data"}`, metric.name, r.namespace))
-		if err != nil {
-			return "", err
-		}
-		if value < metric.min || value > metric.max {
-			return "", fmt.Errorf("%s is %.0f, want %.0f to %.0f", metric.name, value, metric.min, metric.max)
-		}
-		seen = append(seen, fmt.Sprintf("%s %.0f", strings.TrimPrefix(metric.name, "kubelet_volume_stats_"), value))
-	}
-	return strings.Join(seen, ", "), nil
-}
-
-// sample finds a value in the Prometheus text format.
-func sample(text, series string) (float64, error) {
-	for line := range strings.Lines(text) {
-		if value, found := strings.CutPrefix(line, series+" "); found {
-			return strconv.ParseFloat(strings.TrimSpace(value), 64)
-		}
-	}
-	return 0, fmt.Errorf("there is no %s", series)
 }
 
 // process finds a program on the node.
@@ -185,10 +125,10 @@ func (r *restarts) kubeletBack(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if mounts != r.mounts {
-		return "", fmt.Errorf("the volume is mounted %d times, it was %d", mounts, r.mounts)
+	if !slices.Equal(mounts, r.mounts) {
+		return "", fmt.Errorf("the volume is mounted at %q, it was at %q", mounts, r.mounts)
 	}
-	return r.measured(ctx)
+	return r.measured(ctx, r.node)
 }
 
 // interruption is a second Pod on that node, whose volume is being formatted when the node plugin is killed.
@@ -230,7 +170,7 @@ func (i *interruption) formattedAnew(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := i.suite.holds("app", 800)(ctx); err != nil {
+	if _, err := i.holds("app", 800)(ctx); err != nil {
 		return "", err
 	}
 	logs, err := i.Kubectl(ctx, nil, "logs", "-n", "kube-system", "-l", "app=upcloud-csi-node", "-c", "csi-driver", "--tail", "-1")

@@ -231,5 +231,7 @@ syncFrequency: 2s
 registerWithTaints: [{key: storage.csi.upcloud.com/agent-not-ready, effect: NoExecute}]
 # How often the use of volumes is measured; a minute if it is not said.
 volumeStatsAggPeriod: 5s
+# Kubelets say when a volume is abnormal; Kubernetes 1.36 does not have it on by default.
+featureGates: {CSIVolumeHealth: true}
 `, cgroupPrefix+n.name), "\n")
 }
