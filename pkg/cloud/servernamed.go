@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// serverNameAge is how old the list of servers may be in which a host name is found: a server may be made anew under its name.
+const serverNameAge = 10 * time.Second
+
 // ServerFor returns the ID of the server that a node ID means: the node ID itself where it is a UUID; else the server of
 // that host name, as UpCloud's own driver has host names for node IDs. Among several of one name it is the one in the
 // zone, if there is one such; volumes are attached within a zone only.
@@ -17,7 +20,7 @@ func (c *Cloud) ServerFor(ctx context.Context, nodeID, zone string) (string, err
 	}
 	doing := Error{Op: "find", Resource: "server", ID: nodeID}
 	asked := time.Now()
-	for _, moment := range []time.Time{asked.Add(-serverSnapshotAge), asked} {
+	for _, moment := range []time.Time{asked.Add(-serverNameAge), asked} {
 		set, err := c.ServersSince(ctx, moment)
 		if err != nil {
 			return "", explain(err, doing)

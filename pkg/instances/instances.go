@@ -61,6 +61,7 @@ type Instances struct {
 	cloud    *cloud.Cloud
 	networks networkChoice
 	vanished *vanished
+	events   teller
 
 	client kubernetes.Interface // nil before Start
 }
@@ -87,7 +88,7 @@ func New(config Config) (*Instances, error) {
 // Start gives what writing to Nodes and telling of them needs. Without it, neither is done.
 func (i *Instances) Start(client kubernetes.Interface, recorder record.EventRecorder) {
 	i.client = client
-	i.vanished.recorder = recorder
+	i.events.start(recorder)
 }
 
 // SetNodes gives the list of all Nodes, so that one missing server can be told from a great many. It comes before the
@@ -140,7 +141,10 @@ func (i *Instances) InstanceShutdown(ctx context.Context, node *v1.Node) (bool, 
 // --node-status-update-frequency.
 func (i *Instances) InstanceMetadata(ctx context.Context, node *v1.Node) (*cloudprovider.InstanceMetadata, error) {
 	server, metadata, err := i.metadata(ctx, node)
-	if err == nil && server != nil && !initializing(node) {
+	switch {
+	case err != nil && initializing(node):
+		i.events.notInitialized(node, err)
+	case err == nil && server != nil && !initializing(node):
 		i.keepUp(ctx, node, server, metadata)
 	}
 	return metadata, err

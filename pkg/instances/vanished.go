@@ -13,7 +13,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
@@ -27,8 +26,6 @@ const (
 	confirmAfter = 3 * time.Second
 	// markAge is for how long the first of them is remembered.
 	markAge = 10 * time.Minute
-	// heldBackEvents is the least time between two events of one Node that is kept.
-	heldBackEvents = 10 * time.Minute
 	// askedAtOnce bounds how many missing servers are asked for at one time.
 	askedAtOnce = 16
 	// missingAge is for how long the metric tells of missing servers.
@@ -39,19 +36,17 @@ const (
 type vanished struct {
 	instances *Instances
 	nodes     corelisters.NodeLister // nil: unknown
-	recorder  record.EventRecorder   // nil: nobody is told
 	heldBack  prometheus.Counter
 
 	mu      sync.Mutex
 	denied  map[string]time.Time // by the server's UUID: when the API first said that it does not exist
-	told    map[string]time.Time // by the server's UUID: the last event
 	missing int                  // of nodes' servers, when last counted
 	counted time.Time
 }
 
 func newVanished(i *Instances) (*vanished, error) {
 	v := &vanished{
-		instances: i, denied: map[string]time.Time{}, told: map[string]time.Time{},
+		instances: i, denied: map[string]time.Time{},
 		heldBack: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "upcloud_node_deletions_held_back_total",
 			Help: "Times a Node was kept although its server was not found, because too many were missing at once.",
@@ -113,7 +108,6 @@ func (v *vanished) found(id string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.denied, id)
-	delete(v.told, id)
 }
 
 // ask asks the API for the server, and remembers a "not found".
@@ -179,11 +173,7 @@ func (v *vanished) fewMissing(ctx context.Context, node *v1.Node, id string, age
 	message := fmt.Sprintf("The UpCloud API does not list server %s, but the servers of %d of %d nodes are missing at once, so the Node is "+
 		"kept: check that the credentials are those of the nodes' account; if the servers are gone, delete the Nodes with kubectl, or "+
 		"raise data.maxMissingServersPercent, which is %d", id, missing, len(ours), limit)
-	if v.recorder != nil && time.Since(v.told[id]) > heldBackEvents {
-		v.told[id] = time.Now()
-		v.recorder.Event(&v1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID},
-			v1.EventTypeWarning, "NodeDeletionHeldBack", message)
-	}
+	v.instances.events.warn(node, ReasonHeldBack, message)
 	return nil, fmt.Errorf("node %s: %s", node.Name, message)
 }
 

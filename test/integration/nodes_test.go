@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // A Node's life (D-30: with its instance type): it registers, its server stops and starts again, and is deleted.
@@ -133,9 +134,14 @@ func TestNoGuessing(t *testing.T) {
 		c.register(c.newNode(name))
 	}
 	for name, told := range map[string]string{"guess-part": "no server of the account has this host name or title", "guess-twice": "2 servers have this"} {
-		c.eventually("it is told why "+name+" is not initialized", func() string {
-			if !strings.Contains(c.log(c.ccm), told) {
-				return "it is not"
+		c.eventually("an event tells why "+name+" is not initialized", func() string {
+			events, err := client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{
+				FieldSelector: "reason=NotInitialized,involvedObject.name=" + name})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(events.Items) == 0 || !strings.Contains(events.Items[0].Message, told) {
+				return fmt.Sprint("it does not: ", events.Items)
 			}
 			return ""
 		})
