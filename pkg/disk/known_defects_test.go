@@ -1,0 +1,118 @@
+package disk_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"testing"
+)
+
+// knownDefects are mistakes that node plugins for block storage have been seen to make, on UpCloud and elsewhere, and the
+// tests that keep this package from making them. Who removes or renames such a test has to say here what stands for it.
+// Those of controllers, and of the calls of nodes, are listed in pkg/driver.
+var knownDefects = []struct {
+	defect string
+	tests  []string // of this package
+}{
+	{"a disk that holds another filesystem, a partition table or something unknown is formatted over",
+		[]string{"TestStageNeverFormatsADiskThatHoldsSomething", "TestEncryptionRefusesWhatIsInTheClear"}},
+	{"\"nothing found\" by blkid is taken for blank, though the disk could not be read or holds what blkid does not know",
+		[]string{"TestStageNeverFormatsADiskThatHoldsSomething"}},
+	{"a copy whose data is not there yet is formatted",
+		[]string{"TestStageRefusesToFormatCopiesAndReadOnlyVolumes", "TestABlankCopyOrReadOnlyVolumeIsNotEncrypted"}},
+	{"an mkfs that was killed leaves a volume that is neither formatted nor blank, and is stuck",
+		[]string{"TestStageFormatsAgainAfterAnInterruption", "TestAnInterruptedBtrfsIsMadeAgain", "TestEncryptionBeginsAnewAfterAnInterruption",
+			"TestStagingANewVolumeMayEndAnywhere"}},
+	{"what was interrupted is begun anew over data that somebody put there since",
+		[]string{"TestAFormatIsNotTakenUpAgainOnAFilesystemInUse", "TestAFormatIsNotTakenUpAgainOnWhatIsNoFilesystemOfOurs",
+			"TestAWholeBtrfsIsNotFormattedAgain", "TestEncryptionDoesNotBeginAnewOnSomebodyElsesLUKS", "TestARawBlockVolumeLosesTheMarkerOfAFormat"}},
+	{"mkfs, fsck or a growth is killed at the caller's deadline",
+		[]string{"TestStageGoesOnWhenTheCallerLeaves"}},
+	{"options of mkfs from a StorageClass force it, or lead to another device",
+		[]string{"TestMkfsOptionsThatEndangerDataAreRefused", "TestMkfsOptionsThatFailCanBeMended", "TestMkfsOptionsShapeTheFilesystem"}},
+	{"a link by serial is believed that is stale, or whose disk is another one with the same beginning",
+		[]string{"TestAStaleLinkIsNotBelieved", "TestStageRefusesAWrongDevice", "TestOtherSerialNumbersAreNotTheVolumes"}},
+	{"a disk that is replaced while work waits for its turn is written to",
+		[]string{"TestADiskThatWasReplacedMeanwhileIsNotTouched"}},
+	{"a device is waited for by sleeping, past the caller's deadline, or for its link only",
+		[]string{"TestFindWaitsForTheDevice", "TestFindEndsWithTheCallersContext", "TestFindDoesWithoutWatchers", "TestDisksAreFoundOnEveryBus",
+			"TestLinksAreFoundOnEveryBus"}},
+	{"a device is probed, checked or formatted though it is mounted already",
+		[]string{"TestStageFormatsABlankVolumeAndMountsItAgain", "TestStageTwiceWithReadOnlyAsAMountOption"}},
+	{"something else that is mounted at the staging path is taken for the volume",
+		[]string{"TestStageRefusesAPathThatIsInUse", "TestStageReplacesTheMountOfAnEarlierAttachment", "TestACopyIsMountedBesideItsOrigin"}},
+	{"a volume that is not staged is published: the data goes to the node's own disk, or in the clear over ciphertext",
+		[]string{"TestPublishRequiresTheStagedVolume", "TestPublishBlockRequiresTheStagedVolume", "TestEncryptedRawBlockVolume"}},
+	{"a read-only raw block volume takes writes, or a volume stays protected from them",
+		[]string{"TestAReadOnlyBlockVolumeTakesNoWrites", "TestWriteProtectionThatWasLeftBehindIsTakenOff"}},
+	{"a volume with a single writer is published to a second",
+		[]string{"TestPublishSingleWriter", "TestPublishBlock"}},
+	{"mounting read-only writes to the volume, or shows what its filesystem never was",
+		[]string{"TestReadOnlyVolumesAreNotWrittenTo", "TestAReadOnlyVolumeWithAJournalToReplay", "TestPublishReadOnly"}},
+	{"one mount of several at a path is taken down, or none whose propagation is not shared",
+		[]string{"TestUnstageTakesDownStackedMounts", "TestPublishAndUnpublish"}},
+	{"a mount point that answers errors only, or whose disk has left, can never be taken down",
+		[]string{"TestAnXFSThatShutDownIsToldAndTakenDown", "TestConditionTellsThatTheDiskHasLeft", "TestStageReplacesTheMountOfAnEarlierAttachment"}},
+	{"unstaging is told as done while the volume is in use, so that the disk is detached under a mounted filesystem",
+		[]string{"TestUnstageFailsWhileAnotherMountNamespaceHasTheVolume", "TestUnstageBeforeUnpublishIsNotDone", "TestUnstageSaysWhoSwapsOnTheVolume",
+			"TestUnstageWaitsUntilTheDeviceIsReleased", "TestEncryptedVolumeInUseIsNotClosed"}},
+	{"a target folder with data in it is removed",
+		[]string{"TestUnpublishKeepsAFolderThatIsNotEmpty"}},
+	{"a crash between any two steps strands the volume or loses what it holds",
+		[]string{"TestStagingANewVolumeMayEndAnywhere", "TestStagingAndUnstagingAVolumeWithDataMayEndAnywhere"}},
+	{"errors in a filesystem are not mended before it is mounted, or are never told",
+		[]string{"TestConditionTellsOfErrorsOfExt4", "TestConditionTellsOfErrorsOfBtrfs", "TestConditionOfAHealthyVolume"}},
+	{"a copy cannot be mounted beside its origin, as both have one UUID",
+		[]string{"TestACopyIsMountedBesideItsOrigin", "TestEncryptedCopyBesideItsOrigin"}},
+	{"a volume that grew, or a copy that is larger, keeps its small filesystem",
+		[]string{"TestGrowMakesAMountedFilesystemAsLargeAsItsDisk", "TestStageGrowsACopyThatIsLargerThanItsSource",
+			"TestStageGrowsAfterAnInterruptedExpansion", "TestEncryptedVolumeGrowsWhileInUse"}},
+	{"a growth is told as done though the kernel has not seen it, or changes what is not the volume",
+		[]string{"TestGrowWaitsForTheDiskAndSaysWhatItSees", "TestGrowOfWhatIsNotTheVolume", "TestGrowNeverChangesAPartitionTableThatIsNotWhole"}},
+	{"volumes of UpCloud's own driver, whose filesystem is on a partition, are not mounted or not grown",
+		[]string{"TestStageMountsPartitionOneOfUpCloudsOwnDriver", "TestGrowTakesThePartitionOfUpCloudsOwnDriverAlong"}},
+	{"of a disk with several partitions the last one is taken",
+		[]string{"TestStageNeverFormatsADiskThatHoldsSomething"}},
+	{"a raw block volume is measured as the filesystem that its node lies on",
+		[]string{"TestPublishBlock", "TestStats"}},
+	{"the passphrase of an encrypted volume is an argument or in a log, or a wrong one is not told from other faults",
+		[]string{"TestThePassphraseIsNoArgument", "TestEncryptedVolumeWithTheWrongPassphraseIsNotTouched", "TestEncryptionNeedsAPassphrase"}},
+	{"an encrypted volume stays open after it was taken down",
+		[]string{"TestEncryptedVolumeThatWasLeftOpenIsClosed", "TestEncryptedVolumeKeepsItsData"}},
+	{"what is encrypted is taken for blank or used in the clear, or what is in the clear encrypted over",
+		[]string{"TestAnEncryptedVolumeInTheClearIsRefused", "TestEncryptionRefusesWhatIsInTheClear", "TestABlankDiskIsEncryptedFirst"}},
+	{"many new volumes at once take the node down with mkfs",
+		[]string{"TestFewVolumesAreFormattedAtOnce"}},
+	{"disks that are not volumes count as if they were, or the other way round",
+		[]string{"TestDisksOfTheMachine", "TestDisksTellWhatIsStagedFromWhatIsNot"}},
+}
+
+func TestKnownDefectsHaveTheirTests(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	if err != nil || len(files) == 0 {
+		t.Skipf("needs the sources of the tests: %v", err)
+	}
+	have := make(map[string]bool)
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, declaration := range file.Decls {
+			if function, ok := declaration.(*ast.FuncDecl); ok {
+				have[function.Name.Name] = true
+			}
+		}
+	}
+	for _, known := range knownDefects {
+		if len(known.tests) == 0 {
+			t.Errorf("no test keeps us from this: %s", known.defect)
+		}
+		for _, test := range known.tests {
+			if !have[test] {
+				t.Errorf("there is no %s, which was to keep us from this: %s", test, known.defect)
+			}
+		}
+	}
+}
