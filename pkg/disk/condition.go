@@ -61,7 +61,8 @@ func (n *Node) Condition(volumeID, path string) (Condition, error) {
 		return Condition{}, fail(ErrNotMounted, "volume %s is not at %s: %v", volumeID, path, err)
 	}
 	// A disk that was pulled may stay known for as long as it is mounted, and come back as another device meanwhile.
-	if now, err := n.lookup(Volume{ID: volumeID}); err != nil || now.Major != disk.Major || now.Minor != disk.Minor {
+	now, lookupErr := n.lookup(Volume{ID: volumeID})
+	if gone := lookupErr != nil || now.Major != disk.Major || now.Minor != disk.Minor; gone {
 		return hasLeft(volumeID, path), nil
 	}
 	return n.filesystemCondition(top, volumeID, path)

@@ -218,8 +218,8 @@ func (n *Node) unstage(ctx context.Context, volumeID, path string) error {
 	if err := removePath(node); err != nil {
 		return err
 	}
-	if _, err := Serial(volumeID); err != nil {
-		return nil // no volume of ours: nothing else can be left of it
+	if !isVolumeID(volumeID) {
+		return nil // nothing else can be left of it
 	}
 	if err := n.closeVolume(ctx, volumeID); err != nil {
 		return err

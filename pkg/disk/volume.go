@@ -27,6 +27,11 @@ func Serial(volumeID string) (string, error) {
 	return strings.ReplaceAll(id.String(), "-", "")[:serialLength], nil
 }
 
+func isVolumeID(id string) bool {
+	_, err := Serial(id)
+	return err == nil
+}
+
 // LinkName is the name of the link that udev makes for the storage below /dev/disk/by-id.
 func LinkName(volumeID string) (string, error) {
 	serial, err := Serial(volumeID)
