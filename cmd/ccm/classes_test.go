@@ -1,3 +1,7 @@
+//go:build !race
+
+// See service_test.go: the service controller of the library does not pass the race detector.
+
 package main
 
 import (
