@@ -145,16 +145,25 @@ func (t *gpt) write(lastUsable, entrySectors uint64) error {
 	return t.writeCopy(1, end, ours)
 }
 
-// writeCopy writes one of the two copies, its entries first, and waits until it is on the disk.
+// writeCopy writes one of the two copies and waits until it is on the disk. Where the entries follow their header, as those
+// of the first copy do, both go out in one write: Linux looks at the second copy only when told to at boot, so that
+// whatever stops us should find the first one either old or new.
 func (t *gpt) writeCopy(self, other, entriesAt uint64) error {
 	binary.LittleEndian.PutUint64(t.header[gptAtSelf:], self)
 	binary.LittleEndian.PutUint64(t.header[gptAtOther:], other)
 	binary.LittleEndian.PutUint64(t.header[gptAtEntries:], entriesAt)
 	binary.LittleEndian.PutUint32(t.header[gptAtCRC:], t.headerCRC())
+	headerAt := int64(self * t.sector)
+	if entriesAt == self+1 {
+		if _, err := t.file.WriteAt(append(bytes.Clone(t.header), t.entries...), headerAt); err != nil {
+			return err
+		}
+		return t.file.Sync()
+	}
 	if _, err := t.file.WriteAt(t.entries, int64(entriesAt*t.sector)); err != nil {
 		return err
 	}
-	if _, err := t.file.WriteAt(t.header, int64(self*t.sector)); err != nil {
+	if _, err := t.file.WriteAt(t.header, headerAt); err != nil {
 		return err
 	}
 	return t.file.Sync()
