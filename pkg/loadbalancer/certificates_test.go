@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net/http"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
+	"k8s.io/cloud-provider/api"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
@@ -321,4 +323,42 @@ func TestCertificateForTheOwnName(t *testing.T) {
 	if left := a.bundles(); len(left) > 0 {
 		t.Errorf("left in the account: %+v", left)
 	}
+}
+
+// A certificate that is still to be issued takes nobody's away.
+func TestAManagedCertificateTakesOverWhenItIsIssued(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers()
+	a.setSecret("www", "www.example.com")
+	s := a.addService(annotated(service("https 443 30443"), "tls-secret", "www"))
+	a.ensure(l, s)
+	former := tlsNames(a.only(), "https")
+	a.change(s, func(s *v1.Service) {
+		delete(s.Annotations, AnnotationPrefix+"tls-secret")
+		annotated(s, "tls-hostnames", "www.example.com")
+	})
+	for range 2 {
+		_, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes)
+		var retry *api.RetryError
+		if !errors.As(err, &retry) || retry.RetryAfter() != certificateRetry || !strings.Contains(err.Error(), "https") {
+			t.Fatalf("error %v while the certificate is not issued", err)
+		}
+		if got := tlsNames(a.only(), "https"); !strings.HasPrefix(got, former+",") || len(a.bundles()) != 2 {
+			t.Errorf("certificates: %s, bundles: %d", got, len(a.bundles()))
+		}
+	}
+	a.SetDNS("www.example.com", dnsName(new(a.only())))
+	for deadline := time.Now().Add(time.Minute); ; {
+		_, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes)
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	if got := tlsNames(a.only(), "https"); strings.Contains(got, former) || strings.Contains(got, ",") || a.bundle().Type != cloud.BundleDynamic {
+		t.Errorf("certificates: %s", got)
+	}
+	a.unchanged(l, s)
 }

@@ -60,6 +60,8 @@ type Desired struct {
 	Bundles    []string // names of the certificate bundles made for the Service
 
 	defaultPlan string
+	// awaited names frontends that have asked for a certificate which UpCloud has not issued yet: they keep those that they have.
+	awaited map[string]bool
 }
 
 // Frontend is a frontend of the Service's own. A field with a doubled form is enforced if it was asked for, and only a
@@ -117,6 +119,7 @@ func DesiredState(in Input) Desired {
 	desired := Desired{
 		Identity: in.Identity, Labels: in.Identity.labels(in.Service), MoreLabels: in.Settings.Labels, Load: in.Settings.Load,
 		Resolvers: in.Settings.Resolvers, Addresses: in.addresses(), defaultPlan: in.DefaultPlan,
+		awaited: map[string]bool{},
 	}
 	targets := Limit(in.Targets, most, in.Identity.ServiceUID)
 	for i, port := range in.Service.Spec.Ports {

@@ -28,7 +28,7 @@ func Diff(desired Desired, lb *cloud.LoadBalancer, sessions sessionLimits) []Cha
 
 	// Later changes of the same labels start from what the earlier ones have made of them.
 	labels := applied(lb.Labels, noting)
-	final := d.wanted
+	final := d.wanted.with(d.kept)
 	for _, name := range left {
 		final = final.with([]string{noteLoneBackend(name)})
 	}
@@ -42,7 +42,8 @@ type differ struct {
 	lb           *cloud.LoadBalancer
 	sessions     sessionLimits
 	ours, wanted notes
-	noted        bool // the load balancer has notes: it was not made by UpCloud's own CCM, or has been taken over
+	kept         []string // notes of what is stale and has to stay for a while
+	noted        bool     // the load balancer has notes: it was not made by UpCloud's own CCM, or has been taken over
 }
 
 // settled are the notes of what rules and resolvers are made of, but for those that are about to be changed.
@@ -201,6 +202,9 @@ func (d *differ) staleResolvers(backendsLeft []string) []Change {
 // staleBundles deletes certificate bundles that were made for the Service and that it no longer uses.
 func (d *differ) staleBundles(labels cloud.Labels) []Change {
 	want := bundleNotes(d.desired)
+	if len(d.kept) > 0 {
+		return nil // their bundles are in use
+	}
 	for digest := range notesOf(labels, LabelBundles) {
 		if !want[digest] {
 			cleanup := &bundleCleanup{serviceUID: d.desired.Identity.ServiceUID, keep: d.desired.Bundles}

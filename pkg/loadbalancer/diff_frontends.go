@@ -200,7 +200,12 @@ func (d *differ) tls(owner cloud.TLSOwner, want, have []cloud.TLSConfig) (set, r
 		set = append(set, Change{Name: config.Name, Owner: owner, CreateTLS: &config})
 	}
 	for _, config := range have {
-		if d.stale(noteTLS(owner, config.Name)) && !renamed[config.Name] {
+		if !d.stale(noteTLS(owner, config.Name)) || renamed[config.Name] {
+			continue
+		}
+		if d.desired.awaited[owner.Frontend] {
+			d.kept = append(d.kept, noteTLS(owner, config.Name))
+		} else {
 			removed = append(removed, Change{Name: config.Name, Owner: owner, DeleteTLS: true})
 		}
 	}

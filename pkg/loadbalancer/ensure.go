@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +24,8 @@ const (
 	// secretRetry is when a Service is looked at again whose Secret is missing or wrong: nothing tells of the first Secret
 	// that anybody names.
 	secretRetry = 30 * time.Second
+	// certificateRetry is when a Service is looked at again that waits for a certificate.
+	certificateRetry = 2 * time.Minute
 )
 
 // work is one Service on its way to a load balancer.
@@ -168,13 +171,22 @@ func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 		return err
 	}
 	if len(foreign)+len(foreignRules) == 0 {
-		return nil
+		return w.awaited(desired)
 	}
 	problem := fmt.Sprintf("load balancer %s (%s) has frontends, backends or rules called %s that were not made for this Service: they "+
 		"are left alone, and what should have been in their place is not there; rename the Service's ports or rules, or delete those",
 		lb.ID, lb.Name, strings.Join(slices.Concat(foreign, foreignRules), ", "))
 	w.warn(w.service, "ForeignComponent", "%s", problem)
 	return api.NewRetryError(problem, refusedRetry)
+}
+
+// awaited asks to be called again while a frontend waits for a certificate.
+func (w *work) awaited(desired Desired) error {
+	if len(desired.awaited) == 0 {
+		return nil
+	}
+	return api.NewRetryError(fmt.Sprintf("the new certificate of %s is not issued yet, which UpCloud does once its host names lead to the load "+
+		"balancer: until then the former one is presented", strings.Join(slices.Sorted(maps.Keys(desired.awaited)), ", ")), certificateRetry)
 }
 
 // remark tells, once each, of what the Service asks for and does not get. lb is nil if it is just being made.

@@ -30,7 +30,7 @@ func TestEveryCallMayFailWithEveryKindOfComponent(t *testing.T) {
 				eventually := func(do func() error) {
 					t.Helper()
 					var err error
-					for range 30 {
+					for range 200 {
 						if err = do(); err == nil {
 							return
 						}
@@ -42,6 +42,7 @@ func TestEveryCallMayFailWithEveryKindOfComponent(t *testing.T) {
 					return err
 				}
 				eventually(ensure)
+				a.SetDNS("a.example.com", dnsName(new(a.only())))
 				a.change(s, func(s *v1.Service) {
 					s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"}
 					annotated(s, "tls-secret", "https=api", "tls-hostnames", "https=a.example.com", "labels", "team=web", "forwarded-headers", "true",

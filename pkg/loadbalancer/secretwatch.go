@@ -2,6 +2,7 @@ package loadbalancer
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -13,6 +14,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/cloud-provider/api"
 	"k8s.io/klog/v2"
 )
 
@@ -159,5 +161,10 @@ func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service) (err err
 	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
 		return l.refuseSecret(service, err)
 	}
-	return w.change(ctx, lb)
+	err = w.change(ctx, lb)
+	var later *api.RetryError
+	if errors.As(err, &later) {
+		return nil // the controller comes back to it
+	}
+	return err
 }
