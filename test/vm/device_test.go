@@ -4,6 +4,7 @@ package vm
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -109,6 +110,27 @@ func testLateDisk(t *testing.T, r *rig) {
 	v.wantRightDisk(t, v.staging())
 	goOn()
 	v.takeAway(t)
+	v.remove(t)
+}
+
+// A disk that somebody attached by hand, to the SCSI bus, is the volume's as well: its serial number says so.
+func testSCSIDisk(t *testing.T, r *rig) {
+	v := r.create(t, "scsi", writer("ext4"), nil)
+	r.sim.Do(t, "POST", "/server/"+r.server+"/storage/attach",
+		fmt.Sprintf(`{"storage_device":{"type":"disk","address":"scsi:0:3","storage":%q}}`, v.id), nil)
+	v.publish(t) // finds it attached
+	v.stage(t)
+	if source := r.sh(t, "findmnt -n -o SOURCE %s", v.staging()); !strings.HasPrefix(source, "/dev/sd") {
+		t.Errorf("the volume is mounted from %s", source)
+	}
+	r.sh(t, "udevadm settle && ls /dev/disk/by-id | grep -q '^scsi-.*%s'", v.serial())
+	v.mount(t, "a")
+	v.grow(t, 2, v.target("a"))
+	if size := v.bytes(t, v.target("a")); size < gib*3/2 {
+		t.Errorf("after the growth there are %d bytes", size)
+	}
+	v.takeAway(t, "a")
+	r.until(t, "the disk is gone", "! ls /dev/disk/by-id | grep -q %s", v.serial())
 	v.remove(t)
 }
 

@@ -16,6 +16,8 @@ func TestMachine(t *testing.T) {
 	}{
 		{"filesystem ext4", func(t *testing.T, r *rig) { testFilesystem(t, r, "ext4") }},
 		{"filesystem xfs", func(t *testing.T, r *rig) { testFilesystem(t, r, "xfs") }},
+		{"filesystem btrfs", func(t *testing.T, r *rig) { testFilesystem(t, r, "btrfs") }},
+		{"SCSI disk", testSCSIDisk},
 		{"raw block", testRawBlock},
 		{"stale link", testStaleLink},
 		{"swapped links", testSwappedLinks},
