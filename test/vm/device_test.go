@@ -289,8 +289,14 @@ func testPulled(t *testing.T, r *rig) {
 		v := r.create(t, "pulled-"+fsType, writer(fsType), nil)
 		v.bring(t, "a")
 		r.sh(t, "echo kept >%[1]s/file && sync -f %[1]s/file", v.target("a"))
+		if c := v.stats(t, v.target("a")).GetVolumeCondition(); c == nil || c.GetAbnormal() {
+			t.Errorf("%s: the condition of a volume in use: %v", fsType, c)
+		}
 		v.unpublish(t)
 		v.wantGone(t)
+		if c := v.stats(t, v.target("a")).GetVolumeCondition(); !c.GetAbnormal() || c.GetMessage() == "" {
+			t.Errorf("%s: the condition of a volume whose disk is gone: %v", fsType, c)
+		}
 		if out, err := r.try(t, "echo lost >%[1]s/file2 && sync -f %[1]s/file2", v.target("a")); err == nil {
 			t.Errorf("%s: writing to a disk that is gone: %q", fsType, out)
 		}
