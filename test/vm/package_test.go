@@ -48,13 +48,16 @@ func testDiskPackage(t *testing.T, r *rig) {
 	}
 }
 
+// reasonLines is how much of what a test told before it failed is shown.
+const reasonLines = 6
+
 // results counts what a test binary that runs verbosely tells, and shows what did not pass as it comes.
 type results struct {
 	t                       *testing.T
 	mu                      sync.Mutex // of add
 	passed, failed, skipped int
-	rest                    []byte // of a line that has not ended yet
-	last                    string // line: before the result of a skipped test it is the reason
+	rest                    []byte   // of a line that has not ended yet
+	last                    []string // lines: before the result of a test that did not pass they say why
 }
 
 func (r *results) add(part *results) {
@@ -76,16 +79,16 @@ func (r *results) Write(b []byte) (int, error) {
 }
 
 func (r *results) line(line string) {
-	defer func() { r.last = line }()
+	defer func() { r.last = append(r.last, line)[max(0, len(r.last)+1-reasonLines):] }()
 	switch {
 	case strings.HasPrefix(line, "--- PASS: "):
 		r.passed++
 	case strings.HasPrefix(line, "--- FAIL: "):
 		r.failed++
-		r.t.Log(line)
+		r.t.Logf("%s:\n%s", line, strings.Join(r.last, "\n"))
 	case strings.HasPrefix(line, "--- SKIP: "):
 		r.skipped++
-		r.t.Logf("%s: %s", line, r.last)
+		r.t.Logf("%s: %s", line, strings.Join(r.last[max(0, len(r.last)-1):], ""))
 	}
 }
 
