@@ -62,19 +62,20 @@ type configFile struct {
 			Password string `json:"password"`
 			Token    string `json:"token"`
 		} `json:"apiCredentials"`
-		ClusterName                   string               `json:"clusterName"`
-		ClusterID                     string               `json:"clusterID"`
-		NodeScopeSelector             metav1.LabelSelector `json:"nodeScopeSelector"`
-		LoadBalancerPlan              string               `json:"loadBalancerPlan"`
-		LoadBalancerMaxBackendMembers int                  `json:"loadBalancerMaxBackendMembers"`
-		LoadBalancerStatus            string               `json:"loadBalancerStatus"`
-		LoadBalancerDefaultMode       string               `json:"loadBalancerDefaultMode"`
-		NodePrivateNetworks           []string             `json:"nodePrivateNetworks"`
-		ServerLabelPrefix             string               `json:"serverLabelPrefix"`
-		MaxMissingServersPercent      *int                 `json:"maxMissingServersPercent"`
-		RouterUUID                    string               `json:"routerUUID"`
-		CreateRouter                  bool                 `json:"createRouter"`
-		ManageSourceIPFiltering       bool                 `json:"manageSourceIPFiltering"`
+		ClusterName                   string                      `json:"clusterName"`
+		ClusterID                     string                      `json:"clusterID"`
+		NodeScopeSelector             metav1.LabelSelector        `json:"nodeScopeSelector"`
+		LoadBalancerPlan              string                      `json:"loadBalancerPlan"`
+		LoadBalancerMaxBackendMembers int                         `json:"loadBalancerMaxBackendMembers"`
+		LoadBalancerStatus            string                      `json:"loadBalancerStatus"`
+		LoadBalancerDefaultMode       string                      `json:"loadBalancerDefaultMode"`
+		SharedLoadBalancers           []loadbalancer.SharedAccess `json:"sharedLoadBalancers"`
+		NodePrivateNetworks           []string                    `json:"nodePrivateNetworks"`
+		ServerLabelPrefix             string                      `json:"serverLabelPrefix"`
+		MaxMissingServersPercent      *int                        `json:"maxMissingServersPercent"`
+		RouterUUID                    string                      `json:"routerUUID"`
+		CreateRouter                  bool                        `json:"createRouter"`
+		ManageSourceIPFiltering       bool                        `json:"manageSourceIPFiltering"`
 	} `json:"data"`
 }
 
@@ -110,7 +111,7 @@ func loadConfig(ours flags, path string) (config, error) {
 	loaded.loadBalancer = loadbalancer.Config{
 		ClusterID: file.Data.ClusterID, ClusterName: file.Data.ClusterName,
 		Plan: file.Data.LoadBalancerPlan, MaxMembers: file.Data.LoadBalancerMaxBackendMembers,
-		DefaultMode: file.Data.LoadBalancerDefaultMode,
+		DefaultMode: file.Data.LoadBalancerDefaultMode, Shared: file.Data.SharedLoadBalancers,
 	}
 	status := file.Data.LoadBalancerStatus
 	if ours.loadBalancerStatus != "" {
@@ -174,6 +175,11 @@ func parseConfigFile(text []byte) (file configFile, unknown, err error) {
 	}
 	if mode := file.Data.LoadBalancerDefaultMode; mode != "" && mode != "tcp" && mode != "http" {
 		fault("data.loadBalancerDefaultMode is %q: want tcp (the default), or http as UpCloud's own CCM has it", mode)
+	}
+	for i, access := range file.Data.SharedLoadBalancers {
+		if err := access.Validate(); err != nil {
+			fault("data.sharedLoadBalancers[%d]: %w", i, err)
+		}
 	}
 	if err := instances.ValidatePrivateNetworks(file.Data.NodePrivateNetworks); err != nil {
 		fault("data.nodePrivateNetworks: %w", err)

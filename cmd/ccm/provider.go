@@ -88,6 +88,7 @@ func (p *provider) SetInformers(shared informers.SharedInformerFactory) {
 		cancel()
 	}()
 	go p.loadBalancers.FollowSecrets(ctx, services)
+	go p.loadBalancers.FollowShared(ctx, services)
 }
 
 // Close ends what the provider does by itself.

@@ -85,17 +85,25 @@ func (a *attempt) throttled() bool {
 	return a.response != nil && a.response.StatusCode == http.StatusTooManyRequests
 }
 
-// repeatable reports whether the same request may be sent again without anybody looking first.
-func (a *attempt) repeatable(method string) bool {
+// onceKey marks the context of a request that must not have its effect twice, whatever its method.
+type onceKey struct{}
+
+func withOnce(ctx context.Context) context.Context { return context.WithValue(ctx, onceKey{}, true) }
+
+func once(ctx context.Context) bool { return ctx.Value(onceKey{}) != nil }
+
+// repeatable reports whether the same request may be sent again without anybody looking first. once says that it must not
+// have its effect twice.
+func (a *attempt) repeatable(method string, once bool) bool {
 	if a.err != nil {
 		var failed *sendError
-		return errors.As(a.err, &failed) && !failed.final && (!failed.sent || idempotent(method))
+		return errors.As(a.err, &failed) && !failed.final && (!failed.sent || idempotent(method) && !once)
 	}
 	switch a.response.StatusCode {
 	case http.StatusTooManyRequests:
 		return true
 	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return idempotent(method)
+		return idempotent(method) && !once
 	}
 	return false
 }

@@ -82,7 +82,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 			t.metrics.retries.WithLabelValues(op, a.status).Inc()
 			continue
 		}
-		if n >= maxAttempts || !a.repeatable(request.Method) || ctx.Err() != nil {
+		if n >= maxAttempts || !a.repeatable(request.Method, once(ctx)) || ctx.Err() != nil {
 			return a.response, a.err
 		}
 		pause := max(pace.next(), a.retryAfter())

@@ -30,11 +30,14 @@ func (l *LoadBalancers) apply(ctx context.Context, service *v1.Service, lb *clou
 
 // update changes the members of the Service's backends. A Service without a load balancer gets it elsewhere, in ensure.
 func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node) error {
+	settings, problems := ParseSettings(service)
+	if settings.Shared != nil {
+		return l.updateSharing(ctx, identity, service, settings, problems, nodes)
+	}
 	lb, err := l.find(ctx, service, identity)
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err
 	}
-	settings, problems := ParseSettings(service)
 	eligible := Eligible(nodes, l.config.Scope, settings.Selector)
 	if len(problems) > 0 { // which nodes may join is not known for certain: those that leave do
 		settings = &Settings{Ports: settings.Ports, MaxMembers: len(nodes)}

@@ -23,6 +23,7 @@ type Change struct {
 	CreateFrontend *cloud.Frontend
 	ModifyFrontend *cloud.FrontendPatch
 	DeleteFrontend bool
+	RenameFrontend string // what to; of shared load balancers
 
 	CreateRule, ReplaceRule *cloud.Rule
 	DeleteRule              bool
@@ -66,6 +67,8 @@ func (c Change) String() string {
 		return fmt.Sprintf("modify frontend %s%s", c.Name, frontendPatchText(*c.ModifyFrontend))
 	case c.DeleteFrontend:
 		return "delete frontend " + c.Name
+	case c.RenameFrontend != "":
+		return fmt.Sprintf("rename frontend %s to %s", c.Name, c.RenameFrontend)
 	case c.CreateRule != nil, c.ReplaceRule != nil, c.DeleteRule:
 		return fmt.Sprintf("%s rule %s of frontend %s", verb(c.CreateRule != nil, c.ReplaceRule != nil), c.Name, c.Owner.Frontend)
 	case c.CreateTLS != nil, c.ModifyTLS != nil, c.DeleteTLS:

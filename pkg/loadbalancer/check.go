@@ -16,9 +16,11 @@ func (s *Settings) check(service *v1.Service) []Problem {
 	for _, port := range s.everyPort() {
 		port.infer()
 	}
+	s.inferShared()
 	c := checker{settings: s, service: service}
 	c.networks()
 	c.names()
+	c.checkShared()
 	for _, port := range s.everyPort() {
 		c.mode(port)
 		c.tls(port)

@@ -26,10 +26,21 @@ const gonePause = 100 * time.Millisecond
 // it used.
 func (l *LoadBalancers) delete(ctx context.Context, identity Identity, service *v1.Service) error {
 	settings, _ := ParseSettings(service) // what is wrong in them does not keep a Service from going
+	if settings.Shared != nil {
+		var err error
+		if service, err = l.leaveShared(ctx, identity, service, settings); err != nil {
+			return err
+		}
+	}
+	return l.deleteOwn(ctx, identity, service, settings)
+}
+
+// deleteOwn deletes the load balancer that is the Service's alone, and its certificates.
+func (l *LoadBalancers) deleteOwn(ctx context.Context, identity Identity, service *v1.Service, settings *Settings) error {
 	waiting, cancel := context.WithTimeout(ctx, l.deleteWait)
 	defer cancel()
 	for {
-		lb, err := l.find(ctx, service, identity)
+		lb, err := l.findAfterLeaving(ctx, service, identity)
 		if err != nil {
 			return err
 		}
@@ -56,6 +67,7 @@ func (l *LoadBalancers) delete(ctx context.Context, identity Identity, service *
 // finish takes from the Service what told of its load balancer.
 func (l *LoadBalancers) finish(ctx context.Context, service *v1.Service) {
 	l.said.forget(service)
+	l.sharing.forget(service.UID)
 	l.secretUse.set(service, &Settings{})
 	if service.DeletionTimestamp == nil {
 		l.annotate(ctx, service, map[string]any{AnnotationID: nil, AnnotationName: nil})

@@ -36,6 +36,7 @@ type work struct {
 	settings *Settings
 	secrets  map[string]secret
 	nodes    []*v1.Node // eligible, with addresses
+	told     []*v1.Node // as the controller told them
 	// componentsOnly: the nodes are not known, and members stay as they are.
 	componentsOnly bool
 }
@@ -48,7 +49,10 @@ func (l *LoadBalancers) ensure(
 	if problems = slices.Concat(Problems(service), problems); len(problems) > 0 {
 		return nil, l.refuse(service, problems)
 	}
-	lb, err := l.find(ctx, service, identity)
+	if settings.Shared != nil {
+		return l.ensureSharing(ctx, identity, service, settings, nodes)
+	}
+	lb, err := l.findAfterLeaving(ctx, service, identity)
 	if err != nil {
 		return nil, err
 	}

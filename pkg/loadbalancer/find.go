@@ -42,6 +42,9 @@ func (l *LoadBalancers) findByAnnotation(
 	if err != nil {
 		return nil, err
 	}
+	if !identity.Owns(lb) && hasParts(lb, identity.serviceKey()) {
+		return nil, &sharesError{lb}
+	}
 	if !identity.Owns(lb) {
 		l.warn(service, "ForeignLoadBalancer", "Annotation %s names load balancer %s (%s), whose labels do not say that it is this "+
 			"Service's: it is not touched", AnnotationID, id, lb.Name)

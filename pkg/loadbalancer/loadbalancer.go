@@ -39,6 +39,8 @@ type Config struct {
 	Scope labels.Selector
 	// NodeAddresses finds the addresses of a node whose status has none yet. Nil: such nodes are no members yet.
 	NodeAddresses func(ctx context.Context, node *v1.Node) ([]v1.NodeAddress, error)
+	// Shared says who may use load balancers that this program did not make.
+	Shared []SharedAccess
 }
 
 const (
@@ -61,9 +63,11 @@ type LoadBalancers struct {
 	said   said
 
 	secretUse   secretUse
+	sharing     sharing
 	clusterName atomic.Pointer[string] // as the controller last called it
 
 	deleteWait, operationLimit time.Duration
+	now                        func() time.Time
 }
 
 var _ cloudprovider.LoadBalancer = (*LoadBalancers)(nil)
@@ -79,7 +83,8 @@ func New(config Config) *LoadBalancers {
 	if config.Status == "" {
 		config.Status = StatusHostname
 	}
-	return &LoadBalancers{config: config, deleteWait: deleteWait, operationLimit: operationLimit, secretUse: secretUse{begun: make(chan struct{})}}
+	return &LoadBalancers{config: config, deleteWait: deleteWait, operationLimit: operationLimit, now: time.Now,
+		secretUse: secretUse{begun: make(chan struct{})}}
 }
 
 // Start gives what exists only once the controller manager runs: the client that writes annotations, and the recorder of
@@ -102,7 +107,19 @@ func (l *LoadBalancers) GetLoadBalancer(
 	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
 	defer cancel()
 	identity := l.identity(clusterName, service)
-	lb, err := l.find(ctx, service, identity)
+	settings, _ := ParseSettings(service)
+	service, shared, err := l.shares(ctx, identity, service, settings)
+	if err != nil {
+		return nil, false, err
+	}
+	lb := shared
+	if lb == nil {
+		lb, err = l.find(ctx, service, identity)
+	}
+	var leftover *sharesError
+	if errors.As(err, &leftover) {
+		return &v1.LoadBalancerStatus{}, true, nil
+	}
 	if err != nil {
 		return nil, false, err
 	}
@@ -110,7 +127,6 @@ func (l *LoadBalancers) GetLoadBalancer(
 		bundles, err := serviceBundles(ctx, l.config.Cloud, identity.ServiceUID)
 		return &v1.LoadBalancerStatus{}, len(bundles) > 0, err
 	}
-	settings, _ := ParseSettings(service)
 	return statusOf(lb, cmp.Or(settings.Status, l.config.Status)), true, nil
 }
 

@@ -149,6 +149,9 @@ func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service) (err err
 	}
 	defer unlock()
 	identity := l.identity(l.lastClusterName(), service)
+	if settings, _ := ParseSettings(service); settings.Shared != nil {
+		return l.renewSharing(ctx, identity, service)
+	}
 	lb, err := l.find(ctx, service, identity)
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err

@@ -26,6 +26,9 @@ type Settings struct {
 	Ports         []PortSettings  // in the order of the Service's
 	MoreFrontends []PortSettings  // given in JSON for no port of the Service
 	MoreBackends  []cloud.Backend // the same
+	Shared        *Reference      // nil: a load balancer of the Service's own
+	Routes        []Route         // on a shared one; none: the ports as a whole
+	DeleteLast    bool
 }
 
 // PortSettings are what is asked for one port of the Service. Fields that are not set leave the frontend or backend as it is.
@@ -42,6 +45,8 @@ type PortSettings struct {
 	Redirect       bool
 	Forwarded      bool
 	Certificates   []Certificate
+
+	Hub string // a frontend of somebody else's, for routes
 
 	Backend     cloud.Properties
 	MaxSessions *int
@@ -151,7 +156,7 @@ const (
 )
 
 // Table lists every annotation, in the order of the reference page.
-var Table = slices.Concat(loadBalancerTable, frontendTable, backendTable)
+var Table = slices.Concat(loadBalancerTable, frontendTable, backendTable, sharedTable)
 
 var loadBalancerTable = []Setting{
 	forAll(Setting{

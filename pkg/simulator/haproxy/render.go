@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -149,7 +150,9 @@ func renderFrontend(b *bytes.Buffer, spec simulator.LoadBalancerSpec, f simulato
 	}
 	fmt.Fprintf(b, "  timeout client %ds\n", f.Properties.TimeoutClient)
 	rules := slices.Clone(f.Rules)
-	slices.SortStableFunc(rules, func(x, y simulator.Rule) int { return y.Priority - x.Priority })
+	slices.SortFunc(rules, func(x, y simulator.Rule) int { // the API's document: of one priority, by name
+		return cmp.Or(y.Priority-x.Priority, strings.Compare(x.Name, y.Name))
+	})
 	if f.Mode == "http" && len(rules) > 0 {
 		b.WriteString(schemelessURL)
 	}

@@ -1,0 +1,329 @@
+package loadbalancer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+)
+
+// A load balancer that Services share, also those of different clusters, has no owner among them. Each Service makes, changes and
+// deletes components of its own, told by their names (shared_names.go), and nothing else. What two Services could both want, a port
+// or a route, is claimed by making a component whose name follows from it: the API lets one of them.
+//
+// There are no locks between clusters, no leases and no clocks in this; only the removal of a whole load balancer that was made
+// for a group needs time to pass (shared_group.go).
+
+// sharesError is about a Service that no longer shares a load balancer, and has components there still.
+type sharesError struct{ lb *cloud.LoadBalancer }
+
+func (e *sharesError) Error() string {
+	return fmt.Sprintf("the Service is about to leave load balancer %s (%s), which it shared", e.lb.ID, e.lb.Name)
+}
+
+// ensureSharing is ensure for a Service that shares.
+func (l *LoadBalancers) ensureSharing(
+	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, nodes []*v1.Node,
+) (*v1.LoadBalancerStatus, error) {
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings, told: nodes}
+	var missed error
+	w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
+	status, err := w.ensureShared(ctx)
+	if err == nil && missed != nil {
+		return nil, missed
+	}
+	return status, err
+}
+
+// updateSharing is update for a Service that shares.
+func (l *LoadBalancers) updateSharing(
+	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, problems []Problem, nodes []*v1.Node,
+) error {
+	l.sharing.note(service, nodes)
+	eligible := Eligible(nodes, l.config.Scope, settings.Selector)
+	if len(problems) > 0 { // which nodes may join is not known for certain: those that leave do
+		lb, err := l.annotated(ctx, service)
+		if err != nil || lb == nil {
+			return err
+		}
+		settings = &Settings{Ports: settings.Ports, MaxMembers: len(nodes)}
+		eligible = onlyMembers(eligible, lb)
+	}
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
+	var missed error
+	w.nodes, missed = l.withAddresses(ctx, eligible)
+	if err := w.updateShared(ctx); err != nil {
+		return err
+	}
+	return missed
+}
+
+// renewSharing brings a Service that shares up to date, with the nodes that it had last.
+func (l *LoadBalancers) renewSharing(ctx context.Context, identity Identity, service *v1.Service) error {
+	nodes, known := l.sharing.nodes(service.UID)
+	settings, problems := ParseSettings(service)
+	if !known || len(problems)+len(Problems(service)) > 0 {
+		return nil // the controller comes by itself, or the mistake is told of elsewhere
+	}
+	_, err := l.ensureSharing(ctx, identity, service, settings, nodes)
+	return err
+}
+
+// findAfterLeaving is find, after what the Service has on a load balancer that it no longer shares is gone.
+func (l *LoadBalancers) findAfterLeaving(ctx context.Context, service *v1.Service, identity Identity) (*cloud.LoadBalancer, error) {
+	lb, err := l.find(ctx, service, identity)
+	var shares *sharesError
+	if !errors.As(err, &shares) {
+		return lb, err
+	}
+	if err := l.release(ctx, service, identity, shares.lb); err != nil {
+		return nil, err
+	}
+	l.sharing.forget(service.UID)
+	return l.find(ctx, withoutID(service), identity)
+}
+
+// withoutID is the Service without the annotation that names a load balancer.
+func withoutID(service *v1.Service) *v1.Service {
+	service = service.DeepCopy()
+	delete(service.Annotations, AnnotationID)
+	return service
+}
+
+// places are the load balancers that a Service that shares may have components on.
+func (l *LoadBalancers) places(ctx context.Context, service *v1.Service, settings *Settings) ([]*cloud.LoadBalancer, error) {
+	before, err := l.annotated(ctx, service)
+	if err != nil {
+		return nil, err
+	}
+	lb, err := l.referred(ctx, *settings.Shared, before)
+	if err != nil {
+		return nil, err
+	}
+	var all []*cloud.LoadBalancer
+	for _, one := range []*cloud.LoadBalancer{before, lb} {
+		if one != nil && !one.State.Deleting() && !slices.ContainsFunc(all, func(have *cloud.LoadBalancer) bool { return have.ID == one.ID }) {
+			all = append(all, one)
+		}
+	}
+	return all, nil
+}
+
+// shares returns the shared load balancer on which there is work for the Service still, and the Service as find is to see it.
+func (l *LoadBalancers) shares(
+	ctx context.Context, identity Identity, service *v1.Service, settings *Settings,
+) (*v1.Service, *cloud.LoadBalancer, error) {
+	if settings.Shared == nil {
+		return service, nil, nil
+	}
+	all, err := l.places(ctx, service, settings)
+	if err != nil {
+		return service, nil, err
+	}
+	own := service
+	for _, lb := range all {
+		if hasParts(lb, identity.serviceKey()) || l.lastOfGroup(lb, settings) {
+			return service, lb, nil
+		}
+		if lb.ID == service.Annotations[AnnotationID] && !identity.Owns(lb) {
+			own = withoutID(service)
+		}
+	}
+	return own, nil, nil
+}
+
+// leaveShared takes the Service off what it shares, and returns it as find is to see it.
+func (l *LoadBalancers) leaveShared(ctx context.Context, identity Identity, service *v1.Service, settings *Settings) (*v1.Service, error) {
+	all, err := l.places(ctx, service, settings)
+	if err != nil {
+		return nil, err
+	}
+	own := service
+	for _, lb := range all {
+		if err := l.leaveOne(ctx, identity, service, settings, lb); err != nil {
+			return nil, err
+		}
+		if lb.ID == service.Annotations[AnnotationID] && !identity.Owns(lb) {
+			own = withoutID(service)
+		}
+	}
+	return own, nil
+}
+
+func (l *LoadBalancers) leaveOne(ctx context.Context, identity Identity, service *v1.Service, settings *Settings, lb *cloud.LoadBalancer) error {
+	unlock, err := l.locks.lock(ctx, lb.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if hasParts(lb, identity.serviceKey()) {
+		if err := l.release(ctx, service, identity, lb); err != nil {
+			return err
+		}
+	}
+	if settings.DeleteLast && settings.Shared.Group != "" && settings.Shared.names(lb) {
+		return l.deleteLast(ctx, identity, service, lb.ID)
+	}
+	return nil
+}
+
+// sharing remembers the Services that share, so that what somebody else does to their components can be mended.
+type sharing struct {
+	mu    sync.Mutex
+	bySvc map[types.UID]*sharer
+}
+
+type sharer struct {
+	namespace, name string
+	nodes           []*v1.Node // as last told
+	tries           int        // in a row that gave the Service nothing
+}
+
+func (s *sharing) note(service *v1.Service, nodes []*v1.Node) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bySvc == nil {
+		s.bySvc = map[types.UID]*sharer{}
+	}
+	one, ok := s.bySvc[service.UID]
+	if !ok {
+		one = &sharer{namespace: service.Namespace, name: service.Name}
+		s.bySvc[service.UID] = one
+	}
+	one.nodes = nodes
+}
+
+func (s *sharing) nodes(uid types.UID) ([]*v1.Node, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one, ok := s.bySvc[uid]
+	if !ok {
+		return nil, false
+	}
+	return one.nodes, true
+}
+
+func (s *sharing) forget(uid types.UID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.bySvc, uid)
+}
+
+// later is when a Service that got nothing looks again: less and less often.
+func (s *sharing) later(service *v1.Service) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one, ok := s.bySvc[service.UID]
+	if !ok {
+		return conflictDelay
+	}
+	delay := min(conflictDelay<<min(one.tries, 10), mostConflictDelay)
+	one.tries++
+	return delay
+}
+
+func (s *sharing) settled(service *v1.Service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one, ok := s.bySvc[service.UID]; ok {
+		one.tries = 0
+	}
+}
+
+func (s *sharing) all() map[types.UID]sharer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := map[types.UID]sharer{}
+	for uid, one := range s.bySvc {
+		all[uid] = *one
+	}
+	return all
+}
+
+// mendPeriod is how often shared load balancers are looked at without a reason.
+const mendPeriod = time.Minute
+
+// FollowShared mends, until ctx ends, what somebody else has done to the Services' components of shared load balancers, and takes
+// what was another Service's and is free again.
+func (l *LoadBalancers) FollowShared(ctx context.Context, services corelisters.ServiceLister) {
+	tick := time.NewTicker(mendPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			l.mendShared(ctx, services)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// mendShared looks once at each load balancer that the Services share, and brings up to date the Services that are not.
+func (l *LoadBalancers) mendShared(ctx context.Context, services corelisters.ServiceLister) {
+	seen := map[string]*cloud.LoadBalancer{}
+	for uid, one := range l.sharing.all() {
+		service, err := services.Services(one.namespace).Get(one.name)
+		if err != nil || service.UID != uid || service.DeletionTimestamp != nil || service.Spec.Type != v1.ServiceTypeLoadBalancer {
+			continue // it is the controller's to see that it goes
+		}
+		if err := l.mendOne(ctx, service, one.nodes, seen); err != nil {
+			klog.FromContext(ctx).Error(err, "A shared load balancer is not up to date", "service", klog.KObj(service))
+		}
+	}
+}
+
+func (l *LoadBalancers) mendOne(ctx context.Context, service *v1.Service, nodes []*v1.Node, seen map[string]*cloud.LoadBalancer) (err error) {
+	defer recoverTo(&err, service)
+	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
+	defer cancel()
+	unlock, err := l.locks.lock(ctx, string(service.UID))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	settings, problems := ParseSettings(service)
+	if settings.Shared == nil || len(problems)+len(Problems(service)) > 0 {
+		return nil
+	}
+	identity := l.identity(l.lastClusterName(), service)
+	id := service.Annotations[AnnotationID]
+	if seen[id] == nil {
+		if seen[id], err = l.annotated(ctx, service); err != nil {
+			return err
+		}
+	}
+	lb := seen[id]
+	if lb == nil || !settings.Shared.names(lb) || l.upToDate(ctx, identity, service, settings, nodes, lb) {
+		return nil
+	}
+	delete(seen, id)
+	_, err = l.ensureSharing(ctx, identity, service, settings, nodes)
+	return err
+}
+
+// upToDate says whether there is nothing to do for a Service on a load balancer as it was a moment ago. Whoever is not sure says
+// no: then it is looked at again.
+func (l *LoadBalancers) upToDate(
+	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, nodes []*v1.Node, lb *cloud.LoadBalancer,
+) bool {
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
+	var missed, err error
+	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
+		return false
+	}
+	w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
+	if w.nodes, _, err = w.reachable(ctx, lb, w.nodes); err != nil || missed != nil {
+		return false
+	}
+	plan, err := w.sharedPlan(ctx, lb)
+	return err == nil && len(plan.changes) == 0
+}

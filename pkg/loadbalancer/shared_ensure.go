@@ -1,0 +1,265 @@
+package loadbalancer
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/cloud-provider/api"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+)
+
+// sharedRounds is how often one call looks again after somebody else was faster.
+const sharedRounds = 4
+
+// ensureShared makes the Service's components be on the load balancer that it shares. The caller holds the Service's lock.
+func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error) {
+	var err error
+	if w.secrets, err = w.readSecrets(ctx, w.service, w.settings); err != nil {
+		return nil, w.refuseSecret(w.service, err)
+	}
+	lb, err := w.join(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w.sharing.note(w.service, w.told)
+	unlock, err := w.locks.lock(ctx, lb.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if lb.State.Deleting() {
+		return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) is being deleted", lb.ID, lb.Name), retryWhile(lb))
+	}
+	if problem := admit(w.config.Shared, lb, *w.settings.Shared, w.service, w.settings); problem != nil {
+		return nil, w.denied(ctx, lb, *problem)
+	}
+	if err := w.notDoomed(ctx, lb); err != nil {
+		return nil, err
+	}
+	if err := w.remember(ctx, lb); err != nil {
+		return nil, err
+	}
+	plan, err := w.share(ctx, lb)
+	if err != nil {
+		return nil, err
+	}
+	if plan.claims == 0 {
+		return nil, api.NewRetryError(plan.conflicts[0].Message, w.sharing.later(w.service))
+	}
+	w.sharing.settled(w.service)
+	return w.published(lb)
+}
+
+// denied takes off what the Service has there still, if it was allowed once.
+func (w *work) denied(ctx context.Context, lb *cloud.LoadBalancer, problem Problem) error {
+	if hasParts(lb, w.identity.serviceKey()) {
+		if err := w.release(ctx, w.service, w.identity, lb); err != nil {
+			return err
+		}
+	}
+	w.said.say(w.service, []Problem{problem}, w.warn)
+	return api.NewRetryError(problem.Message, refusedRetry)
+}
+
+// remember writes down where the Service's components are, before the first of them is made: without it, those of a Service whose
+// annotations change would not be found again.
+func (w *work) remember(ctx context.Context, lb *cloud.LoadBalancer) error {
+	if w.service.Annotations[AnnotationID] == lb.ID || w.client == nil {
+		return nil
+	}
+	annotations := map[string]string{AnnotationID: lb.ID, AnnotationName: lb.Name}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
+	if err == nil {
+		_, err = w.client.CoreV1().Services(w.service.Namespace).
+			Patch(ctx, w.service.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("note load balancer %s on the Service: %w", lb.ID, err)
+	}
+	return nil
+}
+
+// share brings the Service's components up to date. Who was faster at one of them is seen at the next look.
+func (w *work) share(ctx context.Context, lb *cloud.LoadBalancer) (sharedPlan, error) {
+	shared := w.config.Cloud.Shared(lb.ID)
+	var outside []string
+	var err error
+	if w.nodes, outside, err = w.reachable(ctx, lb, w.nodes); err != nil {
+		return sharedPlan{}, err
+	}
+	for round := 1; ; round++ {
+		plan, err := w.sharedPlan(ctx, lb)
+		if err != nil {
+			return plan, err
+		}
+		err = w.applyShared(ctx, w.service, shared, plan.changes)
+		if err == nil && plan.leaves {
+			err = w.sweep(ctx, w.service, shared, lb)
+		}
+		if err == nil {
+			w.tellShared(lb, plan, outside)
+			return plan, nil
+		}
+		overtaken := errors.Is(err, cloud.ErrAlreadyExists) || errors.Is(err, cloud.ErrNotFound) || errors.Is(err, cloud.ErrInvalid) ||
+			errors.Is(err, cloud.ErrBusy) || errors.Is(err, cloud.ErrInUse)
+		if !overtaken || round == sharedRounds {
+			return plan, err
+		}
+		if lb, err = shared.Read(ctx); err != nil {
+			return plan, err
+		}
+	}
+}
+
+// sharedPlan finds what has to be done. If all nodes are out of reach there is nothing to claim ports or routes for.
+func (w *work) sharedPlan(ctx context.Context, lb *cloud.LoadBalancer) (sharedPlan, error) {
+	want := sharedState(w.input(lb.Networks), lb)
+	if len(w.nodes) == 0 && !hasParts(lb, want.key) {
+		return sharedPlan{}, api.NewRetryError(fmt.Sprintf("no node is in a network of load balancer %s (%s): %s", lb.ID, lb.Name,
+			attachedNetworks(lb)), sharedRetry)
+	}
+	if err := w.provideShared(ctx, &want, lb); err != nil {
+		return sharedPlan{}, err
+	}
+	limits, err := w.sessions(ctx, Desired{Backends: want.backends, defaultPlan: lb.Plan}, lb)
+	if err != nil {
+		return sharedPlan{}, err
+	}
+	return shareDiff(want, lb, limits), nil
+}
+
+// tellShared tells, once each, of what the Service does not get.
+func (w *work) tellShared(lb *cloud.LoadBalancer, plan sharedPlan, outside []string) {
+	remarks := slices.Concat(plan.conflicts, Remarks(w.service, w.settings))
+	if len(outside) > 0 {
+		remarks = append(remarks, Problem{"NetworkNotAttached", fmt.Sprintf("Nodes %s have no internal address in a network of load balancer %s "+
+			"(%s), and get no traffic from it: %s", strings.Join(outside, ", "), lb.ID, lb.Name, attachedNetworks(lb))})
+	}
+	w.said.say(w.service, remarks, w.warn)
+}
+
+func attachedNetworks(lb *cloud.LoadBalancer) string {
+	var ids []string
+	for _, network := range lb.Networks {
+		if network.ID != "" {
+			ids = append(ids, network.ID)
+		}
+	}
+	return "it is attached to " + strings.Join(ids, ", ") + ", which was fixed when it was made"
+}
+
+// reachable leaves out the nodes that are in none of the load balancer's networks. Those that are members already were looked at.
+func (w *work) reachable(ctx context.Context, lb *cloud.LoadBalancer, nodes []*v1.Node) (kept []*v1.Node, outside []string, err error) {
+	members := map[string]bool{}
+	for _, backend := range lb.Backends {
+		for _, member := range backend.Members {
+			if keyOf(backend.Name) == w.identity.serviceKey() {
+				members[member.Name+" "+member.IP] = true
+			}
+		}
+	}
+	isMember := func(node *v1.Node) bool {
+		ip, ok := internalIPv4(node)
+		return ok && members[memberName(node.Name)+" "+ip.String()]
+	}
+	if !slices.ContainsFunc(nodes, func(n *v1.Node) bool { return !isMember(n) }) {
+		return nodes, nil, nil
+	}
+	located, err := w.locate(ctx, nodes)
+	if err != nil {
+		return nil, nil, err
+	}
+	inside := map[string]bool{}
+	zones := map[string][]cloud.PrivateNetwork{}
+	for _, node := range located {
+		if _, known := zones[node.zone]; !known {
+			if zones[node.zone], err = w.config.Cloud.PrivateNetworks(ctx, node.zone); err != nil {
+				return nil, nil, err
+			}
+		}
+		inside[node.name] = slices.ContainsFunc(zones[node.zone], func(network cloud.PrivateNetwork) bool {
+			attached := slices.ContainsFunc(lb.Networks, func(n cloud.LoadBalancerNetwork) bool { return n.ID == network.ID })
+			return attached && node.within(network)
+		})
+	}
+	for _, node := range nodes {
+		switch {
+		case inside[node.Name], isMember(node):
+			kept = append(kept, node)
+		default:
+			outside = append(outside, node.Name)
+		}
+	}
+	slices.Sort(outside)
+	return kept, outside, nil
+}
+
+// provideShared makes the certificates, and fills in their IDs. What is there already costs no call.
+func (w *work) provideShared(ctx context.Context, want *sharedDesired, lb *cloud.LoadBalancer) error {
+	ids := map[string]string{}
+	for _, frontend := range lb.Frontends {
+		for _, config := range frontend.TLSConfigs {
+			ids[config.Name] = config.BundleID
+		}
+	}
+	p := &provider{balancers: w.LoadBalancers, service: w.service, secrets: w.secrets, desired: Desired{Identity: w.identity}, lb: lb}
+	for _, port := range w.settings.everyPort() {
+		for _, certificate := range port.Certificates {
+			config := certificate.config(w.identity, fingerprintsOf(w.secrets))
+			name := w.identity.sharedTLSName(config.Name)
+			if config.BundleID != "" || ids[name] != "" {
+				continue
+			}
+			id, err := p.provide(ctx, certificate)
+			if err != nil {
+				return err
+			}
+			ids[name] = id
+		}
+	}
+	fill := func(all []cloud.TLSConfig) {
+		for i := range all {
+			all[i].BundleID = cmp.Or(all[i].BundleID, ids[all[i].Name])
+		}
+	}
+	for i := range want.frontends {
+		fill(want.frontends[i].TLS)
+	}
+	for i := range want.hubs {
+		fill(want.hubs[i].tls)
+	}
+	return nil
+}
+
+// updateShared changes the members of the Service's backends, and nothing else.
+func (w *work) updateShared(ctx context.Context) error {
+	lb, err := w.annotated(ctx, w.service)
+	if err != nil || lb == nil || lb.State.Deleting() || !hasParts(lb, w.identity.serviceKey()) {
+		return err
+	}
+	if w.nodes, _, err = w.reachable(ctx, lb, w.nodes); err != nil {
+		return err
+	}
+	desired := Desired{Backends: sharedState(w.input(lb.Networks), lb).backends, defaultPlan: lb.Plan}
+	limits, err := w.sessions(ctx, desired, lb)
+	if err != nil {
+		return err
+	}
+	return w.applyShared(ctx, w.service, w.config.Cloud.Shared(lb.ID), BackendChanges(desired, lb, limits))
+}
+
+// conflictDelay and mostConflictDelay bound how often a Service that gets nothing looks again.
+const (
+	conflictDelay     = 30 * time.Second
+	mostConflictDelay = 5 * time.Minute
+)
