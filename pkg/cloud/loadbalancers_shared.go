@@ -27,7 +27,9 @@ type SharedFrontendPatch struct {
 }
 
 // Read reads the load balancer. Errors: ErrNotFound.
-func (s SharedLoadBalancer) Read(ctx context.Context) (*LoadBalancer, error) { return s.c.LoadBalancer(ctx, s.ID) }
+func (s SharedLoadBalancer) Read(ctx context.Context) (*LoadBalancer, error) {
+	return s.c.LoadBalancer(ctx, s.ID)
+}
 
 // CreateFrontend adds a frontend. Errors: ErrAlreadyExists.
 func (s SharedLoadBalancer) CreateFrontend(ctx context.Context, frontend Frontend) error {
@@ -117,4 +119,6 @@ func (g GroupLoadBalancer) DeleteLabel(ctx context.Context, key string) error {
 }
 
 // Delete begins to take the load balancer down. Already gone: nil.
-func (g GroupLoadBalancer) Delete(ctx context.Context) error { return g.c.DeleteLoadBalancer(ctx, g.ID) }
+func (g GroupLoadBalancer) Delete(ctx context.Context) error {
+	return g.c.DeleteLoadBalancer(ctx, g.ID)
+}
