@@ -21,7 +21,7 @@ func TestReferencePageIsCurrent(t *testing.T) {
 	}
 	want := string(text)
 	for name, table := range map[string][]Setting{
-		"loadBalancerTable": loadBalancerTable, "frontendTable": frontendTable, "backendTable": backendTable,
+		"loadBalancerTable": loadBalancerTable, "frontendTable": frontendTable, "backendTable": backendTable, "sharedTable": sharedTable,
 	} {
 		section := regexp.MustCompile(`(?s)<!-- ` + name + ` -->\n(\n\|.*?\n\n|\n)`)
 		if !section.MatchString(want) {

@@ -40,7 +40,7 @@ func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error)
 	if lb.State.Deleting() {
 		return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) is being deleted", lb.ID, lb.Name), retryWhile(lb))
 	}
-	if problem := admit(w.config.Shared, lb, *w.settings.Shared, w.service, w.settings); problem != nil {
+	if problem := mayShare(w.config.Shared, lb, *w.settings.Shared, w.service, w.settings); problem != nil {
 		return nil, w.denied(ctx, lb, *problem)
 	}
 	if err := w.notDoomed(ctx, lb); err != nil {

@@ -120,7 +120,7 @@ func (w *work) leave(ctx context.Context, before *cloud.LoadBalancer) error {
 // createForGroup makes a load balancer without any ports. Its name is unique in the account: of several clusters that do so at one
 // time, the others find that it exists.
 func (w *work) createForGroup(ctx context.Context, reference Reference) (*cloud.LoadBalancer, error) {
-	if problem := admit(w.config.Shared, &cloud.LoadBalancer{Name: reference.Group}, reference, w.service, w.settings); problem != nil {
+	if problem := mayShare(w.config.Shared, &cloud.LoadBalancer{Name: reference.Group}, reference, w.service, w.settings); problem != nil {
 		return nil, w.refuse(w.service, []Problem{*problem})
 	}
 	place, err := w.place(ctx, w.settings, w.nodes)

@@ -268,8 +268,8 @@ func (a SharedAccess) Validate() error {
 	return errors.Join(faults...)
 }
 
-// admit returns why a Service may not use a load balancer; nil: it may.
-func admit(entries []SharedAccess, lb *cloud.LoadBalancer, reference Reference, service *v1.Service, settings *Settings) *Problem {
+// mayShare returns why a Service may not use a load balancer; nil: it may.
+func mayShare(entries []SharedAccess, lb *cloud.LoadBalancer, reference Reference, service *v1.Service, settings *Settings) *Problem {
 	var about []SharedAccess
 	for _, entry := range entries {
 		same := strings.EqualFold(entry.LoadBalancer, lb.ID) || entry.LoadBalancer == lb.Name
