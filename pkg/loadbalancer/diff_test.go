@@ -258,3 +258,24 @@ func TestNotesSurviveACrash(t *testing.T) {
 		}
 	}
 }
+
+// A part of a rule that is no longer asked for, and that the API would fill in, must go wherever the program dies.
+func TestARuleLosesAPartInSpiteOfACrash(t *testing.T) {
+	want := func(status string) Desired {
+		return desired(annotated(service("http 80 30080"), "config", `{"frontends":[{"mode":"http","rules":[{"name":"moved","priority":1,"matchers":[],
+			"actions":[{"type":"http_redirect","action_http_redirect":{"location":"https://example.com"`+status+`}}]}]}]}`), "a")
+	}
+	for crash := range 5 {
+		lb := made(t, want(`,"status":308`))
+		changes := Diff(want(""), lb, sessionLimits{fresh: 1000})
+		for _, change := range changes[:min(crash, len(changes))] {
+			carryOut(t, lb, change)
+		}
+		for _, change := range Diff(want(""), copied(t, lb), sessionLimits{fresh: 1000}) {
+			carryOut(t, lb, change)
+		}
+		if rule := string(lb.Frontends[0].Rules[0].Actions[0]); !strings.Contains(rule, `"status":302`) {
+			t.Errorf("dead after %d: %s", crash, rule)
+		}
+	}
+}
