@@ -102,7 +102,8 @@ func (n *Node) filesystemCondition(m mount.MountInfo, volumeID, path string) (Co
 }
 
 // turnedReadOnly tells whether the kernel made a filesystem read-only that was mounted for writing: the mounts of it say
-// "rw" then, and the filesystem itself "ro". Since Linux 6.15 ext4 says "emergency_ro" instead.
+// "rw" then, and the filesystem itself "ro". Since Linux 6.15 ext4 says "emergency_ro" instead; from 6.12 on, and on older
+// ones that took the change over, it says nothing: then its errors tell.
 func turnedReadOnly(m mount.MountInfo) (bool, error) {
 	if slices.Contains(m.SuperOptions, "emergency_ro") || slices.Contains(m.SuperOptions, "shutdown") {
 		return true, nil
@@ -127,7 +128,11 @@ func (n *Node) recordedErrors(m mount.MountInfo) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		return extErrors(filepath.Join(n.sysDir, "fs", "ext4", dev.Name))
+		text, err := extErrors(filepath.Join(n.sysDir, "fs", "ext4", dev.Name))
+		if text != "" && slices.Contains(m.SuperOptions, "errors=remount-ro") {
+			text = "it takes no more writes, as it is mounted with errors=remount-ro; errors: " + text
+		}
+		return text, err
 	case m.FsType == "btrfs":
 		dir, err := n.btrfsDir(unescape(m.MountPoint))
 		if err != nil {

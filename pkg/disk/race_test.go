@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,16 +31,17 @@ func TestADiskThatWasReplacedMeanwhileIsNotTouched(t *testing.T) {
 			dev := ownLoopDevice(t)
 			vol, other := m.makeDisk(t, 64), m.makeDisk(t, 64)
 			run(t, "mkfs.ext4", "-q", m.path(other.ID+".img"))
-			run(t, "losetup", dev, m.path(vol.ID+".img"))
+			runUntilFree(t, "losetup", dev, m.path(vol.ID+".img"))
 			m.link(t, vol.ID, dev)
-			release := m.Hold(vol.ID)
+			release := sync.OnceFunc(m.Hold(vol.ID))
+			t.Cleanup(release)
 			outcome := make(chan error)
 			go func() { outcome <- do(m, vol) }()
 			for m.observed(t, "find") == 0 {
 				time.Sleep(time.Millisecond)
 			}
 			run(t, "losetup", "--detach", dev)
-			run(t, "losetup", dev, m.path(other.ID+".img"))
+			runUntilFree(t, "losetup", dev, m.path(other.ID+".img"))
 			before := fingerprint(t, dev, m.path(other.ID+".img"))
 			release()
 			if err := <-outcome; !errors.Is(err, disk.ErrNoDevice) {
@@ -78,11 +80,32 @@ func ownLoopDevice(t *testing.T) string {
 	}
 	t.Cleanup(func() {
 		defer control.Close()
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), unix.LOOP_CTL_REMOVE, uintptr(number)); errno != 0 {
-			t.Errorf("the loop device %d stays: %v", number, errno)
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // udev may look at it still
+			_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), unix.LOOP_CTL_REMOVE, uintptr(number))
+			if errno == unix.EBUSY && time.Now().Before(deadline) {
+				continue
+			}
+			if errno != 0 {
+				t.Errorf("the loop device %d stays: %v", number, errno)
+			}
+			return
 		}
 	})
 	return "/dev/loop" + strconv.Itoa(number)
+}
+
+// runUntilFree runs losetup, and again while udev looks at the device that was used before.
+func runUntilFree(t *testing.T, args ...string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		if err == nil {
+			return
+		}
+		if !strings.Contains(string(out), "busy") || time.Now().After(deadline) {
+			t.Fatalf("%v: %v: %s", args, err, out)
+		}
+	}
 }
 
 // observed counts the operations of a kind that have ended.
