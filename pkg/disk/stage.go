@@ -95,6 +95,13 @@ func (n *Node) stage(ctx context.Context, req StageRequest) error {
 	if err != nil {
 		return err
 	}
+	if source.Name != on.Name { // a partition
+		release, err := lockFromUdev(ctx, dev)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	if !req.ReadOnly {
 		if source, err = n.growBeforeMount(ctx, dev, source, fsType, req); err != nil {
 			return err
