@@ -1,0 +1,109 @@
+package loadbalancer
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
+)
+
+// addLocalNode makes a server on a network of loopback addresses, and its Node, so that a test can listen on its node ports.
+func (a *account) addLocalNode(name, network string) (ip string) {
+	a.t.Helper()
+	id := a.CreateServerOn(a.t, name, zone, network)
+	node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.NodeSpec{ProviderID: providerid.New(id)}}
+	addresses, err := newInstances(a.t, a.connect()).NodeAddresses(a.t.Context(), node)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	node.Status.Addresses = addresses
+	a.nodes = append(a.nodes, node)
+	address, ok := internalIPv4(node)
+	if !ok {
+		a.t.Fatalf("node %s has no internal address: %v", name, addresses)
+	}
+	return address.String()
+}
+
+// answer listens on a node port, and says who it is and which path it was asked for.
+func (a *account) answer(ip string, port int, who string) {
+	a.t.Helper()
+	listener, err := net.Listen("tcp", net.JoinHostPort(ip, fmt.Sprint(port)))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "%s %s", who, r.URL.Path)
+	})}}
+	server.Start()
+	a.t.Cleanup(server.Close)
+}
+
+// Requests go to the cluster whose route fits best: exact before prefix, longer before shorter, a host before any.
+func TestRoutesCarryTraffic(t *testing.T) {
+	a := newTrafficAccount(t)
+	ip := a.addLocalNode("n1", a.CreateNetwork(t, "nodes", zone, "127.77.0.0/24"))
+	x, y := a.balancers(func(c *Config) { c.ClusterName = "x" }), a.balancers(func(c *Config) { c.ClusterName = "y" })
+	a.answer(ip, 30081, "x")
+	a.answer(ip, 30082, "y")
+	inX := a.addService(sharingService("of-x", "create/saas", []string{"http 18490 30081"}, routesName, `
+- {host: saas.example, path: /foo}
+- {host: saas.example, path: /only, pathType: Exact}
+- {host: saas.example, path: /api, rewrite: /v2}
+- {host: "*.saas.example", path: /}`))
+	inY := a.addService(sharingService("of-y", "create/saas", []string{"http 18490 30082"}, routesName, `
+- {host: saas.example, path: /bar}
+- {host: saas.example, path: /foo/long}
+- {host: saas.example, path: /only}
+- {host: eu.saas.example, path: /}
+- {path: /anywhere}`))
+	a.ensure(x, inX)
+	url := "http://" + a.address(y, inY, 18490)
+	for _, test := range []struct{ host, path, want string }{
+		{"saas.example", "/foo", "x /foo"},
+		{"saas.example", "/foo/", "x /foo/"},
+		{"SAAS.example", "/foo/short", "x /foo/short"},
+		{"saas.example", "/foobar", "503"},
+		{"saas.example", "/foo/long/one", "y /foo/long/one"},
+		{"saas.example", "/foo/longer", "x /foo/longer"},
+		{"saas.example", "/bar?q=1", "y /bar"},
+		{"saas.example", "/only", "x /only"},
+		{"saas.example", "/only/more", "y /only/more"},
+		{"saas.example", "/api", "x /v2/"},
+		{"saas.example", "/api/users", "x /v2/users"},
+		{"us.saas.example:8080", "/", "x /"},
+		{"eu.saas.example", "/", "y /"},
+		{"a.b.saas.example", "/", "503"},
+		{"other.example", "/anywhere", "y /anywhere"},
+		{"other.example", "/foo", "503"},
+	} {
+		a.eventually(test.host+test.path+" is answered by "+test.want, func() string {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+test.path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Host = test.host
+			response, err := http.DefaultClient.Do(request)
+			if err != nil {
+				return err.Error()
+			}
+			defer response.Body.Close()
+			body, _ := io.ReadAll(response.Body)
+			got := string(body)
+			if response.StatusCode != http.StatusOK {
+				got = fmt.Sprint(response.StatusCode)
+			}
+			if got != test.want {
+				return "answered: " + got
+			}
+			return ""
+		})
+	}
+}
