@@ -29,6 +29,10 @@ test: ## set up, then run every test, with the race detector
 test-vm: ## take the node plugin through its work in a virtual machine with hot-plugged disks; TEST="-run Machine/xfs" for some
 	@hack/test-vm $(TEST)
 
+demo-shared: ## show two clusters behind one load balancer: /foo is answered by one, /bar by the other (a minute)
+	cd test/cluster && KUBERNETES_DIR="$$(go run -buildvcs=false . kubernetes --project ../..)" && export KUBERNETES_DIR && \
+	  cd ../.. && go test -count=1 -timeout 10m -v ./test/integration -run TestTwoClusters -args -rights=false
+
 integration: ## run the CCM against a real kube-apiserver and the simulator (a minute; the first time builds Kubernetes)
 	cd test/cluster && KUBERNETES_DIR="$$(go run -buildvcs=false . kubernetes --project ../..)" && export KUBERNETES_DIR && \
 	  cd ../.. && go test -count=1 -parallel 8 -timeout 10m ./test/integration
@@ -54,5 +58,5 @@ cluster:
 	@mkdir -p $(BUILD)/cluster
 	cd test/cluster && CGO_ENABLED=0 go build -buildvcs=false -o ../../$(BUILD)/cluster/cluster .
 
-.PHONY: help build demo e2e up demo-down test test-vm integration conformance bench bench-sim lint clean cluster
+.PHONY: help build demo demo-shared e2e up demo-down test test-vm integration conformance bench bench-sim lint clean cluster
 .DEFAULT_GOAL := help
