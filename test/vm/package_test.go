@@ -6,6 +6,9 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,13 +18,45 @@ import (
 // packageTimeout is for all tests of pkg/disk: without hardware acceleration, and beside other work, each command takes long.
 const packageTimeout = 8 * time.Minute
 
-// The tests of pkg/disk that need the device mapper, or more capabilities than the machine that runs the tests gives, run
-// here, and all others, too: half of them beside the other half, as the machine has two processors. VM_DISK_TESTS chooses.
-func testDiskPackage(t *testing.T, r *rig) {
-	pattern := os.Getenv("VM_DISK_TESTS")
-	if pattern == "" {
-		pattern = "."
+// needsMachine tells what makes tests of pkg/disk depend on the kernel and its privileges: the device mapper, the growth of
+// mounted ext filesystems, and what the kernel says of broken ones.
+var needsMachine = regexp.MustCompile(`newCryptMachine\(|MayGrowMountedExt\(|\.Condition\(`)
+
+// testsForMachine names the tests of pkg/disk whose files have such tests, or those that VM_DISK_TESTS asks for.
+func testsForMachine(t *testing.T) (pattern string) {
+	t.Helper()
+	if pattern = os.Getenv("VM_DISK_TESTS"); pattern != "" {
+		return pattern
 	}
+	files, err := filepath.Glob("../../pkg/disk/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !needsMachine.Match(text) {
+			continue
+		}
+		for _, name := range testName.FindAllSubmatch(text, -1) {
+			names = append(names, string(name[1]))
+		}
+	}
+	if len(names) == 0 {
+		t.Fatal("no test of pkg/disk needs the machine: the way to tell them is out of date")
+	}
+	return "^(" + strings.Join(names, "|") + ")$"
+}
+
+var testName = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+
+// Tests of pkg/disk that find elsewhere neither the device mapper nor every capability run here, one half beside the other,
+// as the machine has two processors. They are the short ones, unless VM_DISK_TESTS asks for some.
+func testDiskPackage(t *testing.T, r *rig) {
+	pattern := testsForMachine(t)
 	var halves [2][]string
 	for i, name := range strings.Fields(r.sh(t, "modprobe loop; /opt/disk.test -test.list '%s'", pattern)) {
 		halves[i%2] = append(halves[i%2], name)
@@ -33,7 +68,8 @@ func testDiskPackage(t *testing.T, r *rig) {
 	for _, names := range halves {
 		running.Go(func() {
 			part := &results{t: t}
-			out, err := r.guest.Run(ctx, part, []string{"TMPDIR=/tmp", "HOME=/tmp"}, "/opt/disk.test", "-test.v", "-test.short",
+			out, err := r.guest.Run(ctx, part, []string{"TMPDIR=/tmp", "HOME=/tmp"}, "/opt/disk.test", "-test.v",
+				"-test.short="+strconv.FormatBool(os.Getenv("VM_DISK_TESTS") == ""),
 				"-test.run", "^("+strings.Join(names, "|")+")$")
 			if err != nil {
 				t.Errorf("tests of pkg/disk end with (%v):\n%s", ctx.Err(), out[max(0, len(out)-4000):])

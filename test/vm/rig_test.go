@@ -80,7 +80,11 @@ func start(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(r.machine.Close)
+	t.Cleanup(func() {
+		r.machine.Close()
+		t.Logf("the machine was up for %s, and kept processors busy for %s", time.Since(began).Round(time.Second),
+			r.machine.ProcessorTime().Round(time.Second))
+	})
 	t.Cleanup(func() { r.tellWhatWentWrong(t, programs) })
 	r.guest = r.machine.Guest
 	t.Logf("the machine is up after %s", time.Since(began).Round(100*time.Millisecond))

@@ -231,6 +231,12 @@ func (m *Machine) Console() string {
 	return string(data[max(0, len(data)-8000):])
 }
 
+// ProcessorTime is how long the machine has kept processors busy, once it is closed.
+func (m *Machine) ProcessorTime() time.Duration {
+	state := m.process.ProcessState
+	return state.UserTime() + state.SystemTime()
+}
+
 // Close pulls the plug.
 func (m *Machine) Close() {
 	_ = m.process.Process.Kill() // one that has ended already is as good
