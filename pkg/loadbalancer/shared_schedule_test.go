@@ -481,7 +481,7 @@ func (w *world) end() {
 			}
 			select {
 			case a.waits = <-a.gate.arrived:
-			case <-a.done:
+			case <-a.done: //nolint:errcheck // whatever came of it: it was told to end
 				a.over = true
 			}
 		}
