@@ -59,6 +59,7 @@ type scenario struct {
 	live    func(*world) []*v1.Service // in the end; their clusters are the players', in turn
 	losers  int                        // how many of them get nothing
 	large   bool                       // it takes too long with faults
+	allOnly bool                       // it takes too long without, too
 }
 
 // player is a cluster and what its controller does.
