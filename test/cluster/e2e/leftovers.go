@@ -137,7 +137,7 @@ func (s suite) leftInKubernetes(ctx context.Context) (left []string, err error) 
 }
 
 // volumeMount is one line of proc_pid_mounts(5) of a node.
-type volumeMount struct{ node, device, point string }
+type volumeMount struct{ node, device, point, options string }
 
 // volumeMounts are the nodes' mounts of CSI volumes, as the kernel has them.
 func (s suite) volumeMounts() (mounts []volumeMount, err error) {
@@ -152,8 +152,8 @@ func (s suite) volumeMounts() (mounts []volumeMount, err error) {
 		}
 		for line := range strings.Lines(string(text)) {
 			fields := strings.Fields(line)
-			if len(fields) > 1 && (strings.Contains(fields[1], "kubernetes.io~csi") || strings.Contains(fields[1], "kubernetes.io/csi")) {
-				mounts = append(mounts, volumeMount{node, fields[0], fields[1]})
+			if len(fields) > 3 && (strings.Contains(fields[1], "kubernetes.io~csi") || strings.Contains(fields[1], "kubernetes.io/csi")) {
+				mounts = append(mounts, volumeMount{node, fields[0], fields[1], fields[3]})
 			}
 		}
 	}

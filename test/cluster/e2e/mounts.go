@@ -149,6 +149,29 @@ func (s suite) readerSteps() []steps.Step {
 			if err := equal("what the reader reads", seen, "from the writer"); err != nil {
 				return "", err
 			}
-			return s.refusesWrites(ctx, "reader", "")
+			seen, err = s.refusesWrites(ctx, "reader", "")
+			if err != nil {
+				return "", err
+			}
+			return seen, s.mountedReadOnly(reader)
 		}}}
+}
+
+// mountedReadOnly checks the node's own mount of a Pod's volume: the kubelet keeps the container from writing even where the
+// driver does not.
+func (s suite) mountedReadOnly(pod *corev1.Pod) error {
+	mounts, err := s.volumeMounts()
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if !strings.Contains(m.point, string(pod.UID)) {
+			continue
+		}
+		if !slices.Contains(strings.Split(m.options, ","), "ro") {
+			return fmt.Errorf("%s is mounted for Pod %s with %s", m.device, pod.Name, m.options)
+		}
+		return nil
+	}
+	return fmt.Errorf("node %s has no mount for Pod %s", pod.Spec.NodeName, pod.Name)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -132,7 +133,8 @@ func (s Step) Run(ctx context.Context) (string, error) {
 		if err == nil {
 			return seen, nil
 		}
-		if last == nil || ctx.Err() == nil { // an error of the time's end would hide what was waited for
+		// An error of the time's end would hide what was waited for.
+		if last == nil || ctx.Err() == nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			last = err
 		}
 		select {
