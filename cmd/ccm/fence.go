@@ -11,6 +11,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -19,6 +20,8 @@ const (
 	fenceAge = 2 * time.Second
 	// fenceTimeout bounds one look.
 	fenceTimeout = 5 * time.Second
+	// fenceLooks is how many answers in a row may be too old when they come.
+	fenceLooks = 3
 )
 
 var errNotLeader = errors.New("another ccm has become the leader: this one changes nothing any more")
@@ -34,20 +37,41 @@ type fence struct {
 	looked time.Time
 }
 
-// begin is called when the election is won, and notes who we are: the identity is made up inside k8s.io/cloud-provider.
-func (f *fence) begin(leases coordinationv1.LeaseInterface) {
+// begin is called when the election is won, and finds out who we are: the identity is made up inside k8s.io/cloud-provider. Where
+// that fails, the first check does it.
+func (f *fence) begin(ctx context.Context, leases coordinationv1.LeaseInterface) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.leases, f.holder, f.looked = leases, "", time.Time{}
+	if err := f.look(ctx); err != nil {
+		klog.FromContext(ctx).Error(err, "The lease that was won could not be looked at; it is tried again before the first change")
+	}
 }
 
 // check is an error unless we are the leader.
 func (f *fence) check(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.leases == nil || fresh(f.looked) {
+	if f.leases == nil {
 		return nil
 	}
+	// A process that was stopped while it looked gets an answer of long ago.
+	for range fenceLooks {
+		if fresh(f.looked) {
+			return nil
+		}
+		if err := f.look(ctx); err != nil {
+			return err
+		}
+	}
+	if !fresh(f.looked) {
+		return fmt.Errorf("nothing is changed while it takes the Kubernetes API server more than %s to tell who leads", fenceAge)
+	}
+	return nil
+}
+
+// look is an error unless the lease is ours, as it was when the look began.
+func (f *fence) look(ctx context.Context) error {
 	now := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, fenceTimeout)
 	defer cancel()

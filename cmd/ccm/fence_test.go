@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -33,7 +34,7 @@ func TestFence(t *testing.T) {
 		t.Errorf("%v before any election was won", err)
 	}
 	hold(hostname + "_1")
-	f.begin(client.CoordinationV1().Leases("kube-system"))
+	f.begin(t.Context(), client.CoordinationV1().Leases("kube-system"))
 	if err := aged(); err != nil {
 		t.Errorf("%v, although the lease is ours", err)
 	}
@@ -54,9 +55,54 @@ func TestFence(t *testing.T) {
 			t.Errorf("holder %q: error %v, want %v", holder, err, errNotLeader)
 		}
 	}
-	f.begin(client.CoordinationV1().Leases("kube-system"))
+	f.begin(t.Context(), client.CoordinationV1().Leases("kube-system"))
 	hold("other_1")
 	if err := aged(); !errors.Is(err, errNotLeader) {
 		t.Errorf("lost before the first look: error %v", err)
 	}
+}
+
+// Two copies on one machine have names that begin alike.
+func TestFenceKnowsItselfFromTheBeginning(t *testing.T) {
+	hostname, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder := hostname + "_1"
+	client := fake.NewClientset()
+	client.PrependReactor("get", "leases", func(kubetesting.Action) (bool, runtime.Object, error) {
+		return true, &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: new(holder)}}, nil
+	})
+	f := &fence{lease: "ccm"}
+	f.begin(t.Context(), client.CoordinationV1().Leases("kube-system"))
+	holder = hostname + "_2"
+	f.looked = time.Time{}
+	if err := f.check(t.Context()); !errors.Is(err, errNotLeader) {
+		t.Errorf("error %v, although another copy on this machine leads", err)
+	}
+}
+
+// The process is stopped while it looks: the answer that it finds when it goes on is of long ago.
+func TestFenceDoesNotBelieveOldAnswers(t *testing.T) {
+	hostname, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		answers := []string{hostname + "_1", hostname + "_1", hostname + "_2"}
+		client := fake.NewClientset()
+		client.PrependReactor("get", "leases", func(kubetesting.Action) (bool, runtime.Object, error) {
+			holder := answers[0]
+			if answers = answers[1:]; len(answers) == 1 {
+				time.Sleep(time.Minute)
+			}
+			return true, &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}, nil
+		})
+		f := &fence{lease: "ccm"}
+		f.begin(t.Context(), client.CoordinationV1().Leases("kube-system"))
+		time.Sleep(fenceAge)
+		if err := f.check(t.Context()); !errors.Is(err, errNotLeader) {
+			t.Errorf("error %v, although another ccm has become the leader", err)
+		}
+	})
 }

@@ -47,7 +47,7 @@ func newProvider(client *cloud.Cloud, config config) (*provider, error) {
 	balancers.Cloud, balancers.NodeAddresses, balancers.Scope = client, p.instances.NodeAddresses, nodes.Scope
 	p.loadBalancers = loadbalancer.New(balancers)
 	if config.routes != nil {
-		config.routes.Cloud, config.routes.Metadata = client, p.instances.InstanceMetadata
+		config.routes.Cloud, config.routes.Metadata = client, p.instances.Metadata
 		p.routes = routes.New(*config.routes)
 	}
 	return p, nil
@@ -59,7 +59,7 @@ func (p *provider) Initialize(builder cloudprovider.ControllerClientBuilder, sto
 	p.stop = stop
 	client := builder.ClientOrDie("service-controller")
 	if p.leadership != nil {
-		p.leadership.begin(client.CoordinationV1().Leases(p.namespace))
+		p.leadership.begin(context.Background(), client.CoordinationV1().Leases(p.namespace))
 	}
 	broadcaster := record.NewBroadcaster()
 	broadcaster.StartRecordingToSink(&typedv1.EventSinkImpl{Interface: client.CoreV1().Events("")})

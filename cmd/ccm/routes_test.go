@@ -14,6 +14,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
+	cloudprovider "k8s.io/cloud-provider"
 	routecontroller "k8s.io/cloud-provider/controllers/route"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/routes"
@@ -184,4 +185,40 @@ func TestANodeWithoutARouteIsTold(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// Who asks for a route's next hop asks for the Node's metadata, and must not change the Node by that.
+func TestRoutesChangeNoNode(t *testing.T) {
+	c := newClusterWith(t, flags{routes: true}, simulator.Config{},
+		func(ctx context.Context, c *cluster, shared informers.SharedInformerFactory) []func() {
+			namespace := &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "uid-of-the-cluster"}}
+			if _, err := c.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); err != nil {
+				c.t.Fatal(err)
+			}
+			shared.Core().V1().Nodes().Informer()
+			return nil
+		})
+	id := c.CreateServer(t, "a", zone)
+	router := c.router(t)
+	node := podNode("a", "10.244.0.0/24")
+	node.Spec.Taints, node.Spec.ProviderID = nil, "upcloud:////"+id // and its labels are those of no server
+	c.addNode(node)
+	c.eventually("the node is known", func() string {
+		if _, err := c.provider.routes.ListRoutes(t.Context(), "kubernetes"); err != nil {
+			return err.Error()
+		}
+		if err := c.provider.routes.CreateRoute(t.Context(), "kubernetes", "hint", &cloudprovider.Route{
+			TargetNode: "a", DestinationCIDR: "10.244.0.0/24"}); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	if c.routes(router)["10.244.0.0/24"] == "" {
+		t.Error("there is no route")
+	}
+	for _, action := range c.client.Actions() {
+		if action.GetVerb() == "patch" || action.GetVerb() == "update" {
+			t.Errorf("%s %s", action.GetVerb(), action.GetResource().Resource)
+		}
+	}
 }

@@ -201,10 +201,15 @@ func initializing(node *v1.Node) bool {
 	})
 }
 
-// NodeAddresses returns the addresses that the node has or is about to get, for whoever cannot wait until they are in its
-// status.
-func (i *Instances) NodeAddresses(ctx context.Context, node *v1.Node) ([]v1.NodeAddress, error) {
+// Metadata returns what InstanceMetadata does, for whoever cannot wait until it is in the Node. It changes nothing.
+func (i *Instances) Metadata(ctx context.Context, node *v1.Node) (*cloudprovider.InstanceMetadata, error) {
 	_, metadata, err := i.metadata(ctx, node)
+	return metadata, err
+}
+
+// NodeAddresses returns the addresses that the node has or is about to get. It changes nothing.
+func (i *Instances) NodeAddresses(ctx context.Context, node *v1.Node) ([]v1.NodeAddress, error) {
+	metadata, err := i.Metadata(ctx, node)
 	if err != nil || metadata == nil {
 		return nil, err
 	}

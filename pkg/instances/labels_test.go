@@ -72,6 +72,9 @@ func TestLabelsFollowTheServer(t *testing.T) {
 	if _, err := instances.NodeAddresses(t.Context(), n); err != nil || len(client.Actions()) > 0 {
 		t.Errorf("%v, %v for one who only asks for addresses", client.Actions(), err)
 	}
+	if _, err := instances.Metadata(t.Context(), n); err != nil || len(client.Actions()) > 0 {
+		t.Errorf("%v, %v for one who only asks", client.Actions(), err)
+	}
 }
 
 func TestChoiceOfPrivateNetwork(t *testing.T) {

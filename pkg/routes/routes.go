@@ -41,7 +41,7 @@ type Config struct {
 	CreateRouter bool
 	// ManageSourceFilter allows to switch off a node's source IP filtering, which drops the packets of Pods.
 	ManageSourceFilter bool
-	// Metadata tells provider ID and addresses of a node that is not initialized yet. Nil: such nodes wait.
+	// Metadata tells provider ID and addresses of a node that is not initialized yet, and changes nothing. Nil: such nodes wait.
 	Metadata func(ctx context.Context, node *v1.Node) (*cloudprovider.InstanceMetadata, error)
 	// Registerer gets the metrics; nil: none.
 	Registerer prometheus.Registerer
