@@ -140,7 +140,7 @@ func newCheckedProvider(ctx context.Context, ours flags, manager *options.CloudC
 	if name := manager.KubeCloudShared.CloudProvider.Name; name != providerid.Scheme {
 		return nil, fmt.Errorf("--cloud-provider=%s: this program serves %s: leave the flag out", name, providerid.Scheme)
 	}
-	if err := manager.Validate(app.ControllerNames(app.DefaultInitFuncConstructors), app.ControllersDisabledByDefault.List(),
+	if err := manager.Validate(app.ControllerNames(constructors(&ours.loadBalancerClass)), app.ControllersDisabledByDefault.List(),
 		names.CCMControllerAliases(), app.AllWebhooks, app.DisabledByDefaultWebhooks); err != nil {
 		return nil, fmt.Errorf("%w; see ccm --help", err)
 	}

@@ -100,6 +100,9 @@ func (c *ControlPlane) start(ctx context.Context) error {
 		return err
 	}
 	c.Admin = c.as(fmt.Sprintf("https://127.0.0.1:%d", ports[2]), adminToken)
+	if err := c.Kubeconfig(c.path("admin.kubeconfig"), adminToken); err != nil {
+		return err
+	}
 	return c.await(ctx)
 }
 
@@ -181,17 +184,24 @@ func (c *ControlPlane) Kubeconfig(path, token string) error {
 	return clientcmd.WriteToFile(*config, path)
 }
 
-// Apply applies a manifest, as the administrator.
+// Apply applies a manifest, or a folder with a kustomization, as the administrator.
 func (c *ControlPlane) Apply(ctx context.Context, manifest string) error {
-	kubeconfig := c.path("admin.kubeconfig")
-	if err := c.Kubeconfig(kubeconfig, adminToken); err != nil {
-		return err
+	option := "-f"
+	if info, err := os.Stat(manifest); err == nil && info.IsDir() {
+		option = "-k"
 	}
-	output, err := exec.CommandContext(ctx, filepath.Join(c.programs, "kubectl"), "--kubeconfig", kubeconfig, "apply", "-f", manifest).CombinedOutput()
+	output, err := c.Kubectl(ctx, "apply", option, manifest)
 	if err != nil {
-		return fmt.Errorf("kubectl apply -f %s: %w\n%s", manifest, err, output)
+		return fmt.Errorf("kubectl apply %s %s: %w\n%s", option, manifest, err, output)
 	}
 	return nil
+}
+
+// Kubectl runs kubectl as the administrator, and returns what it said.
+func (c *ControlPlane) Kubectl(ctx context.Context, args ...string) (string, error) {
+	all := append([]string{"--kubeconfig", c.path("admin.kubeconfig")}, args...)
+	output, err := exec.CommandContext(ctx, filepath.Join(c.programs, "kubectl"), all...).CombinedOutput()
+	return string(output), err
 }
 
 // Stop ends the API server and etcd.

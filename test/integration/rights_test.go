@@ -12,6 +12,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 )
 
 // notHere are rights that these tests do not use, and why they are granted all the same.
@@ -21,20 +22,20 @@ var notHere = map[string]string{
 	"list secrets":  "the same",
 }
 
-// checkRights reads what the API server noted of the ccm's service account in all tests together. Nothing may have been
-// refused, and every right of the shipped roles must have been used.
-func checkRights(audit string) error {
+// checkRights reads what an API server noted of the ccm's service account, on the shared one in all tests together. Nothing may
+// have been refused, and every right of the roles that were applied must have been used.
+func checkRights(client kubernetes.Interface, audit string) error {
 	used, faults, err := readAudit(audit)
 	if err != nil {
 		return err
 	}
-	rules, err := shippedRules()
+	rules, err := appliedRules(client)
 	if err != nil {
 		return err
 	}
 	for _, right := range rules {
 		if !used[right] && notHere[right] == "" {
-			faults = append(faults, fmt.Errorf("rbac.yaml grants a right that no test uses: %s: take it away, or say in notHere why", right))
+			faults = append(faults, fmt.Errorf("a role grants a right that no test uses: %s: take it away, or say in notHere why", right))
 		}
 	}
 	return errors.Join(faults...)
@@ -72,8 +73,8 @@ func readAudit(path string) (used map[string]bool, faults []error, err error) {
 	return used, faults, lines.Err()
 }
 
-// shippedRules are the rights of the ccm's own roles.
-func shippedRules() (rights []string, err error) {
+// appliedRules are the rights of the ccm's own roles.
+func appliedRules(client kubernetes.Interface) (rights []string, err error) {
 	role, err := client.RbacV1().ClusterRoles().Get(context.Background(), "upcloud-ccm", metav1.GetOptions{})
 	if err != nil {
 		return nil, err

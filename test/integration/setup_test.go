@@ -82,7 +82,7 @@ func runAll(m *testing.M) (status int, err error) {
 	if status = m.Run(); status != 0 || !*rightsFlag {
 		return status, nil
 	}
-	return 0, checkRights(plane.Audit)
+	return 0, checkRights(client, plane.Audit)
 }
 
 // cluster is a test's nodes, its ccm and its simulated account.
