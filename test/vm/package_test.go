@@ -10,13 +10,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
 
 // packageTimeout is for all tests of pkg/disk: without hardware acceleration, and beside other work, each command takes long.
-const packageTimeout = 8 * time.Minute
+const packageTimeout = 25 * time.Minute
 
 // needsMachine tells what makes tests of pkg/disk depend on the kernel and its privileges: the device mapper, the growth of
 // mounted ext filesystems, and what the kernel says of broken ones.
@@ -53,53 +52,58 @@ func testsForMachine(t *testing.T) (pattern string) {
 
 var testName = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 
-// Tests of pkg/disk that find elsewhere neither the device mapper nor every capability run here, one half beside the other,
-// as the machine has two processors. They are the short ones, unless VM_DISK_TESTS asks for some.
-func testDiskPackage(t *testing.T, r *rig) {
+// packageRun is a run of tests of pkg/disk in the machine, beside cases.
+type packageRun struct {
+	results
+	done   chan struct{}
+	output string
+	err    error
+}
+
+// startDiskPackage begins with the tests of pkg/disk that find elsewhere neither the device mapper nor every capability. They
+// are the short ones, unless VM_DISK_TESTS asks for some.
+func (r *rig) startDiskPackage(t *testing.T) *packageRun {
+	t.Helper()
+	short := "-test.short=" + strconv.FormatBool(os.Getenv("VM_DISK_TESTS") == "")
+	run := &packageRun{done: make(chan struct{})}
 	pattern := testsForMachine(t)
-	var halves [2][]string
-	for i, name := range strings.Fields(r.sh(t, "modprobe loop; /opt/disk.test -test.list '%s'", pattern)) {
-		halves[i%2] = append(halves[i%2], name)
-	}
-	var all results
-	var running sync.WaitGroup
+	r.sh(t, "modprobe loop")
 	ctx, cancel := context.WithTimeout(t.Context(), packageTimeout)
-	defer cancel()
-	for _, names := range halves {
-		running.Go(func() {
-			part := &results{t: t}
-			out, err := r.guest.Run(ctx, part, []string{"TMPDIR=/tmp", "HOME=/tmp"}, "/opt/disk.test", "-test.v",
-				"-test.short="+strconv.FormatBool(os.Getenv("VM_DISK_TESTS") == ""),
-				"-test.run", "^("+strings.Join(names, "|")+")$")
-			if err != nil {
-				t.Errorf("tests of pkg/disk end with (%v):\n%s", ctx.Err(), out[max(0, len(out)-4000):])
-			}
-			all.add(part)
-		})
+	go func() {
+		defer close(run.done)
+		defer cancel()
+		run.output, run.err = r.guest.Run(ctx, run, []string{"TMPDIR=/tmp", "HOME=/tmp"}, "/opt/disk.test", "-test.v", short,
+			"-test.run", pattern)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-run.done
+	})
+	return run
+}
+
+// await tells how the run ended.
+func (run *packageRun) await(t *testing.T) {
+	t.Helper()
+	<-run.done
+	for _, line := range run.notes {
+		t.Log(line)
 	}
-	running.Wait()
-	t.Logf("pkg/disk in the machine: %d passed, %d failed, %d skipped", all.passed, all.failed, all.skipped)
-	if all.passed == 0 || all.failed > 0 {
-		t.Error("not all is well with pkg/disk")
+	t.Logf("pkg/disk in the machine: %d passed, %d failed, %d skipped", run.passed, run.failed, run.skipped)
+	if run.err != nil || run.passed == 0 || run.failed > 0 {
+		t.Errorf("the tests of pkg/disk end with:\n%s", run.output[max(0, len(run.output)-4000):])
 	}
 }
 
 // reasonLines is how much of what a test told before it failed is shown.
 const reasonLines = 6
 
-// results counts what a test binary that runs verbosely tells, and shows what did not pass as it comes.
+// results counts what a test binary that runs verbosely tells, and notes what did not pass.
 type results struct {
-	t                       *testing.T
-	mu                      sync.Mutex // of add
+	notes                   []string
 	passed, failed, skipped int
 	rest                    []byte   // of a line that has not ended yet
 	last                    []string // lines: before the result of a test that did not pass they say why
-}
-
-func (r *results) add(part *results) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.passed, r.failed, r.skipped = r.passed+part.passed, r.failed+part.failed, r.skipped+part.skipped
 }
 
 func (r *results) Write(b []byte) (int, error) {
@@ -121,15 +125,15 @@ func (r *results) line(line string) {
 		r.passed++
 	case strings.HasPrefix(line, "--- FAIL: "):
 		r.failed++
-		r.t.Logf("%s:\n%s", line, strings.Join(r.last, "\n"))
+		r.notes = append(r.notes, line+":\n"+strings.Join(r.last, "\n"))
 	case strings.HasPrefix(line, "--- SKIP: "):
 		r.skipped++
-		r.t.Logf("%s: %s", line, strings.Join(r.last[max(0, len(r.last)-1):], ""))
+		r.notes = append(r.notes, line+": "+strings.Join(r.last[max(0, len(r.last)-1):], ""))
 	}
 }
 
 func TestResultsAreCounted(t *testing.T) {
-	r := &results{t: t}
+	r := &results{}
 	for _, part := range []string{"=== RUN   A\n--- PA", "SS: A (0.01s)\n    --- PASS: A/b (0s)\n", "    c_test.go:1: needs more\n--- SKIP: C (0s)\n--- FAIL: D"} {
 		if n, err := r.Write([]byte(part)); err != nil || n != len(part) {
 			t.Fatal(n, err)
@@ -137,5 +141,8 @@ func TestResultsAreCounted(t *testing.T) {
 	}
 	if r.passed != 2 || r.skipped != 1 || r.failed != 0 {
 		t.Errorf("%d passed, %d skipped, %d failed", r.passed, r.skipped, r.failed)
+	}
+	if len(r.notes) != 1 || r.notes[0] != "--- SKIP: C (0s): c_test.go:1: needs more" {
+		t.Errorf("notes: %q", r.notes)
 	}
 }

@@ -257,3 +257,9 @@ func (r *rig) until(t *testing.T, what, format string, args ...any) {
 		t.Fatalf("waiting until %s: %v: %s", what, err, out)
 	}
 }
+
+// running is a condition: a program runs in the guest whose arguments match the pattern.
+func running(pattern string) string {
+	// The brackets keep the shell that looks from finding itself.
+	return "for p in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$p; echo; done 2>/dev/null | grep -q '[" + pattern[:1] + "]" + pattern[1:] + "'"
+}

@@ -163,11 +163,17 @@ func (v *volume) takeAway(t *testing.T, pods ...string) {
 		v.unmount(t, pod)
 	}
 	v.unstage(t)
-	if left := v.sh(t, "grep %s /proc/mounts || true; dmsetup ls --target crypt", v.serial()); left != "" && left != "No devices found" {
-		t.Errorf("after unstaging there is:\n%s", left)
-	}
+	v.wantNothingMade(t, "unstaging")
 	v.unpublish(t)
 	v.wantGone(t)
+}
+
+// wantNothingMade checks that there is neither a mount of the volume nor a mapping.
+func (v *volume) wantNothingMade(t *testing.T, after string) {
+	t.Helper()
+	if left := v.sh(t, "grep %s /proc/mounts || true; dmsetup ls --target crypt | grep %s || true", v.serial(), v.id); left != "" {
+		t.Errorf("after %s there is:\n%s", after, left)
+	}
 }
 
 // wantGone waits until the guest knows nothing of the disk any more.
