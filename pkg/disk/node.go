@@ -23,14 +23,13 @@ type Config struct {
 	DeviceTimeout time.Duration
 	// ReleaseTimeout is how long Unstage waits for the kernel to let go of a device that was unmounted. Default 10 s.
 	ReleaseTimeout time.Duration
-	// FormatLimit is how many volumes are formatted at a time; others wait. Default 2: mkfs is bound by the disk, and
-	// the node has other work.
-	FormatLimit int
 	// Registerer takes the metrics, nil for none.
 	Registerer prometheus.Registerer
 }
 
-const defaultFormatLimit = 2
+// formatLimit is how many volumes are formatted at a time; others wait. mkfs is bound by the disk, and the node has other
+// work.
+const formatLimit = 2
 
 // Node is the machine we run on. Its methods may be called from many goroutines at once: work on one volume is done
 // in order, equal work is done once, and volumes do not wait for each other.
@@ -57,7 +56,7 @@ func New(cfg Config) (*Node, error) {
 		deviceTimeout:  cfg.DeviceTimeout,
 		releaseTimeout: cmp.Or(max(cfg.ReleaseTimeout, 0), 10*time.Second),
 		keyCost:        keyCost,
-		formats:        make(chan struct{}, cmp.Or(max(cfg.FormatLimit, 0), defaultFormatLimit)),
+		formats:        make(chan struct{}, formatLimit),
 		newWatcher:     fsnotify.NewWatcher,
 		// Scopes of systemd are for filesystems with a daemon in user space; ours have none.
 		mounter: mount.NewWithoutSystemd(""),
