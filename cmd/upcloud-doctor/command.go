@@ -22,6 +22,8 @@ var version string
 type options struct {
 	kubeconfig, context       string
 	credentialsDir, clusterID string
+	balancers                 bool // the command is load-balancers, and not storage
+	clusterName               string
 	driverName                string
 	safetyAge                 time.Duration
 	unclaimed                 string
@@ -32,7 +34,8 @@ type options struct {
 const rootHelp = `upcloud-doctor compares an UpCloud account with what a Kubernetes cluster knows of it.
 
 Commands:
-  storage   find storages, backups and attachments that were left behind, and those that are missed`
+  storage          find storages, backups and attachments that were left behind, and those that are missed
+  load-balancers   find load balancers, certificates and parts of shared load balancers that were left behind`
 
 const storageHelp = `upcloud-doctor storage finds what the CSI driver of a cluster left behind, and what the cluster misses.
 
@@ -75,13 +78,13 @@ func newCommand() *cobra.Command {
 		Example: `  upcloud-doctor storage --help`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q: use storage; see upcloud-doctor --help", args[0])
+				return fmt.Errorf("unknown command %q: use storage or load-balancers; see upcloud-doctor --help", args[0])
 			}
 			return nil
 		},
 		RunE: func(command *cobra.Command, _ []string) error {
 			if !showVersion {
-				return fmt.Errorf("no command is given: use storage; see upcloud-doctor --help")
+				return fmt.Errorf("no command is given: use storage or load-balancers; see upcloud-doctor --help")
 			}
 			fmt.Fprintln(command.OutOrStdout(), "upcloud-doctor", programVersion())
 			return nil
@@ -90,7 +93,7 @@ func newCommand() *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	help.Set(root, []help.Section{{Title: "General", Flags: general}})
-	root.AddCommand(newStorageCommand())
+	root.AddCommand(newStorageCommand(), newBalancersCommand())
 	return root
 }
 
@@ -111,32 +114,36 @@ func newStorageCommand() *cobra.Command {
 }
 
 func (o *options) flags() []help.Section {
-	account := help.NewFlagSet()
-	account.StringVar(&o.credentialsDir, "credentials-dir", "",
-		"`folder` with the file token, or with the files username and password, such as a mounted Secret; used "+
-			"instead of the environment")
+	account, kubernetes, fixing, general := help.NewFlagSet(), help.NewFlagSet(), help.NewFlagSet(), help.NewFlagSet()
+	o.common(account, kubernetes, fixing, general)
 	account.StringVar(&o.clusterID, "cluster-id", "",
 		"`name` of the cluster as csi-driver has it: only storages with that label are taken for this cluster's")
 	account.StringVar(&o.unclaimed, "unclaimed", string(doctor.UnclaimedReport),
 		"`what` to do with storages that do not say whose they are, made by UpCloud's own driver or without a cluster ID: "+
 			"report, ignore, or remove with --fix, if no other cluster uses the account")
+	kubernetes.StringVar(&o.driverName, "driver-name", driver.Name, "`name` of the CSI driver")
+	fixing.BoolVar(&o.fix, "fix", false, "remove storages and backups that were left behind, after a question for each")
+	return sections(account, kubernetes, fixing, general)
+}
 
-	kubernetes := help.NewFlagSet()
+// common are the flags that all commands have.
+func (o *options) common(account, kubernetes, fixing, general *pflag.FlagSet) {
+	account.StringVar(&o.credentialsDir, "credentials-dir", "",
+		"`folder` with the file token, or with the files username and password, such as a mounted Secret; used "+
+			"instead of the environment")
 	kubernetes.StringVar(&o.kubeconfig, "kubeconfig", "",
 		"`file` that tells the API server; without it KUBECONFIG, ~/.kube/config, or the Pod's service account")
 	kubernetes.StringVar(&o.context, "context", "", "`name` of the kubeconfig's context; empty for its present one")
-	kubernetes.StringVar(&o.driverName, "driver-name", driver.Name, "`name` of the CSI driver")
-
-	fixing := help.NewFlagSet()
-	fixing.BoolVar(&o.fix, "fix", false, "remove storages and backups that were left behind, after a question for each")
 	fixing.BoolVar(&o.yes, "yes", false, "with --fix: ask no questions")
 	fixing.DurationVar(&o.safetyAge, "safety-age", time.Hour,
 		"what is younger is never called left behind, nor removed: somebody may be making it")
 
-	general := help.NewFlagSet()
 	general.StringVarP(&o.output, "output", "o", outputTable, "`form` of what is printed: table or json")
 	logging(general)
 	general.BoolP("help", "h", false, "print this help and exit")
+}
+
+func sections(account, kubernetes, fixing, general *pflag.FlagSet) []help.Section {
 	return []help.Section{
 		{Title: "UpCloud", Flags: account},
 		{Title: "Kubernetes", Flags: kubernetes},

@@ -66,6 +66,7 @@ func (w *world) cluster(t *testing.T, handles ...string) {
 		"/api/v1/persistentvolumeclaims":                    "v1 PersistentVolumeClaim",
 		"/apis/storage.k8s.io/v1/csinodes":                  "storage.k8s.io/v1 CSINode",
 		"/apis/storage.k8s.io/v1/volumeattachments":         "storage.k8s.io/v1 VolumeAttachment",
+		"/api/v1/services":                                  "v1 Service",
 		"/apis/snapshot.storage.k8s.io/v1/nothing-of-these": "",
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, request *http.Request) {

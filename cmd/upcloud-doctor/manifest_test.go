@@ -10,9 +10,15 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The Job of deploy/kubernetes/doctor runs this program, with flags that it has, and removes nothing.
-func TestTheJobOnlyLooks(t *testing.T) {
-	manifest, err := os.ReadFile("../../deploy/kubernetes/doctor/job.yaml")
+// The Jobs of deploy/kubernetes/doctor run this program, with flags that it has, and remove nothing.
+func TestTheJobsOnlyLook(t *testing.T) {
+	for _, file := range []string{"job.yaml", "job-load-balancers.yaml"} {
+		t.Run(file, func(t *testing.T) { onlyLooks(t, file) })
+	}
+}
+
+func onlyLooks(t *testing.T, file string) {
+	manifest, err := os.ReadFile("../../deploy/kubernetes/doctor/" + file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,6 +30,9 @@ func TestTheJobOnlyLooks(t *testing.T) {
 	command, flags, err := newCommand().Find(container.Args)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if command.Name() == "upcloud-doctor" {
+		t.Errorf("%q names no command", container.Args)
 	}
 	if err := command.ParseFlags(flags); err != nil {
 		t.Errorf("the arguments %q: %v", container.Args, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,7 +34,7 @@ func print(out io.Writer, form string, report *doctor.Report) error {
 	}
 	if len(report.Undecided) > 0 {
 		fmt.Fprintf(&text, "Too early to judge, not counted: %d\n", len(report.Undecided))
-		printStorages(&text, report.Undecided)
+		printUndecided(&text, report.Undecided)
 		text.WriteString("\n")
 	}
 	switch found, left := len(report.Findings), report.Left(); {
@@ -73,6 +74,12 @@ func printKind(out io.Writer, kind doctor.Kind, addition string, findings []*doc
 		printTable(out, "STORAGE\tTITLE\tSERVER\tNOTE", findings, func(f *doctor.Finding) []string {
 			return []string{f.StorageID, f.Title, strings.Join(f.ServerIDs, " "), f.Note}
 		})
+	case doctor.OrphanBalancer, doctor.OrphanComponents, doctor.UnusedGroup, doctor.OrphanCertificate:
+		printBalancers(out, findings)
+	case doctor.TwinBalancer, doctor.StuckBalancer, doctor.LostBalancer:
+		printTable(out, "OBJECT\tLOAD BALANCER\tNAME\tSTATE\tAGE", findings, func(f *doctor.Finding) []string {
+			return []string{f.Object, f.LoadBalancerID, f.Title, f.State, age(f)}
+		})
 	default:
 		printTable(out, "OBJECT\tSTORAGE\tNOTE", findings, func(f *doctor.Finding) []string {
 			return []string{f.Object, f.StorageID, f.Note}
@@ -81,14 +88,33 @@ func printKind(out io.Writer, kind doctor.Kind, addition string, findings []*doc
 	fmt.Fprintf(out, "  What to do: %s\n\n", kind.Remedy())
 }
 
+// printUndecided prints what is too young: all of it is about storages, or all about load balancers.
+func printUndecided(out io.Writer, findings []*doctor.Finding) {
+	if findings[0].StorageID == "" {
+		printBalancers(out, findings)
+		return
+	}
+	printStorages(out, findings)
+}
+
 func printStorages(out io.Writer, findings []*doctor.Finding) {
 	printTable(out, "STORAGE\tTITLE\tSIZE\tZONE\tAGE\tNOTE", findings, func(f *doctor.Finding) []string {
-		age := "unknown"
-		if f.Created != nil {
-			age = duration.HumanDuration(time.Since(*f.Created))
-		}
-		return []string{f.StorageID, f.Title, fmt.Sprintf("%d GiB", f.SizeGiB), f.Zone, age, note(f)}
+		return []string{f.StorageID, f.Title, fmt.Sprintf("%d GiB", f.SizeGiB), f.Zone, age(f), note(f)}
 	})
+}
+
+// printBalancers prints load balancers and certificate bundles.
+func printBalancers(out io.Writer, findings []*doctor.Finding) {
+	printTable(out, "ID\tNAME\tAGE\tNOTE", findings, func(f *doctor.Finding) []string {
+		return []string{cmp.Or(f.LoadBalancerID, f.CertificateID), f.Title, age(f), note(f)}
+	})
+}
+
+func age(f *doctor.Finding) string {
+	if f.Created == nil {
+		return "unknown"
+	}
+	return duration.HumanDuration(time.Since(*f.Created))
 }
 
 // note tells what is known of a finding and what became of it.

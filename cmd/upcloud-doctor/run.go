@@ -18,6 +18,7 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/doctor"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
 )
 
 // errFindings says that there is something to tell, and that it has been told.
@@ -26,6 +27,12 @@ var errFindings = errors.New("there are findings")
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+}
+
+// physician is a doctor of something.
+type physician interface {
+	Examine(context.Context) (*doctor.Report, error)
+	Fix(context.Context, *doctor.Report, doctor.Ask) error
 }
 
 // run examines, removes if that is asked for, and prints. Its errors are what the user reads: one line that names the
@@ -44,22 +51,33 @@ func run(ctx context.Context, opts options, std streams) error {
 	if err != nil {
 		return err
 	}
-	typed, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return fmt.Errorf("--kubeconfig: %w", err)
-	}
-	untyped, err := dynamic.NewForConfig(config)
-	if err != nil {
-		return fmt.Errorf("--kubeconfig: %w", err)
-	}
-	physician, err := doctor.New(doctor.Config{
-		Cloud: account, Kubernetes: typed, Dynamic: untyped, Driver: opts.driverName,
-		SafetyAge: opts.safetyAge, Unclaimed: doctor.Unclaimed(opts.unclaimed),
-	})
+	physician, err := opts.physician(account, config)
 	if err != nil {
 		return err
 	}
 	return treat(ctx, physician, opts, std)
+}
+
+// physician is the doctor of what the command is about.
+func (o *options) physician(account *cloud.Cloud, config *rest.Config) (physician, error) {
+	typed, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	if o.balancers {
+		return doctor.NewBalancers(doctor.BalancersConfig{
+			Cloud: account, Kubernetes: typed, Cluster: loadbalancer.Cluster{ID: o.clusterID, Name: o.clusterName},
+			SafetyAge: o.safetyAge, Unclaimed: doctor.Unclaimed(o.unclaimed),
+		})
+	}
+	untyped, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	return doctor.New(doctor.Config{
+		Cloud: account, Kubernetes: typed, Dynamic: untyped, Driver: o.driverName,
+		SafetyAge: o.safetyAge, Unclaimed: doctor.Unclaimed(o.unclaimed),
+	})
 }
 
 func (o *options) check() error {
@@ -70,7 +88,9 @@ func (o *options) check() error {
 		return errors.New("--yes answers the questions of --fix: add --fix, or leave it out")
 	case o.safetyAge < 0:
 		return fmt.Errorf("--safety-age: %s is negative: use a duration such as 1h", o.safetyAge)
-	case o.driverName == "":
+	case o.balancers && o.clusterName == "":
+		return errors.New("--cluster-name is empty: give the name of the cluster as ccm has it, or leave it out")
+	case !o.balancers && o.driverName == "":
 		return errors.New("--driver-name is empty: give the name of the CSI driver, or leave it out")
 	}
 	switch unclaimed := doctor.Unclaimed(o.unclaimed); unclaimed {
@@ -80,13 +100,21 @@ func (o *options) check() error {
 	}
 	if o.fix && o.clusterID == "" && o.unclaimed != string(doctor.UnclaimedRemove) {
 		return errors.New("--fix removes what is this cluster's, and nothing says which that is: " +
-			"set --cluster-id as csi-driver has it, or --unclaimed remove if no other cluster uses the account")
+			"set --cluster-id as " + o.program() + " has it, or --unclaimed remove if no other cluster uses the account")
 	}
 	return nil
 }
 
+// program is the one that makes what the command is about.
+func (o *options) program() string {
+	if o.balancers {
+		return "ccm"
+	}
+	return "csi-driver"
+}
+
 // treat examines, and fixes if that is asked for.
-func treat(ctx context.Context, physician *doctor.Doctor, opts options, std streams) error {
+func treat(ctx context.Context, physician physician, opts options, std streams) error {
 	report, err := physician.Examine(ctx)
 	if err != nil {
 		return err
@@ -101,12 +129,21 @@ func treat(ctx context.Context, physician *doctor.Doctor, opts options, std stre
 			return err
 		}
 		if report.Strange() {
-			fmt.Fprintln(std.err, "Caution: no PersistentVolume of this Kubernetes knows any of these storages. "+
-				"Make sure that --kubeconfig and --cluster-id are of one cluster.")
+			fmt.Fprintln(std.err, opts.caution())
 		}
 		ask = asker(std)
 	}
 	return finish(report, opts, std.out, physician.Fix(ctx, report, ask))
+}
+
+// caution is said where nothing shows that account and cluster belong together.
+func (o *options) caution() string {
+	if o.balancers {
+		return "Caution: no Service of this Kubernetes knows any of these. " +
+			"Make sure that --kubeconfig, --cluster-id and --cluster-name are of one cluster."
+	}
+	return "Caution: no PersistentVolume of this Kubernetes knows any of these storages. " +
+		"Make sure that --kubeconfig and --cluster-id are of one cluster."
 }
 
 // finish prints the report, also where fixing ended early: what was removed must be told.

@@ -27,6 +27,7 @@ type CertificateBundle struct {
 	PrivateKey    []byte    `json:"private_key,omitempty"`
 	State         string    `json:"operational_state,omitempty"`
 	NotAfter      time.Time `json:"not_after,omitzero"`
+	Created       time.Time `json:"created_at,omitzero"`
 }
 
 // CertificateBundlePatch holds what shall change of a bundle; what is nil stays as it is.

@@ -3,6 +3,7 @@ package cloud
 import (
 	"encoding/json"
 	"net/netip"
+	"time"
 )
 
 // Frontend listens on a port of some of the load balancer's networks.
@@ -60,6 +61,7 @@ type Backend struct {
 	Resolver   string      `json:"resolver,omitempty"` // of dynamic members
 	Properties Properties  `json:"properties,omitempty"`
 	TLSConfigs []TLSConfig `json:"tls_configs,omitempty"`
+	Created    time.Time   `json:"created_at,omitzero"` // the API's to tell
 
 	unlisted unlisted
 }

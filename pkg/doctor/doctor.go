@@ -1,9 +1,9 @@
-// Package doctor compares the storages of an UpCloud account with what a Kubernetes cluster knows of them: it finds what
-// was left behind on either side, and removes leftovers of the account when told to.
+// Package doctor compares the storages and the load balancers of an UpCloud account with what a Kubernetes cluster knows of
+// them: it finds what was left behind on either side, and removes leftovers of the account when told to.
 //
-// It knows which Kubernetes object stands for which storage. What the storages of a cluster look like is pkg/cloud's to
-// know. It reads each kind of object with one list and all storages with one, looks at a thing again before it is called
-// a finding, and changes nothing in Kubernetes.
+// It knows which Kubernetes object stands for what. What the storages of a cluster look like is pkg/cloud's to know, and what
+// its load balancers look like pkg/loadbalancer's. It reads each kind of object with one list, and the account with as few as
+// it has pages, looks at a thing again before it is called a finding, and changes nothing in Kubernetes.
 package doctor
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
 
-// Config is what the doctor looks at, and how strict it is.
+// Config is what the doctor of storages looks at, and how strict it is.
 type Config struct {
 	// Cloud is the account, with the cluster's ID.
 	Cloud      *cloud.Cloud
@@ -45,16 +45,13 @@ const (
 	UnclaimedRemove Unclaimed = "remove" // by Fix, as if they were this cluster's
 )
 
-// Doctor examines one cluster and one account.
+// Doctor examines the storages of one cluster and one account.
 type Doctor struct{ config Config }
 
 // New makes a Doctor.
 func New(config Config) (*Doctor, error) {
-	if known := []Unclaimed{UnclaimedReport, UnclaimedIgnore, UnclaimedRemove}; !slices.Contains(known, config.Unclaimed) {
-		return nil, fmt.Errorf("%q says not what to do with unclaimed storages: use one of report, ignore, remove", config.Unclaimed)
-	}
-	if config.SafetyAge < 0 {
-		return nil, fmt.Errorf("the safety age %s is negative: use a duration such as 1h", config.SafetyAge)
+	if err := checkRules(config.Unclaimed, config.SafetyAge); err != nil {
+		return nil, err
 	}
 	return &Doctor{config: config}, nil
 }

@@ -31,7 +31,12 @@ func (d *Doctor) Fix(ctx context.Context, report *Report, ask Ask) error {
 	if ask == nil && report.Strange() {
 		return ErrOtherCluster
 	}
-	for _, finding := range report.Findings {
+	return report.fix(ask, func(finding *Finding) error { return d.remove(ctx, finding) })
+}
+
+// fix asks about each finding that can be removed, and removes what may go.
+func (r *Report) fix(ask Ask, remove func(*Finding) error) error {
+	for _, finding := range r.Findings {
 		if !finding.Removable() {
 			continue
 		}
@@ -52,7 +57,7 @@ func (d *Doctor) Fix(ctx context.Context, report *Report, ask Ask) error {
 				continue
 			}
 		}
-		if err := d.remove(ctx, finding); err != nil {
+		if err := remove(finding); err != nil {
 			return err
 		}
 	}

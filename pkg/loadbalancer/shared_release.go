@@ -16,8 +16,13 @@ import (
 // release takes everything of the Service's off a shared load balancer. Its backends go last: while one is there, there is work
 // left, whoever dies in between.
 func (l *LoadBalancers) release(ctx context.Context, service *v1.Service, identity Identity, lb *cloud.LoadBalancer) error {
+	return l.releaseKey(ctx, service, identity.serviceKey(), lb)
+}
+
+// releaseKey is release for the Service that the key stands for. service is for the log, and may be nil.
+func (l *LoadBalancers) releaseKey(ctx context.Context, service *v1.Service, key string, lb *cloud.LoadBalancer) error {
 	shared := l.config.Cloud.Shared(lb.ID)
-	d := &shareDiffer{want: sharedDesired{key: identity.serviceKey()}, lb: lb, used: map[string]bool{}}
+	d := &shareDiffer{want: sharedDesired{key: key}, lb: lb, used: map[string]bool{}}
 	leading, backends := d.stale()
 	if err := l.applyShared(ctx, service, shared, leading); err != nil {
 		return err
