@@ -109,3 +109,35 @@ func (h *holding) renew() {
 	}
 	h.lease = lease
 }
+
+// Interfaces of servers.
+const (
+	public4 = `{"type":"public","ip_addresses":{"ip_address":[{"family":"IPv4"}]}}`
+	public6 = `{"type":"public","ip_addresses":{"ip_address":[{"family":"IPv6"}]}}`
+	utility = `{"type":"utility","ip_addresses":{"ip_address":[{"family":"IPv4"}]}}`
+)
+
+func private(network, family, address string) string {
+	return fmt.Sprintf(`{"type":"private","network":%q,"source_ip_filtering":"no","ip_addresses":{"ip_address":[{"family":%q,"address":%q}]}}`,
+		network, family, address)
+}
+
+// network makes a private network.
+func (c *cluster) network(name, prefix, family string) string {
+	c.t.Helper()
+	var answer struct{ Network struct{ UUID string } }
+	c.Do(c.t, http.MethodPost, "/network/", fmt.Sprintf(`{"network":{"name":%q,"zone":%q,"ip_networks":{"ip_network":[
+		{"address":%q,"dhcp":"yes","family":%q}]}}}`, name, zone, prefix, family), &answer)
+	return answer.Network.UUID
+}
+
+// serverWith makes a server with these interfaces.
+func (c *cluster) serverWith(name string, interfaces ...string) (server string) {
+	c.t.Helper()
+	var answer struct{ Server struct{ UUID string } }
+	c.Do(c.t, http.MethodPost, "/server", fmt.Sprintf(`{"server":{"hostname":%q,"title":%q,"zone":%q,"plan":"1xCPU-1GB",
+		"networking":{"interfaces":{"interface":[%s]}},
+		"storage_devices":{"storage_device":[{"action":"create","size":20,"tier":"maxiops","title":"s"}]}}}`,
+		name, name, zone, strings.Join(interfaces, ",")), &answer)
+	return answer.Server.UUID
+}

@@ -231,33 +231,15 @@ func TestAddressesOfEveryKind(t *testing.T) {
 	plain := newCluster(t)
 	plain.name, plain.dir = c.name+"-plain", t.TempDir()
 	plain.ccm = plain.start()
-	network := func(c *cluster, name, prefix, family string) string {
-		var answer struct{ Network struct{ UUID string } }
-		c.Do(t, http.MethodPost, "/network/", fmt.Sprintf(`{"network":{"name":%q,"zone":%q,"ip_networks":{"ip_network":[
-			{"address":%q,"dhcp":"yes","family":%q}]}}}`, name, zone, prefix, family), &answer)
-		return answer.Network.UUID
-	}
-	serve := func(c *cluster, name string, interfaces ...string) {
-		c.Do(t, http.MethodPost, "/server", fmt.Sprintf(`{"server":{"hostname":%q,"title":%q,"zone":%q,"plan":"1xCPU-1GB",
-			"networking":{"interfaces":{"interface":[%s]}},
-			"storage_devices":{"storage_device":[{"action":"create","size":20,"tier":"maxiops","title":"s"}]}}}`,
-			name, name, zone, strings.Join(interfaces, ",")), nil)
-	}
-	private := func(id, family, address string) string {
-		return fmt.Sprintf(`{"type":"private","network":%q,"ip_addresses":{"ip_address":[{"family":%q,"address":%q}]}}`, id, family, address)
-	}
-	const public4 = `{"type":"public","ip_addresses":{"ip_address":[{"family":"IPv4"}]}}`
-	const public6 = `{"type":"public","ip_addresses":{"ip_address":[{"family":"IPv6"}]}}`
-	const utility = `{"type":"utility","ip_addresses":{"ip_address":[{"family":"IPv4"}]}}`
 	for _, of := range []*cluster{c, plain} {
-		four := network(of, "wanted", "10.20.0.0/24", "IPv4")
-		six := network(of, "six", "fd00:1::/64", "IPv6")
-		other := network(of, "other", "10.40.0.0/24", "IPv4")
-		serve(of, of.name+"-choice", public4, private(other, "IPv4", "10.40.0.5"), private(four, "IPv4", "10.20.0.5"))
-		serve(of, of.name+"-default", public4, public6, utility)
-		serve(of, of.name+"-private", private(four, "IPv4", "10.20.0.6"))
-		serve(of, of.name+"-public", public4)
-		serve(of, of.name+"-dual", public4, private(four, "IPv4", "10.20.0.7"), private(six, "IPv6", "fd00:1::7"))
+		four := of.network("wanted", "10.20.0.0/24", "IPv4")
+		six := of.network("six", "fd00:1::/64", "IPv6")
+		other := of.network("other", "10.40.0.0/24", "IPv4")
+		of.serverWith(of.name+"-choice", public4, private(other, "IPv4", "10.40.0.5"), private(four, "IPv4", "10.20.0.5"))
+		of.serverWith(of.name+"-default", public4, public6, utility)
+		of.serverWith(of.name+"-private", private(four, "IPv4", "10.20.0.6"))
+		of.serverWith(of.name+"-public", public4)
+		of.serverWith(of.name+"-dual", public4, private(four, "IPv4", "10.20.0.7"), private(six, "IPv6", "fd00:1::7"))
 	}
 	node := func(of *cluster, suffix, nodeIP string) string {
 		n := of.newNode(of.name + "-" + suffix)
