@@ -61,6 +61,7 @@ type Instances struct {
 	cloud    *cloud.Cloud
 	networks networkChoice
 	vanished *vanished
+	outage   *outage
 	events   teller
 
 	client kubernetes.Interface // nil before Start
@@ -80,7 +81,7 @@ func New(config Config) (*Instances, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Instances{config: config, cloud: config.Cloud, networks: networks}
+	i := &Instances{config: config, cloud: config.Cloud, networks: networks, outage: newOutage()}
 	i.vanished, err = newVanished(i)
 	return i, err
 }
@@ -138,9 +139,15 @@ func (i *Instances) InstanceShutdown(ctx context.Context, node *v1.Node) (bool, 
 }
 
 // InstanceMetadata returns what Kubernetes writes into the Node when it initializes it, and of that the addresses at every
-// --node-status-update-frequency.
+// --node-status-update-frequency. For a new node, it waits a while for an API that does not serve.
 func (i *Instances) InstanceMetadata(ctx context.Context, node *v1.Node) (*cloudprovider.InstanceMetadata, error) {
+	began := time.Now()
 	server, metadata, err := i.metadata(ctx, node)
+	for initializing(node) && isOutage(err) && i.outage.wait(ctx, time.Now(), i.cloud.Check) {
+		if server, metadata, err = i.metadata(ctx, node); time.Since(began) > i.outage.patience {
+			break
+		}
+	}
 	switch {
 	case err != nil && initializing(node):
 		i.events.notInitialized(node, err)

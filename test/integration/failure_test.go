@@ -227,6 +227,10 @@ func TestAPIThatIsDown(t *testing.T) {
 	}
 	g.open.Store(true)
 	c.initialized("down-3")
+	// A failed attempt would be followed by a pause that doubles each time: after an outage of minutes, by minutes.
+	if strings.Contains(c.log(c.ccm), "failed to get instance metadata for node down-3") {
+		t.Error("the attempt to initialize a node did not wait for the API")
+	}
 	c.gone("down-2")
 	c.node("down-1")
 }
@@ -262,35 +266,54 @@ func TestThrottlingAPI(t *testing.T) {
 	c.initialized(names...)
 }
 
-// D-30: rotated credentials are taken without a restart, from a mounted secret and from the configuration file.
+// D-30: rotated credentials are taken without a restart: a token or user and password, from a mounted secret or from the configuration
+// file.
 func TestCredentialsRotate(t *testing.T) {
 	t.Parallel()
-	for _, source := range []string{"directory", "file"} {
+	for _, source := range []string{"token-directory", "token-file", "user-directory", "user-file"} {
 		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
 			c.env = []string{"UPCLOUD_DEBUG_API_BASE_URL=" + c.URL}
-			first, forget := c.token()
-			write := func(token string) {
-				if source == "file" {
-					c.config = "  apiCredentials: {token: " + token + "}\n"
-					c.file("config.yaml", c.configText())
-					return
-				}
-				c.file("token", token)
-			}
-			if source == "directory" {
+			kind, place, _ := strings.Cut(source, "-")
+			if place == "directory" {
 				c.dir = t.TempDir()
 				c.args = append(c.args, "--credentials-dir="+c.dir)
 			}
-			write(first)
+			first, second, rotate := "first", "second", func() {}
+			if kind == "user" {
+				door := newDoor(c)
+				door.user.Store(first)
+				c.env, rotate = []string{"UPCLOUD_DEBUG_API_BASE_URL=" + door.URL}, func() { door.user.Store(second) }
+			} else {
+				first, rotate = c.token()
+				second, _ = c.token()
+			}
+			c.writeCredentials(kind, place, first)
 			c.ccm = c.start()
 			c.member("rotate-" + source + "-1")
-			second, _ := c.token()
-			forget()
-			write(second)
+			rotate()
+			c.writeCredentials(kind, place, second)
 			c.member("rotate-" + source + "-2")
 		})
+	}
+}
+
+// writeCredentials puts a token, or a user whose password is the same as his name, where the ccm looks.
+func (c *cluster) writeCredentials(kind, place, secret string) {
+	c.t.Helper()
+	switch {
+	case place == "directory" && kind == "token":
+		c.file("token", secret)
+	case place == "directory":
+		c.file("username", secret)
+		c.file("password", secret)
+	case kind == "token":
+		c.config = "  apiCredentials: {token: " + secret + "}\n"
+		c.file("config.yaml", c.configText())
+	default:
+		c.config = "  apiCredentials: {user: " + secret + ", password: " + secret + "}\n"
+		c.file("config.yaml", c.configText())
 	}
 }
 

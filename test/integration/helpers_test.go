@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -53,6 +57,35 @@ func (c *cluster) token() (token string, forget func()) {
 	c.Do(c.t, http.MethodPost, "/account/tokens", `{"name":"ccm","expires_at":"`+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+
 		`","can_create_tokens":false,"allowed_ip_ranges":["0.0.0.0/0","::/0"]}`, &answer)
 	return answer.Token, func() { c.Do(c.t, http.MethodDelete, "/account/tokens/"+answer.ID, "", nil) }
+}
+
+// door stands before the simulator, which knows one user only, and lets in the user of the day; his password is the same as his
+// name.
+type door struct {
+	*httptest.Server
+	user atomic.Value
+}
+
+func newDoor(c *cluster) *door {
+	c.t.Helper()
+	target, err := url.Parse(c.URL)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	d := &door{}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	d.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if name, password, _ := r.BasicAuth(); name != d.user.Load() || password != name {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, `{"error":{"error_code":"AUTHENTICATION_FAILED","error_message":"Authentication failed."}}`)
+			return
+		}
+		r.Header.Set("Authorization", "Bearer "+c.Token)
+		proxy.ServeHTTP(w, r)
+	}))
+	c.t.Cleanup(d.Close)
+	return d
 }
 
 // changes counts the requests that changed the account.

@@ -19,6 +19,11 @@ func TestNodeFollowsItsServer(t *testing.T) {
 	c.ccm = c.start()
 	server := c.CreateServer(t, "follower", zone)
 	c.Do(t, http.MethodPut, "/server/"+server, `{"server":{"labels":{"label":[{"key":"node.team","value":"blue"}]}}}`, nil)
+	var group struct {
+		Group struct{ UUID string } `json:"server_group"`
+	}
+	c.Do(t, http.MethodPost, "/server-group", fmt.Sprintf(`{"server_group":{"title":"workers","anti_affinity":"no","servers":{"server":[%q]}}}`,
+		server), &group)
 	c.register(c.newNode("follower"))
 	c.initialized("follower")
 	node := c.node("follower")
@@ -27,7 +32,7 @@ func TestNodeFollowsItsServer(t *testing.T) {
 	}
 	for key, want := range map[string]string{
 		v1.LabelTopologyZone: zone, v1.LabelTopologyRegion: zone, v1.LabelInstanceTypeStable: "2xCPU-4GB",
-		"upcloud.com/plan": "2xCPU-4GB", "label.upcloud.com/team": "blue",
+		"upcloud.com/plan": "2xCPU-4GB", "upcloud.com/server-group": group.Group.UUID, "label.upcloud.com/team": "blue",
 	} {
 		if got := node.Labels[key]; got != want {
 			t.Errorf("label %s=%s, want %s", key, got, want)
@@ -68,8 +73,45 @@ func TestNodeFollowsItsServer(t *testing.T) {
 	if err := c.RemoveServer(server); err != nil {
 		t.Fatal(err)
 	}
+	asked := c.Requests().Of("GET /server/{uuid}")
 	c.setReady("follower", v1.ConditionUnknown)
 	c.gone("follower")
+	// The first pass that found the Node not ready was the last: the next one would have asked for the server again.
+	if again := c.Requests().Of("GET /server/{uuid}") - asked; again != 2 {
+		t.Errorf("the server was asked for %d times before its Node was deleted, want twice, in one pass", again)
+	}
+}
+
+// However many Nodes there are, and however often they are looked at, the account is read at once for all of them.
+func TestTheNodeSetIsReadAtOnce(t *testing.T) {
+	t.Parallel()
+	c := started(t, "--node-monitor-period=1s", "--node-status-update-frequency=1s")
+	const count = 60
+	var names []string
+	for i := range count {
+		names = append(names, fmt.Sprintf("set-%d", i))
+		node := c.newNode(names[i])
+		node.Spec.ProviderID = "upcloud:////" + c.CreateServer(t, names[i], zone)
+		c.register(node)
+	}
+	c.initialized(names...)
+	c.setReady(names[0], v1.ConditionUnknown) // these are looked at in every pass of the lifecycle controller too
+	c.setReady(names[1], v1.ConditionUnknown)
+	updates := func() int { return strings.Count(c.log(c.ccm), " nodes status took") }
+	from := updates()
+	c.ResetRequests()
+	const looks = 5
+	c.eventually("the Nodes are looked at again and again", func() string {
+		if n := updates() - from; n < looks {
+			return fmt.Sprintf("%d times", n)
+		}
+		return ""
+	})
+	// Two Nodes that are not ready, and sixty whose status is updated: lists, no more of them than passes, and no server by itself.
+	requests := c.Requests()
+	if asked, all := requests.Of("GET /server/{uuid}"), requests.Total(); asked > 0 || all > 3*looks {
+		t.Errorf("%d calls, %d servers asked for %d nodes looked at %d times: %v", all, asked, count, looks, requests)
+	}
 }
 
 func TestEveryWayToMatch(t *testing.T) {
