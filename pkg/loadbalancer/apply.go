@@ -28,33 +28,43 @@ func (l *LoadBalancers) apply(ctx context.Context, service *v1.Service, lb *clou
 	return nil
 }
 
-// update changes the members of the Service's backends. A Service without a load balancer gets it elsewhere, in ensure.
+// update changes the members of the Service's backends. A Service without a load balancer gets it elsewhere, in ensure. One whose
+// members are to stay as they were brought to be last takes no call.
 func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node) error {
 	settings, problems := ParseSettings(service)
 	if settings.Shared != nil {
 		return l.updateSharing(ctx, identity, service, settings, problems, nodes)
 	}
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
+	var missed error
+	if len(problems) == 0 {
+		w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
+		if l.membership.has(service, DesiredState(w.input(nil)).members()) {
+			return missed
+		}
+	}
+	l.membership.forget(service)
 	lb, err := l.find(ctx, service, identity)
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err
 	}
-	eligible := Eligible(nodes, l.config.Scope, settings.Selector)
 	if len(problems) > 0 { // which nodes may join is not known for certain: those that leave do
-		settings = &Settings{Ports: settings.Ports, MaxMembers: len(nodes)}
-		eligible = onlyMembers(eligible, lb)
+		w.settings = &Settings{Ports: settings.Ports, MaxMembers: len(nodes)}
+		w.nodes, missed = l.withAddresses(ctx, onlyMembers(Eligible(nodes, l.config.Scope, settings.Selector), lb))
 	}
-	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
-	var missed error
-	w.nodes, missed = l.withAddresses(ctx, eligible)
 	w.remark(lb, nil, "")
-	desired := DesiredState(w.input(lb.Networks))
-	desired = desired.without(Foreign(desired, lb))
+	full := DesiredState(w.input(lb.Networks))
+	foreign := Foreign(full, lb)
+	desired := full.without(foreign)
 	limits, err := w.sessions(ctx, desired, lb)
 	if err != nil {
 		return err
 	}
 	if err := l.apply(ctx, service, lb, BackendChanges(desired, lb, limits)); err != nil {
 		return err
+	}
+	if len(problems)+len(foreign) == 0 {
+		l.membership.set(service, lb.ID, full.members())
 	}
 	return missed
 }

@@ -67,6 +67,7 @@ func (l *LoadBalancers) deleteOwn(ctx context.Context, identity Identity, servic
 // finish takes from the Service what told of its load balancer.
 func (l *LoadBalancers) finish(ctx context.Context, service *v1.Service) {
 	l.said.forget(service)
+	l.membership.forget(service)
 	l.sharing.forget(service.UID)
 	l.secretUse.set(service, &Settings{})
 	if service.DeletionTimestamp == nil {

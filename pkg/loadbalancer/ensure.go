@@ -45,6 +45,7 @@ type work struct {
 func (l *LoadBalancers) ensure(
 	ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node,
 ) (*v1.LoadBalancerStatus, error) {
+	l.membership.forget(service)
 	settings, problems := ParseSettings(service)
 	if problems = slices.Concat(Problems(service), problems); len(problems) > 0 {
 		return nil, l.refuse(service, problems)
@@ -136,6 +137,7 @@ func (w *work) create(ctx context.Context) (*cloud.LoadBalancer, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.membership.set(w.service, lb.ID, desired.members())
 	klog.FromContext(ctx).Info("Made a load balancer", "service", klog.KObj(w.service), "loadBalancer", lb.ID, "name", lb.Name)
 	w.tell(w.service, "NewLoadBalancer", "Made load balancer %s (%s) in %s", lb.ID, lb.Name, lb.Zone)
 	return lb, nil
@@ -175,6 +177,9 @@ func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 		return err
 	}
 	if len(foreign)+len(foreignRules) == 0 {
+		if !w.componentsOnly {
+			w.membership.set(w.service, lb.ID, desired.members())
+		}
 		return w.awaited(desired)
 	}
 	problem := fmt.Sprintf("load balancer %s (%s) has frontends, backends or rules called %s that were not made for this Service: they "+

@@ -61,6 +61,8 @@ type LoadBalancers struct {
 	events record.EventRecorder
 	locks  keyedLocks
 	said   said
+	// membership is what members were last brought to be.
+	membership membership
 
 	secretUse   secretUse
 	sharing     sharing

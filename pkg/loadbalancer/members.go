@@ -2,7 +2,8 @@ package loadbalancer
 
 import (
 	"cmp"
-	"hash/fnv"
+	"crypto/sha256"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strings"
@@ -68,7 +69,8 @@ func memberName(node string) string {
 }
 
 // Limit returns at most most of the targets, ready ones first. The choice follows from the Service and each node's own name,
-// so that a node that comes or goes changes one member, and not the whole set.
+// so that a node that comes or goes changes one member, and not the whole set. Each node has the same share of all Services, which takes
+// a hash that mixes well: names of nodes differ in a digit.
 func Limit(targets []Target, most int, serviceUID string) []Target {
 	if len(targets) <= most {
 		return targets
@@ -79,9 +81,8 @@ func Limit(targets []Target, most int, serviceUID string) []Target {
 	}
 	var all []ranked
 	for _, target := range targets {
-		hash := fnv.New64a()
-		hash.Write([]byte(serviceUID + "/" + target.Name))
-		all = append(all, ranked{Target: target, rank: hash.Sum64()})
+		digest := sha256.Sum256([]byte(serviceUID + "/" + target.Name))
+		all = append(all, ranked{Target: target, rank: binary.BigEndian.Uint64(digest[:])})
 	}
 	slices.SortFunc(all, func(a, b ranked) int {
 		return cmp.Or(compareBool(a.Unsure, b.Unsure), cmp.Compare(a.rank, b.rank), strings.Compare(a.Name, b.Name))

@@ -84,6 +84,25 @@ func TestLimitIsStable(t *testing.T) {
 	}
 }
 
+// Every node has its share of the Services, whatever the nodes are called: names that differ in a digit are the rule.
+func TestLimitSpreadsServicesOverNodes(t *testing.T) {
+	var names []string
+	for i := range 500 {
+		names = append(names, fmt.Sprintf("node-%d", i))
+	}
+	all, of := targets(names...), map[string]int{}
+	for i := range 200 {
+		for _, target := range Limit(all, 100, fmt.Sprintf("5f1c3a52-8d5b-4c0e-9a57-%012d", i)) {
+			of[target.Name]++
+		}
+	}
+	for _, name := range names { // 40 on average; chance takes hardly any node as far from that as 15 or 70
+		if n := of[name]; n < 15 || n > 70 {
+			t.Errorf("%s is a member for %d of 200 Services", name, n)
+		}
+	}
+}
+
 func TestMembers(t *testing.T) {
 	have := []cloud.Member{
 		{Name: "a", IP: "172.16.0.1", Port: 30080, Weight: 100, MaxSessions: 1000, Type: "static", Enabled: true},

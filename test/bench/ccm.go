@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/controlplane"
 )
 
@@ -37,9 +38,9 @@ func measureCCM(ctx context.Context) (any, error) {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	program := filepath.Join(dir, "ccm")
-	if output, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", program, "./cmd/ccm").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build ccm: %w\n%s", err, output)
+	program, err := buildCCM(ctx, dir)
+	if err != nil {
+		return nil, err
 	}
 	figures := ccmFigures{calls: map[string]int{}, init: map[string]float64{}}
 	rigs := map[int]*ccmRig{}
@@ -50,7 +51,7 @@ func measureCCM(ctx context.Context) (any, error) {
 	}()
 	fmt.Printf("\nNodes register all at once\n")
 	for _, size := range clusterSizes {
-		r, err := newCCMRig(ctx, program, filepath.Join(dir, fmt.Sprint(size)), size)
+		r, err := newCCMRig(ctx, program, filepath.Join(dir, fmt.Sprint(size)), size, simulator.Instant)
 		if r != nil {
 			rigs[size] = r
 		}
@@ -83,6 +84,14 @@ func measureCCM(ctx context.Context) (any, error) {
 		fmt.Println()
 	}
 	return figures, nil
+}
+
+func buildCCM(ctx context.Context, dir string) (program string, err error) {
+	program = filepath.Join(dir, "ccm")
+	if output, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", program, "./cmd/ccm").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build ccm: %w\n%s", err, output)
+	}
+	return program, nil
 }
 
 // noKubernetes says why the CCM cannot be measured, if it cannot.

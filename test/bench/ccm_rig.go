@@ -40,6 +40,7 @@ const (
 type ccmRig struct {
 	size      int
 	simulator *simulator.Simulator
+	account   *rig // the simulated account past the ccm
 	plane     *controlplane.ControlPlane
 	client    kubernetes.Interface
 	ccm       *controlplane.Process
@@ -47,12 +48,12 @@ type ccmRig struct {
 	close     []func()
 }
 
-func newCCMRig(ctx context.Context, program, dir string, size int) (*ccmRig, error) {
+func newCCMRig(ctx context.Context, program, dir string, size int, profile simulator.Profile) (*ccmRig, error) {
 	r := &ccmRig{size: size}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	sim, err := simulator.New(simulator.Config{Profile: simulator.Instant})
+	sim, err := simulator.New(simulator.Config{Profile: profile})
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +61,7 @@ func newCCMRig(ctx context.Context, program, dir string, size int) (*ccmRig, err
 	r.simulator = sim
 	r.close = append(r.close, func() { _ = sim.Close() }, api.Close)
 	account := &rig{account: service.New(client.New(simulator.DefaultUsername, simulator.DefaultPassword, client.WithBaseURL(api.URL)))}
+	r.account = account
 	network, err := account.account.CreateNetwork(ctx, &request.CreateNetworkRequest{Name: "nodes", Zone: zone, IPNetworks: upcloud.IPNetworkSlice{
 		{Address: "10.0.0.0/16", DHCP: upcloud.True, Family: upcloud.IPAddressFamilyIPv4}}})
 	if err != nil {

@@ -23,7 +23,7 @@ type figures map[string]any
 
 func main() {
 	output := pflag.String("output", "build/bench.json", "file to write the figures to; other sections in it are kept")
-	only := pflag.String("only", "", "measure this section alone: api_calls, attach_throughput, stage_publish_ms, rss_mb or ccm")
+	only := pflag.String("only", "", "measure this section alone: api_calls, attach_throughput, stage_publish_ms, rss_mb, ccm or lb")
 	pflag.Parse()
 	klog.LogToStderr(false)
 	klog.SetOutput(nowhere{})
@@ -56,6 +56,7 @@ func measure(ctx context.Context, output, only string) error {
 		{"stage_publish_ms", func(ctx context.Context) (any, error) { return measureStage(ctx, program) }},
 		{"rss_mb", func(ctx context.Context) (any, error) { return measureMemory(ctx, program) }},
 		{"ccm", measureCCM},
+		{"lb", measureLB},
 	} {
 		if only != "" && section.name != only {
 			continue
@@ -64,8 +65,8 @@ func measure(ctx context.Context, output, only string) error {
 			fmt.Println("\nNodeStage and NodePublish were not measured:", noDisks())
 			continue
 		}
-		if section.name == "ccm" && noKubernetes() != "" {
-			fmt.Println("\nThe CCM was not measured:", noKubernetes())
+		if (section.name == "ccm" || section.name == "lb") && noKubernetes() != "" {
+			fmt.Printf("\nThe CCM (%s) was not measured: %s\n", section.name, noKubernetes())
 			continue
 		}
 		figure, err := section.measure(ctx)
@@ -79,6 +80,9 @@ func measure(ctx context.Context, output, only string) error {
 	}
 	if ccm, measured := results["ccm"].(ccmFigures); measured {
 		ccm.split(results)
+	}
+	if lb, measured := results["lb"].(lbFigures); measured {
+		lb.split(results)
 	}
 	return results.write(output)
 }

@@ -109,41 +109,36 @@ func (r *rig) servers(ctx context.Context, count int) ([]string, error) {
 	ids := make([]string, count)
 	making, ctx := errgroup.WithContext(ctx)
 	for i := range ids {
-		making.Go(func() error {
-			name := fmt.Sprintf("node-%d", i+1)
-			interfaces := request.CreateServerInterfaceSlice{{Type: upcloud.NetworkTypePublic,
-				IPAddresses: request.CreateServerIPAddressSlice{{Family: upcloud.IPAddressFamilyIPv4}}}}
-			if r.network != "" {
-				interfaces = append(interfaces, request.CreateServerInterface{Type: upcloud.NetworkTypePrivate, Network: r.network,
-					IPAddresses: request.CreateServerIPAddressSlice{{Family: upcloud.IPAddressFamilyIPv4}}})
-			}
-			server, err := r.account.CreateServer(ctx, &request.CreateServerRequest{Hostname: name, Title: name, Zone: zone, Plan: "2xCPU-4GB",
-				StorageDevices: request.CreateServerStorageDeviceSlice{{Action: request.CreateServerStorageDeviceActionCreate, Title: name, Size: 10}},
-				Networking:     &request.CreateServerNetworking{Interfaces: interfaces}})
-			if err != nil {
-				return err
-			}
-			ids[i] = server.UUID
-			return r.awaitStarted(ctx, server.UUID)
+		making.Go(func() (err error) {
+			ids[i], err = r.server(ctx, fmt.Sprintf("node-%d", i+1))
+			return err
 		})
 	}
 	return ids, making.Wait()
 }
 
-func (r *rig) awaitStarted(ctx context.Context, server string) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		details, err := r.account.GetServerDetails(ctx, &request.GetServerDetailsRequest{UUID: server})
-		if err != nil || details.State == upcloud.ServerStateStarted {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// server makes one, and waits until it has started.
+func (r *rig) server(ctx context.Context, name string) (id string, err error) {
+	interfaces := request.CreateServerInterfaceSlice{{Type: upcloud.NetworkTypePublic,
+		IPAddresses: request.CreateServerIPAddressSlice{{Family: upcloud.IPAddressFamilyIPv4}}}}
+	if r.network != "" {
+		interfaces = append(interfaces, request.CreateServerInterface{Type: upcloud.NetworkTypePrivate, Network: r.network,
+			IPAddresses: request.CreateServerIPAddressSlice{{Family: upcloud.IPAddressFamilyIPv4}}})
 	}
+	server, err := r.account.CreateServer(ctx, &request.CreateServerRequest{Hostname: name, Title: name, Zone: zone, Plan: "2xCPU-4GB",
+		StorageDevices: request.CreateServerStorageDeviceSlice{{Action: request.CreateServerStorageDeviceActionCreate, Title: name, Size: 10}},
+		Networking:     &request.CreateServerNetworking{Interfaces: interfaces}})
+	if err != nil {
+		return "", err
+	}
+	return server.UUID, r.awaitStarted(ctx, server.UUID)
+}
+
+func (r *rig) awaitStarted(ctx context.Context, server string) error {
+	return poll(ctx, 50*time.Millisecond, func() (bool, error) {
+		details, err := r.account.GetServerDetails(ctx, &request.GetServerDetailsRequest{UUID: server})
+		return err == nil && details.State == upcloud.ServerStateStarted, err
+	})
 }
 
 var singleWriter = &csi.VolumeCapability{
