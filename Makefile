@@ -34,6 +34,7 @@ demo-shared: ## show two clusters behind one load balancer: /foo is answered by 
 	  cd ../.. && go test -count=1 -timeout 10m -v ./test/integration -run TestTwoClusters -args -rights=false
 
 integration: ## run the CCM against a real kube-apiserver and the simulator (a minute; the first time builds Kubernetes)
+	@hack/install-packages integration
 	cd test/cluster && KUBERNETES_DIR="$$(go run -buildvcs=false . kubernetes --project ../..)" && export KUBERNETES_DIR && \
 	  cd ../.. && go test -count=1 -parallel 8 -timeout 10m ./test/integration
 

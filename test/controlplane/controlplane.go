@@ -92,7 +92,7 @@ func (c *ControlPlane) start(ctx context.Context) error {
 		"--tls-cert-file", c.path("apiserver.crt"), "--tls-private-key-file", c.path("apiserver.key"), "--cert-dir", c.dir,
 		"--client-ca-file", c.path("apiserver.crt"), "--token-auth-file", c.path("tokens.csv"), "--authorization-mode", "RBAC",
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", c.path("sa.key"),
-		"--service-account-signing-key-file", c.path("sa.key"), "--service-cluster-ip-range", "10.96.0.0/16",
+		"--service-account-signing-key-file", c.path("sa.key"), "--service-cluster-ip-range", "10.96.0.0/16", "--allow-privileged",
 		"--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none",
 		"--requestheader-client-ca-file", c.path("apiserver.crt"), "--requestheader-username-headers", "X-Remote-User",
 		"--requestheader-allowed-names", "front-proxy", "--requestheader-group-headers", "X-Remote-Group", "--requestheader-extra-headers-prefix", "X-Remote-Extra-",

@@ -38,7 +38,7 @@ func TestAddOnServesItsClassOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	account := simulatortest.Start(t, simulator.Config{})
-	k.startAsDeployed(account)
+	k.startAsDeployed(account, "upcloud-load-balancers")
 
 	member := k.node("class-member", account.CreateServer(t, "class-member", zone))
 	waiting := (&cluster{name: k.name}).newNode("class-waiting")
@@ -134,9 +134,9 @@ func (k *kubernetesOf) versions() map[string]string {
 	return all
 }
 
-// startAsDeployed starts the ccm with the arguments of the Deployment; only where it finds the API server, its secret and its ports
-// differ from a Pod's.
-func (k *kubernetesOf) startAsDeployed(account *simulatortest.Server) {
+// startAsDeployed starts the ccm with the arguments of the Deployment, and waits until somebody holds the lease; only where it finds
+// the API server, its secret and its ports differ from a Pod's.
+func (k *kubernetesOf) startAsDeployed(account *simulatortest.Server, lease string) {
 	t := k.t
 	t.Helper()
 	deployment, err := k.client.AppsV1().Deployments("kube-system").Get(t.Context(), "upcloud-ccm", metav1.GetOptions{})
@@ -176,12 +176,12 @@ func (k *kubernetesOf) startAsDeployed(account *simulatortest.Server) {
 			t.Logf("the end of what ccm %s said:\n%s", strings.Join(args, " "), tail(string(said), 4000))
 		}
 	})
-	k.eventually("the ccm leads, with a lease of its own", func() string {
-		lease, err := k.client.CoordinationV1().Leases("kube-system").Get(t.Context(), "upcloud-load-balancers", metav1.GetOptions{})
+	k.eventually("the ccm leads", func() string {
+		held, err := k.client.CoordinationV1().Leases("kube-system").Get(t.Context(), lease, metav1.GetOptions{})
 		if err != nil {
 			return err.Error()
 		}
-		if lease.Spec.HolderIdentity == nil {
+		if held.Spec.HolderIdentity == nil {
 			return "nobody does"
 		}
 		return ""

@@ -164,18 +164,26 @@ func TestEveryWayToMatch(t *testing.T) {
 	}
 }
 
-// D-16: the name of a node is neither a part of a title, nor is it one of several servers' that have it.
+// D-16: the name of a node is neither a part of a title, nor is it one of several servers' that have it; nor is its address.
 func TestNoGuessing(t *testing.T) {
 	t.Parallel()
 	c := started(t)
 	c.CreateServer(t, "database-of-guess-part-customer", "us-nyc1")
 	c.CreateServer(t, "guess-twice", zone)
 	c.CreateServer(t, "guess-twice", "us-nyc1")
-	names := []string{"guess-part", "guess-twice"}
-	for _, name := range names {
-		c.register(c.newNode(name))
+	for _, name := range []string{"left", "right"} { // two networks with the same prefix, and two servers with the same address
+		c.serverWith("guess-"+name, private(c.network(name, "10.50.0.0/24", "IPv4"), "IPv4", "10.50.0.5"))
 	}
-	for name, told := range map[string]string{"guess-part": "no server of the account has this host name or title", "guess-twice": "2 servers have this"} {
+	names := []string{"guess-part", "guess-twice", "guess-address"}
+	for _, name := range names {
+		node := c.newNode(name)
+		if name == "guess-address" {
+			node.Annotations = map[string]string{"alpha.kubernetes.io/provided-node-ip": "10.50.0.5"}
+		}
+		c.register(node)
+	}
+	for name, told := range map[string]string{"guess-part": "no server of the account has this host name or title",
+		"guess-twice": "2 servers have this host name or title", "guess-address": "2 servers have its address"} {
 		c.eventually("an event tells why "+name+" is not initialized", func() string {
 			events, err := client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{
 				FieldSelector: "reason=NotInitialized,involvedObject.name=" + name})

@@ -136,6 +136,11 @@ func TestBothFamiliesAreRouted(t *testing.T) {
 		return ""
 	}
 	c.eventually("the nodes have a route of each family", complete)
+	for name, order := range map[string][]string{"dual-1": {"10.21.0.5", "fd00:21::5"}, "dual-2": {"fd00:21::6", "10.21.0.6"}} {
+		if got := addresses(c.node(name), v1.NodeInternalIP); !slices.Equal(got, order) {
+			t.Errorf("%s: internal %v, want the order of --node-ip, %v", name, got, order)
+		}
+	}
 	c.putRoutes(router, `"route":"fd00:10:246:1::/64"`, `"route":"fd00:99::/64"`)
 	c.eventually("the route that was lost is there again", complete)
 	if err := client.CoreV1().Nodes().Delete(t.Context(), "dual-1", metav1.DeleteOptions{}); err != nil {
