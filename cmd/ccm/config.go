@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/pflag"
@@ -70,6 +72,7 @@ type configFile struct {
 		LoadBalancerStatus            string                      `json:"loadBalancerStatus"`
 		LoadBalancerDefaultMode       string                      `json:"loadBalancerDefaultMode"`
 		SharedLoadBalancers           []loadbalancer.SharedAccess `json:"sharedLoadBalancers"`
+		LoadBalancerCheckInterval     *metav1.Duration            `json:"loadBalancerCheckInterval"`
 		NodePrivateNetworks           []string                    `json:"nodePrivateNetworks"`
 		ServerLabelPrefix             string                      `json:"serverLabelPrefix"`
 		MaxMissingServersPercent      *int                        `json:"maxMissingServersPercent"`
@@ -84,6 +87,9 @@ const (
 	configKind    = "CCMConfig"
 	configVersion = "infrastructure.cluster.x-k8s.io/v1alpha1"
 )
+
+// leastCheckInterval keeps load balancers from being looked at so often that the API asks for patience.
+const leastCheckInterval = 30 * time.Second
 
 // loadConfig puts flags, file and environment together, and tells every fault of the file at once.
 func loadConfig(ours flags, path string) (config, error) {
@@ -112,6 +118,9 @@ func loadConfig(ours flags, path string) (config, error) {
 		ClusterID: file.Data.ClusterID, ClusterName: file.Data.ClusterName,
 		Plan: file.Data.LoadBalancerPlan, MaxMembers: file.Data.LoadBalancerMaxBackendMembers,
 		DefaultMode: file.Data.LoadBalancerDefaultMode, Shared: file.Data.SharedLoadBalancers,
+	}
+	if interval := file.Data.LoadBalancerCheckInterval; interval != nil {
+		loaded.loadBalancer.CheckInterval = cmp.Or(interval.Duration, -1)
 	}
 	status := file.Data.LoadBalancerStatus
 	if ours.loadBalancerStatus != "" {
@@ -175,6 +184,10 @@ func parseConfigFile(text []byte) (file configFile, unknown, err error) {
 	}
 	if mode := file.Data.LoadBalancerDefaultMode; mode != "" && mode != "tcp" && mode != "http" {
 		fault("data.loadBalancerDefaultMode is %q: want tcp (the default), or http as UpCloud's own CCM has it", mode)
+	}
+	if interval := file.Data.LoadBalancerCheckInterval; interval != nil && interval.Duration != 0 && interval.Duration < leastCheckInterval {
+		fault("data.loadBalancerCheckInterval is %s: want %s or more, 0 to never look, or leave it out for %s", interval.Duration,
+			leastCheckInterval, loadbalancer.DefaultCheckInterval)
 	}
 	for i, access := range file.Data.SharedLoadBalancers {
 		if err := access.Validate(); err != nil {

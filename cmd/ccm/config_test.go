@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -48,6 +49,19 @@ func writeFile(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func TestLoadBalancerCheckInterval(t *testing.T) {
+	clearEnvironment(t)
+	t.Setenv("UPCLOUD_TOKEN", "t")
+	for text, want := range map[string]time.Duration{
+		"data: {}": 0, "data: {loadBalancerCheckInterval: 2m}": 2 * time.Minute, "data: {loadBalancerCheckInterval: 0s}": -1,
+	} {
+		got, err := loadConfig(flags{}, writeFile(t, text))
+		if err != nil || got.loadBalancer.CheckInterval != want || len(got.warnings) > 0 {
+			t.Errorf("%s: %s, %v, %q", text, got.loadBalancer.CheckInterval, err, got.warnings)
+		}
+	}
 }
 
 func TestUpstreamConfigFile(t *testing.T) {
@@ -154,6 +168,8 @@ func TestConfigFileFaults(t *testing.T) {
 		"data: {loadBalancerMaxBackendMembers: many}":                             {"loadBalancerMaxBackendMembers"},
 		"data: {loadBalancerStatus: dns}":                                         {"data.loadBalancerStatus", "dns", "hostname"},
 		"data: {nodePrivateNetworks: [10.0.0.0/40]}":                              {"data.nodePrivateNetworks", "10.0.0.0/40"},
+		"data: {loadBalancerCheckInterval: 5s}":                                   {"data.loadBalancerCheckInterval", "5s", "30s or more"},
+		"data: {loadBalancerCheckInterval: -1m}":                                  {"data.loadBalancerCheckInterval", "-1m0s", "0 to never look"},
 		"data: {maxMissingServersPercent: 0}":                                     {"data.maxMissingServersPercent", "0", "1 to 100"},
 		"data: {nodeScopeSelector: {matchExpressions: [{key: a, operator: Is}]}}": {"data.nodeScopeSelector", "Is"},
 		"data: {routerUUID: my-router}":                                           {"data.routerUUID", "my-router", "leave it out"},

@@ -56,7 +56,7 @@ func newCluster(
 
 func newClusterWith(
 	t *testing.T, given flags, account simulator.Config,
-	start func(ctx context.Context, c *cluster, shared informers.SharedInformerFactory) (run []func()),
+	start func(ctx context.Context, c *cluster, shared informers.SharedInformerFactory) (run []func()), changes ...func(*config),
 ) *cluster {
 	t.Helper()
 	sim := simulatortest.Start(t, account)
@@ -69,6 +69,9 @@ func newClusterWith(
 	config, err := loadConfig(given, "")
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, change := range changes {
+		change(&config)
 	}
 	provider, err := newProvider(client, config)
 	if err != nil {

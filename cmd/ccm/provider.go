@@ -89,6 +89,7 @@ func (p *provider) SetInformers(shared informers.SharedInformerFactory) {
 	}()
 	go p.loadBalancers.FollowSecrets(ctx, services)
 	go p.loadBalancers.FollowShared(ctx, services)
+	go p.loadBalancers.FollowDrift(ctx, services, shared.Core().V1().Nodes().Lister())
 }
 
 // Close ends what the provider does by itself.

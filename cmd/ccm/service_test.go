@@ -8,6 +8,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
 
 // allControllers are those that ccm runs by default.
@@ -163,6 +165,56 @@ func TestServiceUnderTheRealControllers(t *testing.T) {
 			return fmt.Sprint("it is held by ", finalizers)
 		}
 		return c.accountIsEmpty()
+	})
+}
+
+// Somebody takes away a member, then a frontend, then the whole load balancer, and nothing changes in Kubernetes.
+func TestDriftUnderTheRealControllers(t *testing.T) {
+	c := newClusterWith(t, flags{}, simulator.Config{}, allControllers, func(given *config) {
+		given.loadBalancer.CheckInterval = 50 * time.Millisecond
+	})
+	c.CreateServer(t, "worker-1", zone)
+	c.addNode(newNode("worker-1"))
+	c.addService("web", v1.ProtocolTCP)
+	whole := func() string {
+		all, service := c.loadBalancers(), c.service("web")
+		switch {
+		case len(all) != 1:
+			return fmt.Sprintf("there are %d load balancers", len(all))
+		case members(all[0]) != "http/worker-1:30080" || len(all[0].Frontends) != 1:
+			return fmt.Sprintf("members %s, frontends %v", members(all[0]), all[0].Frontends)
+		case len(service.Status.LoadBalancer.Ingress) == 0 || all[0].Networks[0].DNSName != service.Status.LoadBalancer.Ingress[0].Hostname:
+			return fmt.Sprintf("published as %v", service.Status.LoadBalancer)
+		case !all[0].State.Running():
+			return "it is " + string(all[0].State)
+		}
+		return ""
+	}
+	c.eventually("the Service is served", whole)
+	first := c.loadBalancers()[0].ID
+	path := "/load-balancer/" + first
+	c.Do(t, http.MethodDelete, path+"/backends/http/members/worker-1", "", nil)
+	c.eventually("it has its member again", whole)
+	c.Do(t, http.MethodDelete, path+"/frontends/http", "", nil)
+	c.eventually("it has its frontend again", whole)
+	c.eventually("that is told", func() string {
+		events, err := c.client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, event := range events.Items {
+			if event.Reason == "MendedLoadBalancer" && strings.Contains(event.Message, "create frontend http :80") {
+				return ""
+			}
+		}
+		return fmt.Sprintf("%d events, none of them the one", len(events.Items))
+	})
+	c.Do(t, http.MethodDelete, path, "", nil)
+	c.eventually("there is another, and it is published", func() string {
+		if all := c.loadBalancers(); len(all) == 1 && all[0].ID == first {
+			return "the first is there still"
+		}
+		return whole()
 	})
 }
 

@@ -24,6 +24,7 @@ func (l *LoadBalancers) apply(ctx context.Context, service *v1.Service, lb *clou
 		if err := change.do(ctx, l.config.Cloud, lb.ID); err != nil {
 			return fmt.Errorf("load balancer %s: %s: %w", lb.ID, change, err)
 		}
+		noteDone(ctx, change)
 	}
 	return nil
 }
@@ -35,6 +36,7 @@ func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *
 	if settings.Shared != nil {
 		return l.updateSharing(ctx, identity, service, settings, problems, nodes)
 	}
+	l.tending.note(service, nodes)
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
 	var missed error
 	if len(problems) == 0 {

@@ -69,6 +69,7 @@ func (l *LoadBalancers) finish(ctx context.Context, service *v1.Service) {
 	l.said.forget(service)
 	l.membership.forget(service)
 	l.sharing.forget(service.UID)
+	l.tending.forget(service.UID)
 	l.secretUse.set(service, &Settings{})
 	if service.DeletionTimestamp == nil {
 		l.annotate(ctx, service, map[string]any{AnnotationID: nil, AnnotationName: nil})

@@ -51,8 +51,10 @@ func (l *LoadBalancers) ensure(
 		return nil, l.refuse(service, problems)
 	}
 	if settings.Shared != nil {
+		l.tending.forget(service.UID)
 		return l.ensureSharing(ctx, identity, service, settings, nodes)
 	}
+	l.tending.note(service, nodes)
 	lb, err := l.findAfterLeaving(ctx, service, identity)
 	if err != nil {
 		return nil, err

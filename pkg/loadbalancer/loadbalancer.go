@@ -41,6 +41,8 @@ type Config struct {
 	NodeAddresses func(ctx context.Context, node *v1.Node) ([]v1.NodeAddress, error)
 	// Shared says who may use load balancers that this program did not make.
 	Shared []SharedAccess
+	// CheckInterval is how often load balancers are looked at without a reason; zero: DefaultCheckInterval; negative: never.
+	CheckInterval time.Duration
 }
 
 const (
@@ -66,6 +68,7 @@ type LoadBalancers struct {
 
 	secretUse   secretUse
 	sharing     sharing
+	tending     tending
 	clusterName atomic.Pointer[string] // as the controller last called it
 
 	deleteWait, operationLimit time.Duration
@@ -84,6 +87,9 @@ func New(config Config) *LoadBalancers {
 	}
 	if config.Status == "" {
 		config.Status = StatusHostname
+	}
+	if config.CheckInterval == 0 {
+		config.CheckInterval = DefaultCheckInterval
 	}
 	return &LoadBalancers{config: config, deleteWait: deleteWait, operationLimit: operationLimit, now: time.Now,
 		secretUse: secretUse{begun: make(chan struct{})}}

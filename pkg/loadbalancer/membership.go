@@ -11,8 +11,8 @@ import (
 
 // membership remembers which members each Service's backends were last brought to have. With more nodes than a backend takes
 // members, most Services have nothing to do when a node comes or goes: those then cost no call. It is lost at a restart, after
-// which each load balancer is looked at once. What somebody else does to members meanwhile is mended in the Service's next reconcile,
-// which always looks.
+// which each load balancer is looked at once. What somebody else does to members meanwhile is mended in the Service's next reconcile
+// or check (see drift.go), which always look.
 type membership struct {
 	mu    sync.Mutex
 	bySvc map[types.UID]broughtTo

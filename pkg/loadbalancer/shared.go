@@ -306,7 +306,9 @@ func (l *LoadBalancers) mendOne(ctx context.Context, service *v1.Service, nodes 
 		return nil
 	}
 	delete(seen, id)
+	ctx, done := recording(ctx)
 	_, err = l.ensureSharing(ctx, identity, service, settings, nodes)
+	l.tellMended(service, *done)
 	return err
 }
 

@@ -18,6 +18,7 @@ func (l *LoadBalancers) applyShared(ctx context.Context, service *v1.Service, lb
 		if err := change.share(ctx, lb); err != nil {
 			return fmt.Errorf("load balancer %s: %s: %w", lb.ID, change, err)
 		}
+		noteDone(ctx, change)
 	}
 	return nil
 }

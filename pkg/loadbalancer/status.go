@@ -17,7 +17,8 @@ const (
 	// a change of plan, and the failure of one of its servers, all of which change addresses.
 	StatusHostname StatusMode = "hostname"
 	// StatusIP publishes the addresses that the load balancer listens on, for where its DNS name cannot be resolved. They
-	// are read when the Service is reconciled, and so can be out of date after a maintenance; floating IP addresses, which
+	// are read when the Service is reconciled and at each check (Config.CheckInterval), and so can be out of date for some minutes
+	// after a maintenance; floating IP addresses, which
 	// stay, are published alone.
 	StatusIP StatusMode = "ip"
 	// StatusBoth publishes addresses, each with the DNS name beside it. ExternalDNS, for one, then takes the addresses.
