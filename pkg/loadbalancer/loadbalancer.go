@@ -65,6 +65,7 @@ type LoadBalancers struct {
 	said   said
 	// membership is what members were last brought to be.
 	membership membership
+	sought     sought
 
 	secretUse   secretUse
 	sharing     sharing

@@ -31,7 +31,7 @@ type Placement struct {
 // place finds the zone and the private network of the nodes: the network in which most of them have the address that
 // becomes their member's. What the Service asks for wins.
 func (l *LoadBalancers) place(ctx context.Context, settings *Settings, nodes []*v1.Node) (Placement, error) {
-	located, err := l.locate(ctx, nodes)
+	located, err := l.locate(ctx, nodes, time.Now().Add(-recentAge))
 	if err != nil {
 		return Placement{}, err
 	}
@@ -103,24 +103,26 @@ func planNetworks(settings *Settings, nodes string) []cloud.LoadBalancerNetwork 
 	return all
 }
 
-// locate finds the nodes' servers. Nodes that are not initialized yet, are another cloud's, or have no server any more are
-// left out.
-func (l *LoadBalancers) locate(ctx context.Context, nodes []*v1.Node) ([]locatedNode, error) {
-	set, err := l.config.Cloud.Servers(ctx)
+// locate finds the nodes' servers, as they were at that moment or later. Nodes that are not initialized yet, are another cloud's, or
+// have no server any more are left out.
+func (l *LoadBalancers) locate(ctx context.Context, nodes []*v1.Node, since time.Time) ([]locatedNode, error) {
+	set, err := l.config.Cloud.ServersSince(ctx, since)
 	if err != nil {
 		return nil, err
 	}
 	located, missing := locateIn(set, nodes)
-	if missing { // a server may be newer than the list
-		if set, err = l.config.Cloud.ServersSince(ctx, set.Taken.Add(time.Nanosecond)); err != nil {
-			return nil, err
-		}
-		located, _ = locateIn(set, nodes)
+	if len(missing) == 0 {
+		return located, nil
 	}
+	// A server may be newer than the list.
+	if set, err = l.config.Cloud.ServersSince(ctx, l.sought.moment(missing, time.Now())); err != nil {
+		return nil, err
+	}
+	located, _ = locateIn(set, nodes)
 	return located, nil
 }
 
-func locateIn(set *cloud.ServerSet, nodes []*v1.Node) (located []locatedNode, missing bool) {
+func locateIn(set *cloud.ServerSet, nodes []*v1.Node) (located []locatedNode, missing []string) {
 	for _, node := range nodes {
 		id, err := providerid.Parse(node.Spec.ProviderID)
 		if err != nil {
@@ -128,13 +130,48 @@ func locateIn(set *cloud.ServerSet, nodes []*v1.Node) (located []locatedNode, mi
 		}
 		server, ok := set.Server(id)
 		if !ok {
-			missing = true
+			missing = append(missing, id)
 			continue
 		}
 		ip, _ := internalIPv4(node)
 		located = append(located, locatedNode{name: node.Name, serverID: id, zone: server.Zone, ip: ip})
 	}
 	return located, missing
+}
+
+// insideOf returns the names of those nodes that are in one of the networks, by their servers and by their addresses.
+func (l *LoadBalancers) insideOf(ctx context.Context, attached []cloud.LoadBalancerNetwork, nodes []locatedNode) (map[string]bool, error) {
+	all, err := l.config.Cloud.NetworksSince(ctx, time.Now().Add(-settledAge))
+	if err != nil {
+		return nil, err
+	}
+	inside, outside := insideOfAny(all, attached, nodes)
+	if len(outside) == 0 {
+		return inside, nil
+	}
+	// A server may be attached since.
+	if all, err = l.config.Cloud.NetworksSince(ctx, l.sought.moment(outside, time.Now())); err != nil {
+		return nil, err
+	}
+	inside, _ = insideOfAny(all, attached, nodes)
+	return inside, nil
+}
+
+func insideOfAny(
+	all []cloud.PrivateNetwork, attached []cloud.LoadBalancerNetwork, nodes []locatedNode,
+) (inside map[string]bool, outside []string) {
+	all = slices.DeleteFunc(slices.Clone(all), func(network cloud.PrivateNetwork) bool {
+		return !slices.ContainsFunc(attached, func(n cloud.LoadBalancerNetwork) bool { return n.ID == network.ID })
+	})
+	inside = map[string]bool{}
+	for _, node := range nodes {
+		if slices.ContainsFunc(all, node.within) {
+			inside[node.name] = true
+		} else {
+			outside = append(outside, node.serverID)
+		}
+	}
+	return inside, outside
 }
 
 // loadBalancerZone is the zone itself, or the parent of a private cloud's zone, as load balancers are offered in public

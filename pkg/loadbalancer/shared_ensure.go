@@ -175,22 +175,13 @@ func (w *work) reachable(ctx context.Context, lb *cloud.LoadBalancer, nodes []*v
 	if !slices.ContainsFunc(nodes, func(n *v1.Node) bool { return !isMember(n) }) {
 		return nodes, nil, nil
 	}
-	located, err := w.locate(ctx, nodes)
+	located, err := w.locate(ctx, nodes, time.Now().Add(-settledAge))
 	if err != nil {
 		return nil, nil, err
 	}
-	inside := map[string]bool{}
-	zones := map[string][]cloud.PrivateNetwork{}
-	for _, node := range located {
-		if _, known := zones[node.zone]; !known {
-			if zones[node.zone], err = w.config.Cloud.PrivateNetworks(ctx, node.zone); err != nil {
-				return nil, nil, err
-			}
-		}
-		inside[node.name] = slices.ContainsFunc(zones[node.zone], func(network cloud.PrivateNetwork) bool {
-			attached := slices.ContainsFunc(lb.Networks, func(n cloud.LoadBalancerNetwork) bool { return n.ID == network.ID })
-			return attached && node.within(network)
-		})
+	inside, err := w.insideOf(ctx, lb.Networks, located)
+	if err != nil {
+		return nil, nil, err
 	}
 	for _, node := range nodes {
 		switch {
