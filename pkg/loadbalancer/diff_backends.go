@@ -46,7 +46,7 @@ func (d *differ) backends() []Change {
 func (d *differ) backend(want Backend, have cloud.Backend) cloud.BackendPatch {
 	var patch cloud.BackendPatch
 	limits := d.sessions
-	limits.reset = d.stale(noteBackend(want.Name, "max_sessions"))
+	limits.reset = limits.reset || d.stale(noteBackend(want.Name, "max_sessions"))
 	if all, changed := want.members(have.Members, limits); changed {
 		patch.Members = all
 	}

@@ -131,11 +131,25 @@ func (w *work) sharedPlan(ctx context.Context, lb *cloud.LoadBalancer) (sharedPl
 	if err := w.provideShared(ctx, &want, lb); err != nil {
 		return sharedPlan{}, err
 	}
-	limits, err := w.sessions(ctx, Desired{Backends: want.backends, defaultPlan: lb.Plan}, lb)
+	limits, err := w.sharedSessions(ctx, want.backends, lb)
 	if err != nil {
 		return sharedPlan{}, err
 	}
 	return shareDiff(want, lb, limits), nil
+}
+
+// sharedSessions returns how many sessions members may have. No notes tell there that a number was asked for once; but the backends
+// are the Service's alone, so that members have what the plan allows unless a number is asked for. The plans are read once an hour. A
+// plan that is no longer offered is not among them: then members keep what they have.
+func (w *work) sharedSessions(ctx context.Context, backends []Backend, lb *cloud.LoadBalancer) (sessionLimits, error) {
+	if !slices.ContainsFunc(backends, func(b Backend) bool { return b.MaxSessions == nil }) {
+		return sessionLimits{}, nil
+	}
+	plan, err := w.plan(ctx, lb.Plan)
+	if errors.Is(err, errNoSuchPlan) {
+		return w.sessions(ctx, Desired{Backends: backends, defaultPlan: lb.Plan}, lb)
+	}
+	return sessionLimits{fresh: plan.SessionsPerServer, reset: true}, err
 }
 
 // tellShared tells, once each, of what the Service does not get.

@@ -253,3 +253,34 @@ func TestConflictsAreTheSecondOnes(t *testing.T) {
 		})
 	}
 }
+
+// A number of sessions that is no longer asked for goes back to what the plan allows. What somebody tuned by hand stays where nobody asks
+// for anything: weights, and members that are switched off.
+func TestSharedMaxSessionsGoBackToThePlans(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1", "n2")
+	l := a.balancers()
+	s := a.addService(annotated(sharingService("web", "create/saas", []string{"http 80 30080"}), "max-sessions", "77"))
+	a.ensure(l, s)
+	numbers := func() string {
+		var all []string
+		for _, member := range a.only().Backends[0].Members {
+			all = append(all, fmt.Sprintf("%s %d %d %v", member.Name, member.MaxSessions, member.Weight, member.Enabled))
+		}
+		return sorted(strings.Join(all, "\n"))
+	}
+	if got := numbers(); got != "n1 77 100 true\nn2 77 100 true" {
+		t.Errorf("asked for: %s", got)
+	}
+	lb := a.only()
+	a.Do(t, http.MethodPatch, "/load-balancer/"+lb.ID+"/backends/"+lb.Backends[0].Name+"/members/n2", `{"weight":5,"enabled":false}`, nil)
+	a.change(s, func(s *v1.Service) { delete(s.Annotations, AnnotationPrefix+"max-sessions") })
+	a.ensure(l, s)
+	if got := numbers(); got != "n1 1000 100 true\nn2 1000 5 false" {
+		t.Errorf("no longer asked for: %s", got)
+	}
+	a.unchanged(l, s)
+	a.update(l, a.current(s))
+	if got := numbers(); got != "n1 1000 100 true\nn2 1000 5 false" {
+		t.Errorf("after an update: %s", got)
+	}
+}
