@@ -1,6 +1,8 @@
 package instances
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -42,6 +44,18 @@ func TestMissingServerIsAskedForTwice(t *testing.T) {
 	}
 	if n := account.Requests().Of("GET /server/{uuid}"); n != 2 || time.Since(began) < confirmAfter {
 		t.Errorf("the server was asked for %d times within %s: %v", n, time.Since(began), account.Requests())
+	}
+}
+
+// Who is not allowed to, as another ccm leads by now, lets no Node be deleted.
+func TestNoNodeGoesWithoutPermission(t *testing.T) {
+	account := newAccount(t)
+	gone := account.CreateServer(t, "gone", zone)
+	account.deleteServer(t, gone)
+	denied := errors.New("another ccm leads")
+	instances := newInstances(t, account.cloud, func(c *Config) { c.BeforeGone = func(context.Context) error { return denied } })
+	if _, err := instances.InstanceExists(t.Context(), node("gone", providerid.New(gone))); !errors.Is(err, denied) {
+		t.Errorf("error %v, want %v", err, denied)
 	}
 }
 

@@ -398,6 +398,53 @@ func TestLeaderThatIsLostInTheMiddle(t *testing.T) {
 	c.node("leader-node")
 }
 
+// The leader is stopped while it makes sure that a server is gone, for so long that the other ccm deletes the Node, and a new one
+// registers under its name. When the former leader goes on it deletes nothing, and ends.
+func TestLeaderThatIsLostWhileANodeGoes(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.args = []string{"--leader-elect=true", "--leader-elect-lease-duration=4s", "--leader-elect-renew-deadline=3s",
+		"--leader-elect-retry-period=1s", "--leader-elect-resource-name=" + c.name, "--controllers=*,-service-lb-controller", "--node-monitor-period=1s"}
+	server := c.CreateServer(t, "replaced", zone)
+	c.register(c.newNode("replaced"))
+	first := c.start()
+	c.initialized("replaced")
+	firstHolder := c.holder()
+	c.start()
+
+	if err := c.RemoveServer(server); err != nil {
+		t.Fatal(err)
+	}
+	asked := c.Requests().Of("GET /server/{uuid}")
+	c.setReady("replaced", v1.ConditionUnknown)
+	c.eventually("the leader has asked for the server once", func() string {
+		if c.Requests().Of("GET /server/{uuid}") == asked {
+			return "it has not"
+		}
+		return ""
+	})
+	if err := first.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	c.gone("replaced")
+	if c.holder() == firstHolder {
+		t.Fatal("the leader deleted the Node before it was stopped: this shows nothing")
+	}
+	c.member("replaced")
+	uid := c.node("replaced").UID
+	if err := first.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-first.Ended():
+	case <-time.After(patience):
+		t.Fatal("the former leader goes on")
+	}
+	if node := c.node("replaced"); node.UID != uid {
+		t.Error("the former leader deleted a Node of the same name")
+	}
+}
+
 // The clock of the machine of another ccm is wrong by an hour: as long as that one renews its lease it leads, and no longer.
 func TestClockSkew(t *testing.T) {
 	t.Parallel()
