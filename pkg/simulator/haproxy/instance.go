@@ -72,9 +72,9 @@ func (i *instance) apply(ctx context.Context, spec simulator.LoadBalancerSpec) e
 		return err
 	}
 	if i.running() {
-		err = i.reload(ctx)
+		err = i.reload(ctx, next.config)
 	} else {
-		err = i.start(ctx)
+		err = errors.Join(i.forgetHealth(), i.start(ctx))
 	}
 	if err == nil {
 		i.applied, i.serving = next.fingerprint(), true
@@ -152,10 +152,14 @@ func (i *instance) hasEnded(cmd *exec.Cmd) {
 	}
 }
 
-// reload has the master start a new worker, and returns when that one serves.
-func (i *instance) reload(ctx context.Context) error {
+// reload has the master start a new worker, and returns when that one serves. The master hands it the
+// former one's sockets, so that no connection is lost, and it knows what that one knew of the members' health.
+func (i *instance) reload(ctx context.Context, config []byte) error {
 	before, err := i.workers(ctx)
 	if err != nil {
+		return err
+	}
+	if err := i.keepHealth(ctx, config); err != nil {
 		return err
 	}
 	i.output.forget()

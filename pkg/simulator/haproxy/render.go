@@ -45,12 +45,13 @@ func render(spec simulator.LoadBalancerSpec, dir string) (*rendered, error) {
 	for uuid, pem := range spec.Certificates {
 		files[certificatePath(dir, uuid)] = pem
 	}
-	fmt.Fprintf(&b, "# load balancer %s\nglobal\n  stats socket unix@stats.sock mode 600 level operator\n", lb.UUID)
+	fmt.Fprintf(&b, "# load balancer %s\nglobal\n  stats socket unix@stats.sock mode 600 level operator\n"+
+		"  server-state-file %s\n", lb.UUID, healthPath(dir))
 	if spec.MaxSessions > 0 {
 		fmt.Fprintf(&b, "  maxconn %d\n", min(spec.MaxSessions, mostSessions()))
 	}
 	b.WriteString("  hard-stop-after 1h\n  ssl-server-verify none\n\ndefaults\n  timeout connect 10s\n" +
-		"  timeout client 10s\n  timeout server 10s\n  retries 3\n  option redispatch\n\n")
+		"  timeout client 10s\n  timeout server 10s\n  retries 3\n  option redispatch\n  load-server-state-from-file global\n\n")
 	for _, r := range lb.Resolvers {
 		renderResolver(&b, r)
 	}
