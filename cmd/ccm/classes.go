@@ -3,12 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"maps"
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	typedv1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -16,6 +16,7 @@ import (
 	"k8s.io/cloud-provider/app"
 	appconfig "k8s.io/cloud-provider/app/config"
 	servicecontroller "k8s.io/cloud-provider/controllers/service"
+	"k8s.io/cloud-provider/names"
 	servicehelpers "k8s.io/cloud-provider/service/helpers"
 	genericcontrollermanager "k8s.io/controller-manager/app"
 	"k8s.io/controller-manager/controller"
@@ -37,15 +38,33 @@ const (
 
 // constructors are the controllers of the library and ours.
 func constructors(class *string) map[string]app.ControllerInitFuncConstructor {
-	all := map[string]app.ControllerInitFuncConstructor{classController: {
+	all := maps.Clone(app.DefaultInitFuncConstructors)
+	all[names.ServiceLBController] = serviceConstructor(func(
+		cloud cloudprovider.Interface, client kubernetes.Interface, config *appconfig.CompletedConfig,
+	) (*servicecontroller.Controller, func(<-chan struct{}), error) {
+		core := config.SharedInformers.Core().V1()
+		services, err := newServiceController(cloud, client, core.Services(), core.Nodes(), config.ComponentConfig.KubeCloudShared.ClusterName)
+		return services, func(<-chan struct{}) {}, err
+	})
+	all[classController] = serviceConstructor(func(
+		cloud cloudprovider.Interface, client kubernetes.Interface, config *appconfig.CompletedConfig,
+	) (*servicecontroller.Controller, func(<-chan struct{}), error) {
+		return newClassController(cloud, client, config.SharedInformers, *class, config.ComponentConfig.KubeCloudShared.ClusterName)
+	})
+	return all
+}
+
+// serviceConstructor is a controller of Services; what make answers with besides begins to watch what is not watched yet.
+func serviceConstructor(
+	make func(cloudprovider.Interface, kubernetes.Interface, *appconfig.CompletedConfig) (*servicecontroller.Controller, func(<-chan struct{}), error),
+) app.ControllerInitFuncConstructor {
+	return app.ControllerInitFuncConstructor{
 		InitContext: app.ControllerInitContext{ClientName: "service-controller"},
 		Constructor: func(
 			initContext app.ControllerInitContext, config *appconfig.CompletedConfig, cloud cloudprovider.Interface,
 		) app.InitFunc {
 			return func(ctx context.Context, manager genericcontrollermanager.ControllerContext) (controller.Interface, bool, error) {
-				shared := config.ComponentConfig.KubeCloudShared
-				services, start, err := newClassController(cloud, config.ClientBuilder.ClientOrDie(initContext.ClientName),
-					config.SharedInformers, *class, shared.ClusterName)
+				services, start, err := make(cloud, config.ClientBuilder.ClientOrDie(initContext.ClientName), config)
 				if err != nil {
 					return nil, false, err
 				}
@@ -54,11 +73,7 @@ func constructors(class *string) map[string]app.ControllerInitFuncConstructor {
 				return nil, true, nil
 			}
 		},
-	}}
-	for name, one := range app.DefaultInitFuncConstructors {
-		all[name] = one
 	}
-	return all
 }
 
 // newClassController makes the controller; start begins to watch Services.
@@ -66,8 +81,7 @@ func newClassController(
 	cloud cloudprovider.Interface, client kubernetes.Interface, shared informers.SharedInformerFactory, class, clusterName string,
 ) (services *servicecontroller.Controller, start func(<-chan struct{}), err error) {
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(ofClass(class)))
-	services, err = servicecontroller.New(cloud, classClient{client}, factory.Core().V1().Services(), shared.Core().V1().Nodes(),
-		clusterName, utilfeature.DefaultFeatureGate)
+	services, err = newServiceController(cloud, classClient{client}, factory.Core().V1().Services(), shared.Core().V1().Nodes(), clusterName)
 	return services, factory.Start, err
 }
 

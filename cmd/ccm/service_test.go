@@ -15,9 +15,9 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/informers"
 	servicecontroller "k8s.io/cloud-provider/controllers/service"
 
@@ -28,8 +28,7 @@ import (
 
 // allControllers are those that ccm runs by default.
 func allControllers(ctx context.Context, c *cluster, shared informers.SharedInformerFactory) []func() {
-	services, err := servicecontroller.New(c.provider, c.client, shared.Core().V1().Services(), shared.Core().V1().Nodes(),
-		"prod", utilfeature.DefaultFeatureGate)
+	services, err := newServiceController(c.provider, c.client, shared.Core().V1().Services(), shared.Core().V1().Nodes(), "prod")
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -66,6 +65,22 @@ func (c *cluster) addService(name string, protocol v1.Protocol) {
 	}
 	if _, err := c.client.CoreV1().Services("default").Create(c.t.Context(), service, metav1.CreateOptions{}); err != nil {
 		c.t.Fatal(err)
+	}
+}
+
+// taint gives a node these taints and no others.
+func (c *cluster) taint(name string, taints ...v1.Taint) {
+	c.t.Helper()
+	for {
+		node := c.node(name)
+		node.Spec.Taints = taints
+		_, err := c.client.CoreV1().Nodes().Update(c.t.Context(), node, metav1.UpdateOptions{})
+		if err == nil {
+			return
+		}
+		if !apierrors.IsConflict(err) {
+			c.t.Fatal(err)
+		}
 	}
 }
 
@@ -134,6 +149,10 @@ func TestServiceUnderTheRealControllers(t *testing.T) {
 	c.CreateServer(t, "worker-3", zone)
 	c.addNode(newNode("worker-3"))
 	c.eventually("a third is", membersAre("http/worker-1:30080 http/worker-2:30080 http/worker-3:30080"))
+	c.taint("worker-3", v1.Taint{Key: servicecontroller.ToBeDeletedTaint, Effect: v1.TaintEffectNoSchedule})
+	c.eventually("it leaves when it is marked for removal", membersAre("http/worker-1:30080 http/worker-2:30080"))
+	c.taint("worker-3")
+	c.eventually("and is back without the mark", membersAre("http/worker-1:30080 http/worker-2:30080 http/worker-3:30080"))
 	if err := c.client.CoreV1().Nodes().Delete(t.Context(), "worker-1", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -178,6 +178,7 @@ func TestNodesThatMayBeMembers(t *testing.T) {
 	for _, node := range a.nodes {
 		node.Labels = map[string]string{"pool": "web"}
 	}
+	a.nodes[0].Labels[v1.LabelNodeExcludeBalancers] = "false"
 	a.nodes[1].Labels["control-plane"] = ""
 	a.nodes[2].Labels["pool"] = "db"
 	a.nodes[3].Labels[v1.LabelNodeExcludeBalancers] = ""

@@ -2,6 +2,7 @@ package loadbalancer
 
 import (
 	"slices"
+	"strconv"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -17,11 +18,17 @@ const taintToBeDeleted = "ToBeDeletedByClusterAutoscaler"
 func Eligible(nodes []*v1.Node, scope, selector labels.Selector) []*v1.Node {
 	return slices.DeleteFunc(slices.Clone(nodes), func(node *v1.Node) bool {
 		set := labels.Set(node.Labels)
-		_, excluded := node.Labels[v1.LabelNodeExcludeBalancers]
 		leaving := slices.ContainsFunc(node.Spec.Taints, func(t v1.Taint) bool { return t.Key == taintToBeDeleted })
-		return excluded || leaving || node.DeletionTimestamp != nil ||
+		return isExcluded(node) || leaving || node.DeletionTimestamp != nil ||
 			scope != nil && !scope.Matches(set) || selector != nil && !selector.Matches(set)
 	})
+}
+
+// isExcluded says whether a node's label leaves it out. Any value does, but for one that says false, as with the service controller.
+func isExcluded(node *v1.Node) bool {
+	value, labelled := node.Labels[v1.LabelNodeExcludeBalancers]
+	excluded, err := strconv.ParseBool(value)
+	return labelled && (excluded || err != nil)
 }
 
 // isReady says whether a node is; one that tells nothing of it counts as ready.
