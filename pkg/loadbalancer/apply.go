@@ -62,9 +62,11 @@ func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *
 	if err != nil {
 		return err
 	}
-	if err := l.apply(ctx, service, lb, BackendChanges(desired, lb, limits)); err != nil {
+	changes := joinAside(desired, lb, BackendChanges(desired, lb, limits))
+	if err := l.apply(ctx, service, lb, changes); err != nil {
 		return err
 	}
+	l.joinings.see(service, lb, changes, l.now())
 	if len(problems)+len(foreign) == 0 {
 		l.membership.set(service, lb.ID, full.members())
 	}

@@ -12,7 +12,8 @@
 // What it must not do: replace a load balancer as a whole, or touch a component, property or label that it did not make
 // or was not asked for. Its only memory is the API: which load balancer belongs to a Service is told by the label
 // LabelServiceUID, and what was made for the Service by the notes in LabelComponents (see notes.go). So there are three
-// versions to merge: what is wanted now, what there is, and (noted) what was wanted before.
+// versions to merge: what is wanted now, what there is, and (noted) what was wanted before. How far a
+// node is in joining is told by the members themselves (see joining.go).
 //
 // # Load balancers that several Services or clusters share
 //

@@ -175,9 +175,11 @@ func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 		return err
 	}
 	w.remark(lb, nil, "")
-	if err := w.apply(ctx, w.service, lb, Diff(desired, lb, limits)); err != nil {
+	changes := joinAside(desired, lb, Diff(desired, lb, limits))
+	if err := w.apply(ctx, w.service, lb, changes); err != nil {
 		return err
 	}
+	w.joinings.see(w.service, lb, changes, w.now())
 	if len(foreign)+len(foreignRules) == 0 {
 		if !w.componentsOnly {
 			w.membership.set(w.service, lb.ID, desired.members())
@@ -272,7 +274,7 @@ func (w *work) sessions(ctx context.Context, desired Desired, lb *cloud.LoadBala
 	if !resetsSessions(desired, lb) {
 		for _, backend := range lb.Backends { // a plan that is no longer offered is not in the list of plans
 			for _, member := range backend.Members {
-				if !slices.ContainsFunc(desired.Backends, func(b Backend) bool { return b.Name == backend.Name && b.MaxSessions != nil }) {
+				if !isJoining(member) && !slices.ContainsFunc(desired.Backends, func(b Backend) bool { return b.Name == backend.Name && b.MaxSessions != nil }) {
 					return sessionLimits{fresh: member.MaxSessions}, nil
 				}
 			}

@@ -70,6 +70,7 @@ type LoadBalancers struct {
 	secretUse   secretUse
 	sharing     sharing
 	tending     tending
+	joinings    joinings
 	clusterName atomic.Pointer[string] // as the controller last called it
 
 	deleteWait, operationLimit time.Duration

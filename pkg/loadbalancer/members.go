@@ -137,7 +137,7 @@ func (b Backend) members(have []cloud.Member, limits sessionLimits) ([]cloud.Mem
 	kept := 0
 	for _, target := range b.Targets {
 		member := cloud.Member{
-			Name: target.Name, IP: target.IP.String(), Port: b.NodePort, Weight: 100, MaxSessions: limits.fresh, Type: "static", Enabled: true,
+			Name: target.Name, IP: target.IP.String(), Port: b.NodePort, Weight: memberWeight, MaxSessions: limits.fresh, Type: "static", Enabled: true,
 		}
 		old, there := byName[target.Name]
 		if there {
@@ -146,6 +146,9 @@ func (b Backend) members(have []cloud.Member, limits sessionLimits) ([]cloud.Mem
 		}
 		if b.MaxSessions != nil {
 			member.MaxSessions = *b.MaxSessions
+		}
+		if there && isJoining(old) {
+			member.MaxSessions = joiningSessions
 		}
 		if there && member.SameTarget(old) {
 			kept++
