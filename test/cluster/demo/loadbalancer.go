@@ -31,48 +31,13 @@ func (d *demo) loadBalancerSteps() []steps.Step {
 }
 
 func (d *demo) address(ctx context.Context) (string, error) {
-	service, err := d.Client.CoreV1().Services(namespace).Get(ctx, "web", metav1.GetOptions{})
+	balancer, err := d.LoadBalancer(ctx, namespace, "web")
 	if err != nil {
 		return "", err
 	}
-	if len(service.Status.LoadBalancer.Ingress) == 0 {
-		return "", errors.New("the Service has no address yet")
-	}
-	balancers, err := d.Account.GetLoadBalancers(ctx, &request.GetLoadBalancersRequest{})
-	if err != nil {
-		return "", err
-	}
-	if len(balancers) != 1 {
-		return "", fmt.Errorf("the account has %d load balancers, want 1", len(balancers))
-	}
-	ingress := service.Status.LoadBalancer.Ingress[0]
-	if d.ip = ingress.IP; d.ip == "" {
-		if d.ip, err = resolve(balancers[0], ingress.Hostname); err != nil {
-			return "", err
-		}
-	}
-	return fmt.Sprintf("%s (%s) port %d\nload balancer %s  %s  %s", ingress.Hostname, d.ip, service.Spec.Ports[0].Port, balancers[0].UUID,
-		balancers[0].Name, balancers[0].OperationalState), nil
-}
-
-// resolve does what the Internet's name servers do for the host names of UpCloud's load balancers: it finds the address
-// that the load balancer's nodes listen on in the network of that name.
-func resolve(balancer upcloud.LoadBalancer, hostname string) (string, error) {
-	for _, network := range balancer.Networks {
-		if network.DNSName != hostname {
-			continue
-		}
-		for _, node := range balancer.Nodes {
-			for _, connected := range node.Networks {
-				for _, address := range connected.IPAddresses {
-					if connected.Name == network.Name && address.Listen {
-						return address.Address, nil
-					}
-				}
-			}
-		}
-	}
-	return "", fmt.Errorf("no node of load balancer %s listens for %q yet", balancer.Name, hostname)
+	d.ip = balancer.IP
+	return fmt.Sprintf("%s (%s) port %d\nload balancer %s  %s  %s", balancer.Service.Status.LoadBalancer.Ingress[0].Hostname, d.ip,
+		balancer.Service.Spec.Ports[0].Port, balancer.UUID, balancer.Name, balancer.OperationalState), nil
 }
 
 // askAll asks once: once the load balancer has answered at all, every request must succeed.

@@ -42,6 +42,7 @@ var together = []group{
 // alone are those that come after them, one after the other.
 var alone = []group{
 	{"restarts", suite.restartSteps},
+	{"traffic", suite.trafficSteps},
 	{"limits", suite.limitSteps},
 	{"power", suite.powerSteps},
 }

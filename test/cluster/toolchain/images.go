@@ -13,6 +13,7 @@ import (
 const (
 	PauseImage   = "docker.io/cloud-provider-upcloud/pause:local"
 	busyboxImage = "docker.io/library/busybox:1.35"
+	nginxImage   = "docker.io/library/nginx:1.22"
 	driverImage  = "docker.io/cloud-provider-upcloud/csi-driver:local"
 	ccmImage     = "docker.io/cloud-provider-upcloud/ccm:local"
 )
@@ -27,8 +28,8 @@ var sidecarImages = map[string]string{
 	"registry.k8s.io/sig-storage/csi-node-driver-registrar:v2.15.0": "csi-node-driver-registrar",
 }
 
-// ForeignImages makes the archive of the images that are not the project's own, out of the sidecars' folder and the
-// machine's static busybox.
+// ForeignImages makes the archive of the images that are not the project's own, out of the sidecars' folder, the
+// machine's static busybox, and Debian's nginx.
 func (c *Cache) ForeignImages(ctx context.Context, sidecars string) (archive string, err error) {
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
@@ -38,7 +39,11 @@ func (c *Cache) ForeignImages(ctx context.Context, sidecars string) (archive str
 	if err != nil {
 		return "", fmt.Errorf("ask busybox for its applets: %w", err)
 	}
-	key, err := key([]string{sidecars, fmt.Sprint(sidecarImages)}, []string{busybox})
+	nginx, err := c.webServer(ctx)
+	if err != nil {
+		return "", err
+	}
+	key, err := key([]string{sidecars, nginx, nginxImage, fmt.Sprint(sidecarImages)}, []string{busybox})
 	if err != nil {
 		return "", err
 	}
@@ -51,6 +56,9 @@ func (c *Cache) ForeignImages(ctx context.Context, sidecars string) (archive str
 	images := []Image{
 		{Name: PauseImage, Files: files, Entrypoint: []string{"/bin/busybox", "sleep", "2147483647"}},
 		{Name: busyboxImage, Files: files, Links: links, Entrypoint: []string{"/bin/sh"}},
+		// As nginx's own image has it: with this signal nginx ends when it has answered.
+		{Name: nginxImage, Base: nginx, Files: files, StopSignal: "SIGQUIT", Entrypoint: []string{"nginx", "-g", "daemon off;"},
+			Links: map[string]string{"/bin/sh": "busybox", "/bin/touch": "busybox", "/bin/sleep": "busybox"}},
 	}
 	for _, name := range sortedKeys(sidecarImages) {
 		program := "/" + sidecarImages[name]

@@ -24,18 +24,27 @@ func (c *Cache) DriverBase(ctx context.Context, paths Paths) (string, error) {
 	if match == nil {
 		return "", fmt.Errorf("the Dockerfile has no line ARG DRIVER_PACKAGES=\"...\"")
 	}
-	packages := strings.Fields(string(match[1]))
+	return c.debian(ctx, "driver-base", strings.Fields(string(match[1])), "--variant=minbase",
+		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*")
+}
+
+// webServer makes the root file system of the image with nginx: that of Debian, with no more than it needs to run.
+func (c *Cache) webServer(ctx context.Context) (string, error) {
+	return c.debian(ctx, "nginx", []string{"nginx"}, "--variant=extract", "--dpkgopt=path-exclude=/usr/share/*")
+}
+
+// debian makes a root file system with the packages; the answer is a tar. The options belong to the name.
+func (c *Cache) debian(ctx context.Context, name string, packages []string, options ...string) (string, error) {
 	const suite = "bookworm"
 	key, err := key(append(packages, suite), nil)
 	if err != nil {
 		return "", err
 	}
-	return c.get("driver-base", key, func(path string) error {
+	return c.get(name, key, func(path string) error {
 		tar := path + ".tar" // mmdebstrap chooses the format by the name's ending
 		defer os.Remove(tar)
-		if err := run(exec.CommandContext(ctx, "mmdebstrap", "--variant=minbase", "--include="+strings.Join(packages, ","),
-			"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
-			"--dpkgopt=path-exclude=/usr/share/locale/*", suite, tar)); err != nil {
+		options = append(options, "--include="+strings.Join(packages, ","), suite, tar)
+		if err := run(exec.CommandContext(ctx, "mmdebstrap", options...)); err != nil {
 			return err
 		}
 		return os.Rename(tar, path)
