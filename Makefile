@@ -16,6 +16,9 @@ demo: cluster ## show the main job on a real local Kubernetes (as root); KEEP=1 
 e2e: cluster ## take the manifests of examples/ through their lives on a local Kubernetes (as root); KEEP=1 leaves it up, ONLY=xfs,block runs these groups
 	$(CLUSTER) e2e $(if $(KEEP),--keep) $(if $(ONLY),--only $(ONLY))
 
+e2e-lb: cluster ## run Kubernetes' own specs of load balancers on a local Kubernetes (as root, 12 minutes); SHORT=1 leaves out two that take ten
+	$(CLUSTER) e2e-lb $(if $(KEEP),--keep) $(if $(SHORT),--short)
+
 up: cluster ## bring up a local Kubernetes with the shipped manifests and leave it up (as root)
 	$(CLUSTER) up
 
@@ -59,5 +62,5 @@ cluster:
 	@mkdir -p $(BUILD)/cluster
 	cd test/cluster && CGO_ENABLED=0 go build -buildvcs=false -o ../../$(BUILD)/cluster/cluster .
 
-.PHONY: help build demo demo-shared e2e up demo-down test test-vm integration conformance bench bench-sim lint clean cluster
+.PHONY: help build demo demo-shared e2e e2e-lb up demo-down test test-vm integration conformance bench bench-sim lint clean cluster
 .DEFAULT_GOAL := help

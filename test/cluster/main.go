@@ -20,6 +20,7 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/local"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/machine"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/steps"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/suite"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/toolchain"
 )
 
@@ -29,6 +30,7 @@ type options struct {
 	profile string
 	keep    bool
 	only    []string // groups of the end-to-end tests
+	short   bool     // leave the long specs out
 }
 
 func main() {
@@ -58,7 +60,11 @@ func command() *cobra.Command {
 		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return o.e2e(cmd.Context()) }}
 	endToEnd.Flags().BoolVar(&o.keep, "keep", false, "leave the cluster up")
 	endToEnd.Flags().StringSliceVar(&o.only, "only", nil, "run these groups of checks alone: "+strings.Join(e2e.Groups(), ", "))
-	root.AddCommand(demonstrate, endToEnd,
+	loadBalancers := &cobra.Command{Use: "e2e-lb", Short: "Bring a cluster up, run Kubernetes' own specs of load balancers on it, take it down",
+		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return o.loadBalancers(cmd.Context()) }}
+	loadBalancers.Flags().BoolVar(&o.keep, "keep", false, "leave the cluster up")
+	loadBalancers.Flags().BoolVar(&o.short, "short", false, "leave out the specs that take more than ten minutes")
+	root.AddCommand(demonstrate, endToEnd, loadBalancers,
 		&cobra.Command{Use: "up", Short: "Bring a cluster up, with the shipped manifests applied, and leave it up",
 			Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return o.up(cmd.Context()) }},
 		&cobra.Command{Use: "down", Short: "Take down the cluster that runs on this machine, or what is left of one",
@@ -85,10 +91,35 @@ func (o options) e2e(ctx context.Context) error {
 	return o.show(ctx, "e2e", func(ctx context.Context, runner *steps.Runner) steps.Result { return e2e.Run(ctx, runner, o.only) })
 }
 
+func (o options) loadBalancers(ctx context.Context) error {
+	project, err := filepath.Abs(o.project)
+	if err != nil {
+		return err
+	}
+	config := suite.Config{Output: filepath.Join(project, "build", "e2e-lb"), Short: o.short}
+	withSuite := func(ctx context.Context, cache *toolchain.Cache, paths toolchain.Paths, cluster *local.Config) error {
+		programs, err := cache.Suite(ctx, paths)
+		if err != nil {
+			return err
+		}
+		images, err := cache.SuiteImages(ctx, programs)
+		config.Programs, cluster.CoreDNS, cluster.Images = programs, filepath.Join(programs, "coredns"), append(cluster.Images, images)
+		return err
+	}
+	return o.showOn(ctx, "e2e-lb", []buildStep{{"Kubernetes' own end-to-end tests", withSuite}},
+		func(ctx context.Context, runner *steps.Runner) steps.Result { return suite.Run(ctx, runner, config) })
+}
+
 // show brings a cluster up, runs steps on it and takes it down, unless it is to be kept.
 func (o options) show(ctx context.Context, name string, run func(context.Context, *steps.Runner) steps.Result) error {
+	return o.showOn(ctx, name, nil, run)
+}
+
+// showOn does so on a cluster that has more than others.
+func (o options) showOn(ctx context.Context, name string, more []buildStep,
+	run func(context.Context, *steps.Runner) steps.Result) error {
 	progress := newProgress()
-	handle, runner, err := o.launch(ctx, progress)
+	handle, runner, err := o.launch(ctx, progress, more...)
 	if err != nil {
 		return err
 	}
@@ -147,12 +178,18 @@ func (o options) printKubernetes(ctx context.Context) error {
 	return err
 }
 
+// buildStep is something that not every cluster has.
+type buildStep struct {
+	name string
+	run  func(context.Context, *toolchain.Cache, toolchain.Paths, *local.Config) error
+}
+
 // launch builds what is missing and starts the cluster.
-func (o options) launch(ctx context.Context, progress *progress) (*local.Handle, *steps.Runner, error) {
+func (o options) launch(ctx context.Context, progress *progress, more ...buildStep) (*local.Handle, *steps.Runner, error) {
 	if err := local.CheckFree(); err != nil {
 		return nil, nil, err
 	}
-	config, err := o.build(ctx, progress)
+	config, err := o.build(ctx, progress, more)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -168,7 +205,7 @@ func (o options) launch(ctx context.Context, progress *progress) (*local.Handle,
 	return handle, runner, err
 }
 
-func (o options) build(ctx context.Context, progress *progress) (local.Config, error) {
+func (o options) build(ctx context.Context, progress *progress, more []buildStep) (local.Config, error) {
 	project, err := filepath.Abs(o.project)
 	if err != nil {
 		return local.Config{}, err
@@ -183,10 +220,11 @@ func (o options) build(ctx context.Context, progress *progress) (local.Config, e
 		return config, err
 	}
 	var sidecars, base, foreign, own string
-	steps := []struct {
+	type step struct {
 		name string
 		run  func() error
-	}{
+	}
+	steps := []step{
 		{"Kubernetes " + toolchain.KubernetesVersion, func() (err error) {
 			config.Kubernetes, err = cache.Kubernetes(ctx, paths)
 			return err
@@ -200,8 +238,12 @@ func (o options) build(ctx context.Context, progress *progress) (local.Config, e
 				return err
 			}
 			own, err = toolchain.ProjectImages(paths, base)
+			config.Images = append(config.Images, foreign, own)
 			return err
 		}},
+	}
+	for _, extra := range more {
+		steps = append(steps, step{extra.name, func() error { return extra.run(ctx, cache, paths, &config) }})
 	}
 	for _, step := range steps {
 		begin := time.Now()
@@ -210,7 +252,6 @@ func (o options) build(ctx context.Context, progress *progress) (local.Config, e
 		}
 		progress.say(fmt.Sprintf("built %s (%.1f s)", step.name, time.Since(begin).Seconds()))
 	}
-	config.Images = []string{foreign, own}
 	return config, nil
 }
 

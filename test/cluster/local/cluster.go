@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,6 +24,7 @@ type Config struct {
 	Programs   string   // folder of the project's own programs
 	Images     []string // archives that every node imports
 	PauseImage string   // one of the images
+	CoreDNS    string   // the program; empty: Pods cannot ask for Services by name
 	Nodes      int
 	Profile    string // the simulator's time profile
 	OutputDir  string // kubeconfig and logs
@@ -89,7 +91,7 @@ func (c *Cluster) up(ctx context.Context) error {
 		{"simulated UpCloud", c.startSimulator},
 		{"control plane", c.startControlPlane},
 		{fmt.Sprintf("%d nodes: servers, containerd, images, kubelet, kube-proxy", c.config.Nodes), c.startNodes},
-		{"a host on the internet", c.startInternetHost},
+		{"a host on the internet, and a workstation", c.startHosts},
 		{"each machine's power follows its server's state", c.startPower},
 	}
 	for _, step := range steps {
@@ -221,21 +223,40 @@ func (c *Cluster) nodeNames() []string {
 	return names
 }
 
-// startInternetHost keeps a namespace that lies outside the cluster and reaches its public addresses only. A process
-// holds it, so that others can enter it by the process's ID.
-func (c *Cluster) startInternetHost(context.Context) error {
-	internet, err := machine.NewNamespace()
+// startHosts keeps two namespaces outside the cluster: a host on the internet, which reaches public addresses only, and the
+// workstation of an administrator, which has a way into the private network as well.
+func (c *Cluster) startHosts(context.Context) (err error) {
+	if c.status.InternetPID, err = c.startHost("internet", internetHost); err != nil {
+		return err
+	}
+	if c.status.WorkstationPID, err = c.startHost("workstation", workstation); err != nil {
+		return err
+	}
+	namespace, err := machine.NamespaceOf(c.status.WorkstationPID)
 	if err != nil {
 		return err
 	}
-	defer internet.Close()
-	if err := c.fabric.Connect(publicBridge, internet, "eth0", "internet", internetHost); err != nil {
+	defer namespace.Close()
+	if err := namespace.AddRoute(privateNetwork, publicGateway.Addr()); err != nil {
 		return err
 	}
-	holder, err := c.startProcess(machine.Program{Name: "internet", Args: []string{"sleep", "infinity"}, Namespace: internet})
+	c.status.WorkstationKubeconfig = filepath.Join(c.pki, "workstation.kubeconfig")
+	return c.kubeconfig(c.status.WorkstationKubeconfig, "admin", apiServerURL())
+}
+
+// startHost keeps a namespace with a public address. A process holds it, so that others can enter it by the process's ID.
+func (c *Cluster) startHost(name string, address netip.Prefix) (pid int, err error) {
+	namespace, err := machine.NewNamespace()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	c.status.InternetPID = holder.PID()
-	return nil
+	defer namespace.Close()
+	if err := c.fabric.Connect(publicBridge, namespace, "eth0", name, address); err != nil {
+		return 0, err
+	}
+	holder, err := c.startProcess(machine.Program{Name: name, Args: []string{"sleep", "infinity"}, Namespace: namespace})
+	if err != nil {
+		return 0, err
+	}
+	return holder.PID(), nil
 }

@@ -133,8 +133,11 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		"--cert-dir", c.pki); err != nil {
 		return err
 	}
-	return c.startKubernetes("kube-scheduler", "--kubeconfig", c.kubeconfigOf("system:kube-scheduler"), "--leader-elect=false",
-		"--cert-dir", c.pki)
+	if err := c.startKubernetes("kube-scheduler", "--kubeconfig", c.kubeconfigOf("system:kube-scheduler"), "--leader-elect=false",
+		"--cert-dir", c.pki); err != nil {
+		return err
+	}
+	return c.startDNS()
 }
 
 func (c *Cluster) kubeconfigOf(user string) string {

@@ -12,6 +12,7 @@ var (
 	publicNetwork  = netip.MustParsePrefix("198.18.0.0/15") // RFC 2544; the simulator hands out from its beginning
 	publicGateway  = netip.MustParsePrefix("198.19.255.254/15")
 	internetHost   = netip.MustParsePrefix("198.19.255.253/15")
+	workstation    = netip.MustParsePrefix("198.19.255.252/15")
 	privateNetwork = netip.MustParsePrefix("172.16.0.0/24")
 	privateGateway = netip.MustParsePrefix("172.16.0.1/24")
 	metadata       = netip.MustParsePrefix("169.254.169.254/32")

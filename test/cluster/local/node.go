@@ -116,7 +116,7 @@ func (c *Cluster) writeNodeFiles(n *node) error {
 	}
 	files := map[string]string{
 		"containerd.toml":        c.containerdConfig(n),
-		"kubelet.yaml":           kubeletConfig(n),
+		"kubelet.yaml":           kubeletConfig(n) + c.nameServers(),
 		"pods.conflist.template": podNetworkTemplate,
 		"init.json":              string(init),
 	}

@@ -33,10 +33,13 @@ type Status struct {
 	Kubectl      string // path of a kubectl of the cluster's version
 	SimulatorURL string // on loopback
 	LogDir       string
-	InternetPID  int            // a process in a network namespace outside the cluster that reaches its public addresses
-	Machines     map[string]int // the first process of each node that has power
-	Username     string         // of the simulated account
-	Password     string
+	InternetPID  int // a process in a network namespace outside the cluster that reaches its public addresses
+	// WorkstationPID is such a process that reaches the private network, too, and in it the API server by WorkstationKubeconfig.
+	WorkstationPID        int
+	WorkstationKubeconfig string
+	Machines              map[string]int // the first process of each node that has power
+	Username              string         // of the simulated account
+	Password              string
 }
 
 // ReadStatus returns the status of the cluster that is running on this machine, or an error that says how to start one.

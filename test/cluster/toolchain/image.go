@@ -21,7 +21,8 @@ type Image struct {
 	Files      map[string]string // path in the image -> file on this machine
 	Links      map[string]string // path in the image -> what the symbolic link points to
 	Entrypoint []string
-	StopSignal string // how its program is asked to end; empty: SIGTERM
+	Command    []string // what the entry point is given where the Pod says nothing
+	StopSignal string   // how its program is asked to end; empty: SIGTERM
 }
 
 // WriteArchive writes the images as one archive in Docker's format, which `ctr images import` takes. A base that several
@@ -97,6 +98,7 @@ func (a *archive) describe(image Image, layers []layer) error {
 		"os":           "linux",
 		"config": map[string]any{
 			"Entrypoint": image.Entrypoint,
+			"Cmd":        image.Command,
 			"StopSignal": image.StopSignal,
 			"Env":        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		},

@@ -150,3 +150,13 @@ func TestKeyDependsOnEveryFile(t *testing.T) {
 		t.Errorf("keys %s, %s, %s must differ", before, after, other)
 	}
 }
+
+func TestSuiteIsOfTheClustersVersion(t *testing.T) {
+	module, err := os.ReadFile("../upstream/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(module, []byte("k8s.io/kubernetes "+KubernetesVersion+"\n")) {
+		t.Errorf("upstream/go.mod does not ask for k8s.io/kubernetes %s", KubernetesVersion)
+	}
+}
