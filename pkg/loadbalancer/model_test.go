@@ -198,6 +198,8 @@ func carryOutFrontend(t testing.TB, frontend *cloud.Frontend, change Change) {
 	i := slices.IndexFunc(frontend.Rules, func(r cloud.Rule) bool { return r.Name == change.Name })
 	frontend.Rules = slices.Clone(frontend.Rules)
 	switch {
+	case change.RenameFrontend != "":
+		frontend.Name = change.RenameFrontend
 	case change.ModifyFrontend != nil:
 		text, _ := json.Marshal(change.ModifyFrontend)
 		properties := filled(frontend.Properties, change.ModifyFrontend.Properties)

@@ -29,8 +29,8 @@ func shareDiff(want sharedDesired, lb *cloud.LoadBalancer, limits sessionLimits)
 	for _, hub := range want.hubs {
 		taken = append(taken, d.useHub(hub)...)
 	}
-	goneRules, goneBackends := d.stale()
-	d.plan.changes = slices.Concat(d.backends(), goneRules, taken, goneBackends)
+	goneClaims, goneCertificates, goneBackends := d.stale()
+	d.plan.changes = slices.Concat(d.backends(), goneClaims, taken, goneCertificates, goneBackends)
 	return d.plan
 }
 
@@ -42,6 +42,7 @@ type shareDiffer struct {
 	wantedRules, wantedTLS map[string]bool // by frontend and name
 	wantedFrontends        []string
 	used                   map[string]bool // backends that a claim leads to
+	none                   bool            // the default backend of hubs is about to be made
 }
 
 func (d *shareDiffer) conflict(reason, format string, args ...any) {
@@ -116,6 +117,9 @@ func (d *shareDiffer) portTaken(name string, port int, networks []string) bool {
 func (d *shareDiffer) ownFrontend(want Frontend, have cloud.Frontend) []Change {
 	if len(want.Networks) > 0 && !sameNetworks(networksNamed(want.Networks), have.Networks) && want.hasCertificates() {
 		frontend := want.create()
+		for _, config := range have.TLSConfigs {
+			d.wantedTLS[want.Name+"/"+config.Name] = true // or it goes with the frontend
+		}
 		return []Change{{Name: want.Name, DeleteFrontend: true}, {Name: want.Name, CreateFrontend: &frontend}}
 	}
 	owner := cloud.TLSOwner{Frontend: want.Name}
@@ -226,8 +230,8 @@ func (d *shareDiffer) openHub(want hub) (have cloud.Frontend, changes []Change, 
 	if d.portTaken(want.name, want.port, want.networks) {
 		return have, nil, false
 	}
-	if !slices.ContainsFunc(d.lb.Backends, func(b cloud.Backend) bool { return b.Name == noneBackend }) {
-		changes = append(changes, Change{Name: noneBackend, CreateBackend: newNone()})
+	if !d.none && !hasNone(d.lb) {
+		changes, d.none = append(changes, Change{Name: noneBackend, CreateBackend: newNone()}), true
 	}
 	frontend := want.create()
 	return cloud.Frontend{Name: want.name}, append(changes, Change{Name: want.name, CreateFrontend: &frontend}), true
@@ -300,8 +304,8 @@ func (d *shareDiffer) backends() []Change {
 }
 
 // stale takes away what is the Service's and no longer wanted.
-func (d *shareDiffer) stale() (first, last []Change) {
-	var rules, certificates, frontends []Change
+func (d *shareDiffer) stale() (claims, certificates, backends []Change) {
+	var rules, frontends []Change
 	for _, frontend := range d.lb.Frontends {
 		own := frontendOwner(frontend) == d.want.key
 		if own && !slices.Contains(d.wantedFrontends, frontend.Name) {
@@ -323,8 +327,8 @@ func (d *shareDiffer) stale() (first, last []Change) {
 	d.plan.leaves = len(rules)+len(certificates) > 0
 	for _, backend := range d.lb.Backends {
 		if keyOf(backend.Name) == d.want.key && !d.used[backend.Name] {
-			last = append(last, Change{Name: backend.Name, DeleteBackend: true})
+			backends = append(backends, Change{Name: backend.Name, DeleteBackend: true})
 		}
 	}
-	return slices.Concat(rules, certificates, frontends), last
+	return slices.Concat(rules, frontends), certificates, backends
 }

@@ -106,11 +106,13 @@ func (w *work) share(ctx context.Context, lb *cloud.LoadBalancer) (sharedPlan, e
 		if err == nil && plan.leaves {
 			err = w.sweep(ctx, w.service, shared, lb)
 		}
-		if err == nil {
+		// A hub that the Service has just left may have been in the way of its own next claim, on the same port.
+		again := err == nil && plan.leaves && len(plan.conflicts) > 0 && round < sharedRounds
+		if err == nil && !again {
 			w.tellShared(lb, plan, outside)
 			return plan, nil
 		}
-		overtaken := errors.Is(err, cloud.ErrAlreadyExists) || errors.Is(err, cloud.ErrNotFound) || errors.Is(err, cloud.ErrInvalid) ||
+		overtaken := again || errors.Is(err, cloud.ErrAlreadyExists) || errors.Is(err, cloud.ErrNotFound) || errors.Is(err, cloud.ErrInvalid) ||
 			errors.Is(err, cloud.ErrBusy) || errors.Is(err, cloud.ErrInUse)
 		if !overtaken || round == sharedRounds {
 			return plan, err

@@ -174,3 +174,59 @@ func TestSharedLoadBalancersAreMended(t *testing.T) {
 		t.Errorf("mended: %s, want %s", got, want)
 	}
 }
+
+// What a Service leaves may be in the way of what it wants next: a hub of its routes, of a port that it wants as a whole now.
+func TestFromRoutesToPortsAndBack(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers()
+	s := a.addService(sharingService("web", "create/saas", []string{"http 80 30080", "https 443 30443"}))
+	routes := `[{host: web.example, path: /}]`
+	setRoutes := func(text string) func(*v1.Service) {
+		return func(s *v1.Service) {
+			s.Annotations[AnnotationPrefix+routesName] = text
+			if text == "" {
+				delete(s.Annotations, AnnotationPrefix+routesName)
+			}
+		}
+	}
+	a.change(s, setRoutes(routes))
+	a.ResetRequests()
+	a.ensure(l, s)
+	if n := a.Requests().Of("POST /load-balancer/{uuid}/backends"); n != 3 { // one for each port, and one that none matches
+		t.Errorf("%d backends were made, want 3: %v", n, a.Requests())
+	}
+	for _, step := range []struct{ routes, mode string }{{"", "tcp"}, {routes, "http"}, {"", "tcp"}} {
+		a.change(s, setRoutes(step.routes))
+		a.said()
+		a.ensure(l, s)
+		lb := a.only()
+		for _, name := range []string{"ccm-80", "ccm-443"} {
+			if frontend := frontendOf(&lb, name); frontend == nil || frontend.Mode != step.mode {
+				t.Errorf("with routes %q: %s", step.routes, summary(lb))
+			}
+		}
+		for _, event := range a.said() {
+			if strings.Contains(event, "Conflict") {
+				t.Errorf("with routes %q it is said: %s", step.routes, event)
+			}
+		}
+	}
+}
+
+// HTTP/2 and the certificate that it needs go together.
+func TestSharedPortLosesHTTP2AndItsCertificate(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers()
+	a.setSecret("cert", "www.example.com")
+	s := a.addService(sharingService("web", "create/saas", []string{"web 8443 30443"}, "tls-secret", "cert", "mode", "http", "http2", "true"))
+	a.ensure(l, s)
+	a.change(s, func(s *v1.Service) {
+		delete(s.Annotations, AnnotationPrefix+tlsSecretName)
+		delete(s.Annotations, AnnotationPrefix+"http2")
+	})
+	a.ensure(l, s)
+	lb := a.only()
+	if frontend := frontendOf(&lb, "ccm-8443"); frontend == nil || len(frontend.TLSConfigs) > 0 || frontend.Properties["http2_enabled"] != false {
+		t.Errorf("the frontend is %+v", frontend)
+	}
+}

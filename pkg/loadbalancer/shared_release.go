@@ -23,8 +23,8 @@ func (l *LoadBalancers) release(ctx context.Context, service *v1.Service, identi
 func (l *LoadBalancers) releaseKey(ctx context.Context, service *v1.Service, key string, lb *cloud.LoadBalancer) error {
 	shared := l.config.Cloud.Shared(lb.ID)
 	d := &shareDiffer{want: sharedDesired{key: key}, lb: lb, used: map[string]bool{}}
-	leading, backends := d.stale()
-	if err := l.applyShared(ctx, service, shared, leading); err != nil {
+	claims, certificates, backends := d.stale()
+	if err := l.applyShared(ctx, service, shared, slices.Concat(claims, certificates)); err != nil {
 		return err
 	}
 	if err := l.sweep(ctx, service, shared, lb); err != nil {
