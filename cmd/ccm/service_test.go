@@ -16,6 +16,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -126,6 +127,9 @@ func TestServiceUnderTheRealControllers(t *testing.T) {
 		if len(c.service("web").Status.LoadBalancer.Ingress) == 0 {
 			return "it has no address"
 		}
+		if !meta.IsStatusConditionTrue(c.service("web").Status.Conditions, loadbalancer.ConditionReady) {
+			return fmt.Sprint("its conditions are ", c.service("web").Status.Conditions)
+		}
 		return ""
 	}
 	c.eventually("the Service is published", published)
@@ -166,7 +170,7 @@ func TestServiceUnderTheRealControllers(t *testing.T) {
 	c.eventually("the account is empty", c.accountIsEmpty)
 	c.eventually("nothing of it is left on the Service", func() string {
 		service := c.service("web")
-		if len(service.Finalizers)+len(service.Status.LoadBalancer.Ingress)+len(service.Annotations) > 0 {
+		if len(service.Finalizers)+len(service.Status.LoadBalancer.Ingress)+len(service.Annotations)+len(service.Status.Conditions) > 0 {
 			return fmt.Sprint(service.Finalizers, service.Status, service.Annotations)
 		}
 		return ""

@@ -151,7 +151,7 @@ func (c *Cloud) callError(ctx context.Context, method, path string, err error) e
 	var refused *notPermittedError
 	switch {
 	case errors.As(err, &refused):
-		failed.Message, failed.Remedy = refused.Error(), ""
+		failed.Message, failed.Remedy, failed.NotPermitted = refused.Error(), "", true
 	case errors.Is(err, errThrottled):
 		failed.Message, failed.Remedy = errThrottled.Error(), remedyWait
 	case errors.As(err, &certificate):

@@ -57,6 +57,8 @@ type Error struct {
 	Message  string // what is wrong; when it comes from the API, in the API's words
 	Remedy   string // what to do about it
 	Err      error  // the cause, if there is one below
+	// NotPermitted says that Config.BeforeChange kept the request back.
+	NotPermitted bool
 
 	uncertain bool // the request may have had its effect
 }

@@ -83,7 +83,7 @@ func (l *LoadBalancers) refuseDeletion(service *v1.Service, settings *Settings, 
 	text := fmt.Sprintf("load balancer %s (%s) is protected: it is deleted when annotation %sdeletion-protection is removed from the Service",
 		lb.ID, lb.Name, AnnotationPrefix)
 	l.said.say(service, []Problem{{"DeletionProtected", text}}, l.warn)
-	return errors.New(text)
+	return because("DeletionProtected", errors.New(text))
 }
 
 // deleteOne deletes a load balancer and waits a little for it to go.

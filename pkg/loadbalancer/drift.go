@@ -107,6 +107,7 @@ func (l *LoadBalancers) mendDrifted(ctx context.Context, identity Identity, serv
 	ctx, done := recording(ctx)
 	status, err := l.ensure(ctx, identity, service, nodes)
 	l.tellMended(service, *done)
+	l.reportOutcome(ctx, service, err)
 	var later *api.RetryError
 	if errors.As(err, &later) {
 		return nil // it is on its way

@@ -95,7 +95,8 @@ func (l *LoadBalancers) refuse(service *v1.Service, problems []Problem) error {
 		l.warn(service, problem.Reason, "%s: %s", consequence, problem.Message)
 		messages = append(messages, problem.Message)
 	}
-	return api.NewRetryError(strings.ToLower(consequence[:1])+consequence[1:]+": "+strings.Join(messages, "; "), refusedRetry)
+	text := strings.ToLower(consequence[:1]) + consequence[1:] + ": " + strings.Join(messages, "; ")
+	return because(problems[0].Reason, api.NewRetryError(text, refusedRetry))
 }
 
 // refuseSecret is refuse for a Secret, whose mending nothing may tell of.
@@ -105,7 +106,7 @@ func (l *LoadBalancers) refuseSecret(service *v1.Service, err error) error {
 		return err
 	}
 	l.said.say(service, []Problem{{"InvalidSecret", mistake.text}}, l.warn)
-	return api.NewRetryError(mistake.text, secretRetry)
+	return because("InvalidSecret", api.NewRetryError(mistake.text, secretRetry))
 }
 
 // input is what the desired state follows from, on these networks.
@@ -156,9 +157,9 @@ func (w *work) takenName(ctx context.Context, desired Desired, conflict error) (
 	if len(desired.Addresses) > 0 && !errors.Is(conflict, cloud.ErrAlreadyExists) {
 		return nil, conflict // of an address that is still attached elsewhere
 	}
-	return nil, fmt.Errorf("a load balancer named %s exists, and its labels do not say that it is this Service's: if it is, "+
+	return nil, because(ReasonNameTaken, fmt.Errorf("a load balancer named %s exists, and its labels do not say that it is this Service's: if it is, "+
 		"name its UUID in annotation %s of the Service; if it is another cluster's, give each cluster its own clusterID; else delete "+
-		"or rename it: %w", cmp.Or(desired.Load.Name, w.identity.Name), AnnotationID, conflict)
+		"or rename it: %w", cmp.Or(desired.Load.Name, w.identity.Name), AnnotationID, conflict))
 }
 
 // change brings an existing load balancer up to date.
@@ -190,7 +191,7 @@ func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 		"are left alone, and what should have been in their place is not there; rename the Service's ports or rules, or delete those",
 		lb.ID, lb.Name, strings.Join(slices.Concat(foreign, foreignRules), ", "))
 	w.warn(w.service, "ForeignComponent", "%s", problem)
-	return api.NewRetryError(problem, refusedRetry)
+	return because("ForeignComponent", api.NewRetryError(problem, refusedRetry))
 }
 
 // awaited asks to be called again while a frontend waits for a certificate.
@@ -198,8 +199,8 @@ func (w *work) awaited(desired Desired) error {
 	if len(desired.awaited) == 0 {
 		return nil
 	}
-	return api.NewRetryError(fmt.Sprintf("the new certificate of %s is not issued yet, which UpCloud does once its host names lead to the load "+
-		"balancer: until then the former one is presented", strings.Join(slices.Sorted(maps.Keys(desired.awaited)), ", ")), certificateRetry)
+	return because(ReasonCertificatePending, api.NewRetryError(fmt.Sprintf("the new certificate of %s is not issued yet, which UpCloud does once its host names lead to the load "+
+		"balancer: until then the former one is presented", strings.Join(slices.Sorted(maps.Keys(desired.awaited)), ", ")), certificateRetry))
 }
 
 // remark tells, once each, of what the Service asks for and does not get. lb is nil if it is just being made.

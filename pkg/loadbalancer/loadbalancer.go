@@ -71,6 +71,7 @@ type LoadBalancers struct {
 	sharing     sharing
 	tending     tending
 	joinings    joinings
+	conditions  conditions
 	clusterName atomic.Pointer[string] // as the controller last called it
 
 	deleteWait, operationLimit time.Duration
@@ -146,6 +147,7 @@ func (l *LoadBalancers) EnsureLoadBalancer(
 	ctx context.Context, clusterName string, service *v1.Service, nodes []*v1.Node,
 ) (status *v1.LoadBalancerStatus, err error) {
 	defer recoverTo(&err, service)
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
 	defer cancel()
 	unlock, err := l.locks.lock(ctx, string(service.UID))
@@ -153,7 +155,9 @@ func (l *LoadBalancers) EnsureLoadBalancer(
 		return nil, err
 	}
 	defer unlock()
-	return l.ensure(ctx, l.identity(clusterName, service), service, nodes)
+	status, err = l.ensure(ctx, l.identity(clusterName, service), service, nodes)
+	l.reportOutcome(caller, service, err)
+	return status, err
 }
 
 // UpdateLoadBalancer changes the members of the Service's backends, and nothing else.
@@ -177,6 +181,7 @@ func (l *LoadBalancers) EnsureLoadBalancerDeleted(
 	ctx context.Context, clusterName string, service *v1.Service,
 ) (err error) {
 	defer recoverTo(&err, service)
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
 	defer cancel()
 	unlock, err := l.locks.lock(ctx, string(service.UID))
@@ -184,7 +189,12 @@ func (l *LoadBalancers) EnsureLoadBalancerDeleted(
 		return err
 	}
 	defer unlock()
-	return l.delete(ctx, l.identity(clusterName, service), service)
+	if err := l.delete(ctx, l.identity(clusterName, service), service); err != nil {
+		l.reportLeaving(caller, service, err)
+		return err
+	}
+	l.unreport(caller, service)
+	return nil
 }
 
 // identity is what makes a load balancer this Service's.

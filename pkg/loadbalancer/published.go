@@ -28,19 +28,20 @@ func (w *work) published(lb *cloud.LoadBalancer) (*v1.LoadBalancerStatus, error)
 		}
 		return status, nil
 	}
-	return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) %s", lb.ID, lb.Name, waitingFor(lb)), retryWhile(lb))
+	reason, text := waitingFor(lb)
+	return nil, because(reason, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) %s", lb.ID, lb.Name, text), retryWhile(lb)))
 }
 
 // waitingFor says why a load balancer does not serve. The text is the same each time, so that Kubernetes counts one event
 // instead of listing many.
-func waitingFor(lb *cloud.LoadBalancer) string {
+func waitingFor(lb *cloud.LoadBalancer) (reason, text string) {
 	switch {
 	case lb.ConfiguredStatus == "stopped":
-		return "was stopped: start it in the UpCloud control panel"
+		return ReasonStopped, "was stopped: start it in the UpCloud control panel"
 	case lb.State == "failing":
-		return "is failing: look at it in the UpCloud control panel, or ask UpCloud's support"
+		return ReasonFailing, "is failing: look at it in the UpCloud control panel, or ask UpCloud's support"
 	}
-	return "is being set up, which takes UpCloud some minutes"
+	return ReasonSettingUp, "is being set up, which takes UpCloud some minutes"
 }
 
 // known says whether the Service's status is about this load balancer, and not about one that it had before.

@@ -13,31 +13,34 @@ import (
 // restart, after which each is said once more.
 type said struct {
 	mu    sync.Mutex
-	bySvc map[types.UID][]string
+	bySvc map[types.UID][]Problem
 }
 
 // say says those remarks that were not among the Service's last ones.
 func (s *said) say(service *v1.Service, remarks []Problem, warn func(runtime.Object, string, string, ...any)) {
-	var texts []string
-	for _, remark := range remarks {
-		texts = append(texts, remark.Reason+": "+remark.Message)
-	}
 	s.mu.Lock()
 	if s.bySvc == nil {
-		s.bySvc = map[types.UID][]string{}
+		s.bySvc = map[types.UID][]Problem{}
 	}
 	before := s.bySvc[service.UID]
-	if len(texts) == 0 {
+	if len(remarks) == 0 {
 		delete(s.bySvc, service.UID)
 	} else {
-		s.bySvc[service.UID] = texts
+		s.bySvc[service.UID] = slices.Clone(remarks)
 	}
 	s.mu.Unlock()
-	for i, remark := range remarks {
-		if !slices.Contains(before, texts[i]) {
+	for _, remark := range remarks {
+		if !slices.Contains(before, remark) {
 			warn(service, remark.Reason, "%s", remark.Message)
 		}
 	}
+}
+
+// last are the remarks that were said last.
+func (s *said) last(service *v1.Service) []Problem {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.bySvc[service.UID])
 }
 
 // forget forgets a Service that has gone.

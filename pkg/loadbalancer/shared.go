@@ -309,6 +309,7 @@ func (l *LoadBalancers) mendOne(ctx context.Context, service *v1.Service, nodes 
 	ctx, done := recording(ctx)
 	_, err = l.ensureSharing(ctx, identity, service, settings, nodes)
 	l.tellMended(service, *done)
+	l.reportOutcome(ctx, service, err)
 	return err
 }
 

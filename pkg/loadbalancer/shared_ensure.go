@@ -54,7 +54,7 @@ func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error)
 		return nil, err
 	}
 	if plan.claims == 0 {
-		return nil, api.NewRetryError(plan.conflicts[0].Message, w.sharing.later(w.service))
+		return nil, because(plan.conflicts[0].Reason, api.NewRetryError(plan.conflicts[0].Message, w.sharing.later(w.service)))
 	}
 	w.sharing.settled(w.service)
 	return w.published(lb)
@@ -68,7 +68,7 @@ func (w *work) denied(ctx context.Context, lb *cloud.LoadBalancer, problem Probl
 		}
 	}
 	w.said.say(w.service, []Problem{problem}, w.warn)
-	return api.NewRetryError(problem.Message, refusedRetry)
+	return because(problem.Reason, api.NewRetryError(problem.Message, refusedRetry))
 }
 
 // remember writes down where the Service's components are, before the first of them is made: without it, those of a Service whose
@@ -127,8 +127,8 @@ func (w *work) share(ctx context.Context, lb *cloud.LoadBalancer) (sharedPlan, e
 func (w *work) sharedPlan(ctx context.Context, lb *cloud.LoadBalancer) (sharedPlan, error) {
 	want := sharedState(w.input(lb.Networks), lb)
 	if len(w.nodes) == 0 && !hasParts(lb, want.key) {
-		return sharedPlan{}, api.NewRetryError(fmt.Sprintf("no node is in a network of load balancer %s (%s): %s", lb.ID, lb.Name,
-			attachedNetworks(lb)), sharedRetry)
+		return sharedPlan{}, because("NetworkNotAttached", api.NewRetryError(fmt.Sprintf("no node is in a network of load balancer %s (%s): %s",
+			lb.ID, lb.Name, attachedNetworks(lb)), sharedRetry))
 	}
 	if err := w.provideShared(ctx, &want, lb); err != nil {
 		return sharedPlan{}, err

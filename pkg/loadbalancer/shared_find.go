@@ -94,7 +94,7 @@ func (w *work) join(ctx context.Context) (*cloud.LoadBalancer, error) {
 		problem := Problem{"NoSuchLoadBalancer", fmt.Sprintf("annotation %s%s=%s: the account has no such load balancer: make it, or name one that "+
 			"there is, or set create/NAME to have one made", AnnotationPrefix, sharedName, reference)}
 		w.said.say(w.service, []Problem{problem}, w.warn)
-		return nil, api.NewRetryError(problem.Message, sharedRetry)
+		return nil, because(problem.Reason, api.NewRetryError(problem.Message, sharedRetry))
 	}
 	return w.createForGroup(ctx, reference)
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/cert"
 )
@@ -53,7 +54,8 @@ func TestCertificateOfASecret(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if bundle() == "" || len(current.Status.LoadBalancer.Ingress) == 0 {
+		if bundle() == "" || len(current.Status.LoadBalancer.Ingress) == 0 ||
+			!meta.IsStatusConditionTrue(current.Status.Conditions, "upcloud.com/LoadBalancerReady") {
 			return fmt.Sprint("it is not: ", current.Status, current.Annotations)
 		}
 		return ""
