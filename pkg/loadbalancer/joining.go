@@ -217,6 +217,10 @@ func (l *LoadBalancers) letIn(ctx context.Context, services corelisters.ServiceL
 			l.joinings.forget(uid)
 			continue
 		}
+		if settings, _ := ParseSettings(service); settings.Shared != nil {
+			l.joinings.forget(uid) // the load balancer that was its own is the controller's to end
+			continue
+		}
 		if err := l.letInto(ctx, service); err != nil {
 			l.joinings.putOff(uid, l.now().Add(joiningRetry))
 			klog.FromContext(ctx).Error(err, "Nodes that joined a load balancer get no traffic yet", "service", klog.KObj(service))

@@ -187,6 +187,16 @@ func TestLettingInFails(t *testing.T) {
 
 	a.addNode("n4")
 	a.update()
+	own := a.current(a.service)
+	a.change(a.service, func(s *v1.Service) { annotated(s, "shared", "create/web") })
+	a.ResetRequests()
+	a.after(9 * time.Second)
+	if all := a.Requests(); all.Total() > 0 || len(a.l.joinings.due(a.now)) > 0 {
+		t.Errorf("requests for a Service that shares from now on: %v", all)
+	}
+	a.change(a.service, func(s *v1.Service) { s.Annotations = own.Annotations })
+	a.addNode("n5")
+	a.update()
 	a.delete(a.l, a.service)
 	a.after(9 * time.Second)
 	if left := a.l.joinings.due(a.now.Add(time.Hour)); len(left) > 0 {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // ailing is a member that answers, but says of itself that it is not well.
@@ -121,6 +122,58 @@ func TestChangesLoseNoConnection(t *testing.T) {
 	if answer, err := io.ReadAll(kept); err != nil || !strings.Contains(string(answer), "200 OK") {
 		t.Errorf("over the connection from before: %q, %v", answer, err)
 	}
+}
+
+// A client that keeps its connection is not cut off when it has just asked again: the old worker answers, and then says that it closes.
+func TestChangesLoseNoRequestOverKeptConnections(t *testing.T) {
+	b := start(t)
+	one, two := web(t, "one"), web(t, "two")
+	uuid, address := b.balance(t, 18212, "http", "{}", one, two)
+	var clients sync.WaitGroup
+	var done atomic.Bool
+	var made atomic.Int64
+	for range 8 {
+		clients.Go(func() {
+			client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1}}
+			defer client.CloseIdleConnections()
+			for !done.Load() {
+				if err := postOnce(client, address); err != nil {
+					t.Error(err)
+				}
+				made.Add(1)
+				time.Sleep(2 * time.Millisecond) // the connection is idle, and another request is about to come
+			}
+		})
+	}
+	for round := range 20 {
+		before := made.Load()
+		b.Do(t, "PATCH", "/load-balancer/"+uuid+"/backends/be", `{"members":[`+[]string{one, two}[round%2]+`]}`, nil)
+		b.running(t, uuid)
+		until(t, "more requests are made", func() error {
+			if made.Load() < before+100 {
+				return fmt.Errorf("%d", made.Load())
+			}
+			return nil
+		})
+	}
+	done.Store(true)
+	clients.Wait()
+}
+
+// postOnce makes a request that net/http does not repeat, as its body cannot be had twice.
+func postOnce(client *http.Client, address string) error {
+	request, err := http.NewRequest(http.MethodPost, "http://"+address, io.NopCloser(strings.NewReader("?")))
+	if err != nil {
+		return err
+	}
+	request.ContentLength = 1
+	answer, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	_, err = io.Copy(io.Discard, answer.Body)
+	return err
 }
 
 // askOnce asks over a connection of its own, and does not ask again.

@@ -51,7 +51,7 @@ func render(spec simulator.LoadBalancerSpec, dir string) (*rendered, error) {
 		fmt.Fprintf(&b, "  maxconn %d\n", min(spec.MaxSessions, mostSessions()))
 	}
 	b.WriteString("  hard-stop-after 1h\n  ssl-server-verify none\n\ndefaults\n  timeout connect 10s\n" +
-		"  timeout client 10s\n  timeout server 10s\n  retries 3\n  option redispatch\n  load-server-state-from-file global\n\n")
+		"  timeout client 10s\n  timeout server 10s\n  retries 3\n  option redispatch\n  option idle-close-on-response\n  load-server-state-from-file global\n\n")
 	for _, r := range lb.Resolvers {
 		renderResolver(&b, r)
 	}
