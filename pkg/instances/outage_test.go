@@ -7,19 +7,11 @@ import (
 	"testing"
 	"time"
 
-	v1 "k8s.io/api/core/v1"
 	cloudprovider "k8s.io/cloud-provider"
-	cloudproviderapi "k8s.io/cloud-provider/api"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
-
-func newNode(name, providerID string) *v1.Node {
-	n := node(name, providerID)
-	n.Spec.Taints = []v1.Taint{{Key: cloudproviderapi.TaintExternalCloudProvider, Effect: v1.TaintEffectNoSchedule}}
-	return n
-}
 
 // New nodes that the API's outage meets are initialized when it is over, in the same attempt; meanwhile one call looks for all of
 // them. A node that is initialized already does not wait.
@@ -47,7 +39,7 @@ func TestNewNodesWaitForTheEndOfAnOutage(t *testing.T) {
 			results := make(chan result, count)
 			for n, id := range ids {
 				go func() {
-					metadata, err := instances.InstanceMetadata(t.Context(), newNode(fmt.Sprintf("n%d", n), providerid.New(id)))
+					metadata, err := instances.InstanceMetadata(t.Context(), tainted(node(fmt.Sprintf("n%d", n), providerid.New(id))))
 					results <- result{metadata, err}
 				}()
 			}
@@ -83,14 +75,14 @@ func TestOutageThatDoesNotEnd(t *testing.T) {
 	account.Inject(simulator.Fault{Status: http.StatusUnauthorized})
 	instances := newInstances(t, account.cloud)
 	instances.outage.pause, instances.outage.patience = time.Millisecond, 50*time.Millisecond
-	if _, err := instances.InstanceMetadata(t.Context(), newNode("n1", providerid.New(id))); !isOutage(err) {
+	if _, err := instances.InstanceMetadata(t.Context(), tainted(node("n1", providerid.New(id)))); !isOutage(err) {
 		t.Errorf("error %v", err)
 	}
 	instances.outage.patience = time.Hour
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := time.AfterFunc(20*time.Millisecond, cancel)
 	defer stopped.Stop()
-	if _, err := instances.InstanceMetadata(ctx, newNode("n1", providerid.New(id))); err == nil {
+	if _, err := instances.InstanceMetadata(ctx, tainted(node("n1", providerid.New(id)))); err == nil {
 		t.Error("no error, although the API serves nobody")
 	}
 }

@@ -280,7 +280,8 @@ func TestCredentialsRotate(t *testing.T) {
 				c.dir = t.TempDir()
 				c.args = append(c.args, "--credentials-dir="+c.dir)
 			}
-			first, second, rotate := "first", "second", func() {}
+			first, second := "first", "second"
+			var rotate func()
 			if kind == "user" {
 				door := newDoor(c)
 				door.user.Store(first)
