@@ -48,7 +48,7 @@ type ccmRig struct {
 	close     []func()
 }
 
-func newCCMRig(ctx context.Context, program, dir string, size int, profile simulator.Profile) (*ccmRig, error) {
+func newCCMRig(ctx context.Context, program, dir string, size int, profile simulator.Profile, args ...string) (*ccmRig, error) {
 	r := &ccmRig{size: size}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -81,10 +81,10 @@ func newCCMRig(ctx context.Context, program, dir string, size int, profile simul
 	if err := r.plane.Apply(ctx, "deploy/kubernetes/base/ccm/rbac.yaml"); err != nil {
 		return r, err
 	}
-	return r, r.startCCM(ctx, program, dir, api.URL)
+	return r, r.startCCM(ctx, program, dir, api.URL, args)
 }
 
-func (r *ccmRig) startCCM(ctx context.Context, program, dir, api string) error {
+func (r *ccmRig) startCCM(ctx context.Context, program, dir, api string, args []string) error {
 	token, err := r.plane.CCMToken(ctx)
 	if err != nil {
 		return err
@@ -100,9 +100,10 @@ func (r *ccmRig) startCCM(ctx context.Context, program, dir, api string) error {
 	r.ready = fmt.Sprintf("http://127.0.0.1:%d/readyz", ports[1])
 	env := append(os.Environ(), "UPCLOUD_DEBUG_API_BASE_URL="+api, "UPCLOUD_USERNAME="+simulator.DefaultUsername,
 		"UPCLOUD_PASSWORD="+simulator.DefaultPassword)
-	r.ccm, err = controlplane.StartProcess("ccm", filepath.Join(dir, "ccm.log"), env, program, "--kubeconfig="+kubeconfig,
-		"--authentication-kubeconfig="+kubeconfig, "--authorization-kubeconfig="+kubeconfig, "--bind-address=127.0.0.1", "--cert-dir="+dir,
-		fmt.Sprintf("--secure-port=%d", ports[0]), fmt.Sprintf("--readiness-port=%d", ports[1]))
+	args = slices.Concat([]string{"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig,
+		"--authorization-kubeconfig=" + kubeconfig, "--bind-address=127.0.0.1", "--cert-dir=" + dir,
+		fmt.Sprintf("--secure-port=%d", ports[0]), fmt.Sprintf("--readiness-port=%d", ports[1])}, args)
+	r.ccm, err = controlplane.StartProcess("ccm", filepath.Join(dir, "ccm.log"), env, program, args...)
 	if err != nil {
 		return err
 	}
