@@ -125,10 +125,10 @@ func TestConditionTellsRemarksAndConflicts(t *testing.T) {
 	a.wantCondition(first, metav1.ConditionTrue, ReasonReady, "")
 	a.ensure(l, second) // gets one of its ports
 	a.wantCondition(second, metav1.ConditionFalse, "PortConflict", "port 80")
-	a.fails(l, third)
+	_, _ = a.fails(l, third)
 	a.wantCondition(third, metav1.ConditionFalse, "PortConflict", "port 80")
 	absent := a.addService(sharingService("absent", "nowhere", []string{"http 80 30080"}))
-	a.fails(l, absent)
+	_, _ = a.fails(l, absent)
 	a.wantCondition(absent, metav1.ConditionFalse, "NoSuchLoadBalancer", "nowhere")
 	a.delete(l, first)
 	a.ensure(l, second)
@@ -197,7 +197,7 @@ func TestConditionBesideTheControllersStatus(t *testing.T) {
 	s := a.addService(service("http 80 30080"))
 	before := a.current(s)
 	a.ensure(l, s)
-	if err := l.republish(t.Context(), before, &v1.LoadBalancerStatus{Ingress: []v1.LoadBalancerIngress{{Hostname: "a.example"}}}); err != nil {
+	if err := l.republish(before, &v1.LoadBalancerStatus{Ingress: []v1.LoadBalancerIngress{{Hostname: "a.example"}}}); err != nil {
 		t.Fatal(err)
 	}
 	a.wantCondition(s, metav1.ConditionTrue, ReasonReady, "")

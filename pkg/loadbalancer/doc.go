@@ -15,6 +15,9 @@
 // versions to merge: what is wanted now, what there is, and (noted) what was wanted before. How far a
 // node is in joining is told by the members themselves (see joining.go).
 //
+// What somebody else does to a load balancer is noticed by drift.go: a list, compared in memory with what is desired. What came of all
+// this is said in the Service's status by conditions.go. Who looks for leftovers (pkg/doctor) reads in traces.go whose a thing is.
+//
 // # Load balancers that several Services or clusters share
 //
 // The files shared*.go are about those. A Service's components there are told by their names (shared_names.go) and not by notes;

@@ -115,7 +115,7 @@ func (l *LoadBalancers) mendDrifted(ctx context.Context, identity Identity, serv
 	if err != nil {
 		return err
 	}
-	return l.republish(ctx, service, status)
+	return l.republish(service, status)
 }
 
 // tellMended puts an event on a Service whose load balancer was changed without a change in Kubernetes.
@@ -133,7 +133,7 @@ func (l *LoadBalancers) tellMended(service *v1.Service, changes []string) {
 
 // republish writes the status that the controller wrote when it came last, if that has changed since: only the controller's own calls
 // return theirs to it.
-func (l *LoadBalancers) republish(ctx context.Context, service *v1.Service, status *v1.LoadBalancerStatus) error {
+func (l *LoadBalancers) republish(service *v1.Service, status *v1.LoadBalancerStatus) error {
 	if l.client == nil || servicehelpers.LoadBalancerStatusEqual(&service.Status.LoadBalancer, status) {
 		return nil
 	}

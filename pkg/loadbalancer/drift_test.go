@@ -247,3 +247,18 @@ func TestFollowDriftEnds(t *testing.T) {
 
 // tlsNameOf is the name of the first frontend's certificate.
 func tlsNameOf(a *account) string { return a.only().Frontends[0].TLSConfigs[0].Name }
+
+// A node that joins aside is as it should be.
+func TestCheckLetsNodesJoin(t *testing.T) {
+	a := newJoiningAccount(t, nil)
+	a.addNode("n3")
+	a.update()
+	a.want("while n3 joins", "n1 100 1000", "n2 100 1000", "n3 0 1")
+	a.settle(a.only().ID)
+	a.said()
+	a.ResetRequests()
+	a.check(a.l)
+	if writes, said := a.writes(), a.said(); len(writes)+len(said) > 0 || a.Requests().Of("GET /load-balancer") != 1 {
+		t.Errorf("requests %v, events %v", a.Requests(), said)
+	}
+}
