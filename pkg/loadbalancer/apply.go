@@ -41,7 +41,7 @@ func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *
 	var missed error
 	if len(problems) == 0 {
 		w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
-		if l.membership.has(service, DesiredState(w.input(nil)).members()) {
+		if l.membership.has(service, w.members(w.nodes)) {
 			return missed
 		}
 	}

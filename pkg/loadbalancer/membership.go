@@ -3,6 +3,7 @@ package loadbalancer
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"slices"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -21,6 +22,8 @@ type membership struct {
 type broughtTo struct {
 	id      string // of the load balancer
 	members [sha256.Size]byte
+	// outside names the nodes that were out of the reach of a shared load balancer, and are no members for that.
+	outside []string
 }
 
 // has says whether the load balancer that the Service's annotation names has these members already.
@@ -28,17 +31,25 @@ func (m *membership) has(service *v1.Service, members [sha256.Size]byte) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	last, known := m.bySvc[service.UID]
-	return known && last == broughtTo{service.Annotations[AnnotationID], members}
+	return known && last.id == service.Annotations[AnnotationID] && last.members == members
+}
+
+// within leaves out the nodes that were out of reach then.
+func (m *membership) within(service *v1.Service, nodes []*v1.Node) []*v1.Node {
+	m.mu.Lock()
+	outside := m.bySvc[service.UID].outside
+	m.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(nodes), func(node *v1.Node) bool { return slices.Contains(outside, node.Name) })
 }
 
 // set is called when all of them have been written.
-func (m *membership) set(service *v1.Service, id string, members [sha256.Size]byte) {
+func (m *membership) set(service *v1.Service, id string, members [sha256.Size]byte, outside ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.bySvc == nil {
 		m.bySvc = map[types.UID]broughtTo{}
 	}
-	m.bySvc[service.UID] = broughtTo{id, members}
+	m.bySvc[service.UID] = broughtTo{id, members, outside}
 }
 
 // forget is called before any is written, as what fails half-way leaves some of each, and when a Service has gone.
@@ -46,6 +57,13 @@ func (m *membership) forget(service *v1.Service) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.bySvc, service.UID)
+}
+
+// members is a digest of what members the Service's backends have with these nodes.
+func (w *work) members(nodes []*v1.Node) [sha256.Size]byte {
+	of := *w
+	of.nodes = nodes
+	return DesiredState(of.input(nil)).members()
 }
 
 // members is a digest of what the members of a desired state follow from.

@@ -129,3 +129,36 @@ func TestMembersOfANewLoadBalancerAreLookedAt(t *testing.T) {
 		t.Errorf("members are %s", got)
 	}
 }
+
+// The same of a shared load balancer.
+func TestSharedNodeChangeCallsAreForChangedMembersAlone(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1", "n2", "n3", "n4", "n5", "n6")
+	l := a.balancers(func(c *Config) { c.MaxMembers = 2 })
+	var all []*v1.Service
+	for n := range 12 {
+		name := fmt.Sprintf("web-%d", n)
+		s := a.addService(routing(name, "create/saas", "[{host: "+name+".example, path: /}]"))
+		a.ensure(l, s)
+		all = append(all, a.current(s))
+	}
+	a.ResetRequests()
+	a.update(l, all...)
+	if requests := a.Requests(); requests.Total() != 0 {
+		t.Errorf("calls when nothing is new: %v", requests)
+	}
+	leaver := a.nodes[0]
+	changed := strings.Count(summary(a.only()), leaver.Name+":")
+	if changed == 0 || changed == len(all) {
+		t.Fatalf("the node is a member for %d of %d Services, which shows nothing", changed, len(all))
+	}
+	a.nodes = a.nodes[1:]
+	a.ResetRequests()
+	a.update(l, all...)
+	requests := a.Requests()
+	if requests.Of("GET /load-balancer/{uuid}") != changed || requests.Of("PATCH /load-balancer/{uuid}/backends/{backend}") != changed {
+		t.Errorf("%d Services lose a member, and the calls are %v", changed, requests)
+	}
+	if got := summary(a.only()); strings.Contains(got, leaver.Name+":") || strings.Count(got, ":30080") != 2*len(all) {
+		t.Errorf("members:\n%s", got)
+	}
+}

@@ -34,6 +34,7 @@ func (e *sharesError) Error() string {
 func (l *LoadBalancers) ensureSharing(
 	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, nodes []*v1.Node,
 ) (*v1.LoadBalancerStatus, error) {
+	l.membership.forget(service)
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings, told: nodes}
 	var missed error
 	w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
@@ -61,7 +62,12 @@ func (l *LoadBalancers) updateSharing(
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
 	var missed error
 	w.nodes, missed = l.withAddresses(ctx, eligible)
-	if err := w.updateShared(ctx); err != nil {
+	certain := len(problems) == 0
+	if certain && l.membership.has(service, w.members(l.membership.within(service, w.nodes))) {
+		return missed
+	}
+	l.membership.forget(service)
+	if err := w.updateShared(ctx, certain); err != nil {
 		return err
 	}
 	return missed

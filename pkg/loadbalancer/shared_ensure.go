@@ -109,6 +109,9 @@ func (w *work) share(ctx context.Context, lb *cloud.LoadBalancer) (sharedPlan, e
 		// A hub that the Service has just left may have been in the way of its own next claim, on the same port.
 		again := err == nil && plan.leaves && len(plan.conflicts) > 0 && round < sharedRounds
 		if err == nil && !again {
+			if len(plan.conflicts) == 0 {
+				w.membership.set(w.service, lb.ID, w.members(w.nodes), outside...)
+			}
 			w.tellShared(lb, plan, outside)
 			return plan, nil
 		}
@@ -248,13 +251,14 @@ func (w *work) provideShared(ctx context.Context, want *sharedDesired, lb *cloud
 	return nil
 }
 
-// updateShared changes the members of the Service's backends, and nothing else.
-func (w *work) updateShared(ctx context.Context) error {
+// updateShared changes the members of the Service's backends, and nothing else. certain says that the settings are without a mistake.
+func (w *work) updateShared(ctx context.Context, certain bool) error {
 	lb, err := w.annotated(ctx, w.service)
 	if err != nil || lb == nil || lb.State.Deleting() || !hasParts(lb, w.identity.serviceKey()) {
 		return err
 	}
-	if w.nodes, _, err = w.reachable(ctx, lb, w.nodes); err != nil {
+	var outside []string
+	if w.nodes, outside, err = w.reachable(ctx, lb, w.nodes); err != nil {
 		return err
 	}
 	desired := Desired{Backends: sharedState(w.input(lb.Networks), lb).backends, defaultPlan: lb.Plan}
@@ -262,7 +266,13 @@ func (w *work) updateShared(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.applyShared(ctx, w.service, w.config.Cloud.Shared(lb.ID), BackendChanges(desired, lb, limits))
+	if err := w.applyShared(ctx, w.service, w.config.Cloud.Shared(lb.ID), BackendChanges(desired, lb, limits)); err != nil {
+		return err
+	}
+	if certain {
+		w.membership.set(w.service, lb.ID, w.members(w.nodes), outside...)
+	}
+	return nil
 }
 
 // conflictDelay and mostConflictDelay bound how often a Service that gets nothing looks again.
