@@ -245,6 +245,16 @@ func (s *sharing) settled(service *v1.Service) {
 	}
 }
 
+// get is empty for a Service that has ceased to share.
+func (s *sharing) get(uid types.UID) sharer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one, ok := s.bySvc[uid]; ok {
+		return *one
+	}
+	return sharer{}
+}
+
 func (s *sharing) all() map[types.UID]sharer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -276,26 +286,31 @@ func (l *LoadBalancers) FollowShared(ctx context.Context, services corelisters.S
 // mendShared looks once at each load balancer that the Services share, and brings up to date the Services that are not.
 func (l *LoadBalancers) mendShared(ctx context.Context, services corelisters.ServiceLister) {
 	seen := map[string]*cloud.LoadBalancer{}
-	for uid, one := range l.sharing.all() {
-		service, err := services.Services(one.namespace).Get(one.name)
-		if err != nil || service.UID != uid || service.DeletionTimestamp != nil || service.Spec.Type != v1.ServiceTypeLoadBalancer {
-			continue // it is the controller's to see that it goes
-		}
-		if err := l.mendOne(ctx, service, one.nodes, seen); err != nil {
-			klog.FromContext(ctx).Error(err, "A shared load balancer is not up to date", "service", klog.KObj(service))
+	for uid := range l.sharing.all() {
+		if err := l.mendOne(ctx, uid, services, seen); err != nil {
+			klog.FromContext(ctx).Error(err, "A shared load balancer is not up to date", "serviceUID", uid)
 		}
 	}
 }
 
-func (l *LoadBalancers) mendOne(ctx context.Context, service *v1.Service, nodes []*v1.Node, seen map[string]*cloud.LoadBalancer) (err error) {
-	defer recoverTo(&err, service)
+func (l *LoadBalancers) mendOne(
+	ctx context.Context, uid types.UID, services corelisters.ServiceLister, seen map[string]*cloud.LoadBalancer,
+) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
 	defer cancel()
-	unlock, err := l.locks.lock(ctx, string(service.UID))
+	unlock, err := l.locks.lock(ctx, string(uid))
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	// Not before: while the lock is waited for, the controller may do more recent work.
+	one := l.sharing.get(uid)
+	service, wanted := tended{namespace: one.namespace, name: one.name}.service(uid, services)
+	if !wanted {
+		return nil
+	}
+	defer recoverTo(&err, service)
+	nodes := one.nodes
 	settings, problems := ParseSettings(service)
 	if settings.Shared == nil || len(problems)+len(Problems(service)) > 0 {
 		return nil
