@@ -13,6 +13,7 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/doctor"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
 
 // What the doctor leaves to a person.
@@ -134,4 +135,32 @@ func TestFixLooksAgainAtLoadBalancers(t *testing.T) {
 	if all := r.balancers(t); len(all) != 3 || len(all["group"].Backends) != 1 {
 		t.Errorf("left: %v", all)
 	}
+}
+
+// A load balancer that has been on its way for two days does not come up by itself; one that was stopped may stay so.
+func TestLoadBalancersThatHaveNotComeUp(t *testing.T) {
+	r := &balancerRig{rig: newRigOf(t, simulator.Config{
+		Profile: simulator.Realistic, Clock: simulator.NewManualClockAt(time.Now().Add(-48 * time.Hour)),
+	})}
+	r.config = doctor.BalancersConfig{
+		Cloud: r.cloud, Kubernetes: r.kube, Cluster: loadbalancer.Cluster{ID: "test", Name: "kubernetes"},
+		SafetyAge: time.Hour, Unclaimed: doctor.UnclaimedReport,
+	}
+	var made struct{ Network struct{ UUID string } }
+	r.sim.Do(t, "POST", "/network", `{"network":{"name":"n","zone":"fi-hel1","ip_networks":{"ip_network":[
+		{"address":"10.9.0.0/24","dhcp":"yes","family":"IPv4"}]}}}`, &made)
+	for name, status := range map[string]string{"slow": "started", "off": "stopped"} {
+		r.apply(t, balanced(name))
+		if _, err := r.cloud.CreateLoadBalancer(testContext(t), cloud.LoadBalancer{
+			Name: name, Zone: zone, Plan: "development", ConfiguredStatus: status,
+			Labels:    cloud.Labels{loadbalancer.LabelServiceUID: "uid-" + name, loadbalancer.LabelClusterID: "test"},
+			Networks:  []cloud.LoadBalancerNetwork{{Name: "in", Type: "private", Family: "IPv4", ID: made.Network.UUID}},
+			Frontends: []cloud.Frontend{}, Backends: []cloud.Backend{},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantTold(t, "findings", r.examine(t).Findings, "stuck-load-balancer slowService/default/slow")
+	r.config.SafetyAge = 72 * time.Hour
+	wantTold(t, "while it is young", r.examine(t).Findings)
 }
