@@ -55,6 +55,7 @@ func Run(ctx context.Context, runner *steps.Runner, config Config) steps.Result 
 	if !runner.Run(ctx, append(before, s.proofs()...)) {
 		return runner.Result
 	}
+	runner.Report("running the specs, minutes without a word here; " + s.log() + " has them as they end")
 	run := steps.Step{Name: "Kubernetes' own specs of load balancers are run", Limit: 25 * time.Minute, Do: s.run}
 	if !runner.Run(ctx, []steps.Step{run}) {
 		return runner.Result
