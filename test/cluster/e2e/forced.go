@@ -88,7 +88,7 @@ func (f *forced) stays(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mounts, err := f.mountsOf(ctx, "data", f.node)
+	mounts, err := f.mountsOf(ctx, f.node)
 	if err != nil {
 		return "", err
 	}
@@ -113,11 +113,14 @@ func (f *forced) moved(ctx context.Context) (string, error) {
 	if _, err := f.holds(successor, 800)(ctx); err != nil {
 		return "", err
 	}
-	odd, err := f.exec(ctx, successor, fmt.Sprintf("wc -l < /data/beats | awk '$1 < %d'; grep -v '^beat$' /data/beats", f.beats))
+	odd, err := f.exec(ctx, successor, fmt.Sprintf("wc -l < /data/beats | awk '$1 < %d'; grep -v '^beat$' /data/beats || [ $? = 1 ]", f.beats))
+	if err != nil {
+		return "", err
+	}
 	if odd != "" {
 		return "", fmt.Errorf("of what the first Pod wrote, there is %q (it wrote %d lines at least)", odd, f.beats)
 	}
-	mounts, err := f.mountsOf(ctx, "data", f.node)
+	mounts, err := f.mountsOf(ctx, f.node)
 	if err != nil {
 		return "", err
 	}

@@ -20,7 +20,7 @@ import (
 // health is a volume whose file system the kernel makes read-only, as it does after an error.
 type health struct {
 	suite
-	node, path string
+	node string
 }
 
 func (s suite) healthSteps() []steps.Step {
@@ -72,7 +72,7 @@ func (h *health) ill(ctx context.Context) (string, error) {
 // remount changes the file system itself, with all of its mounts, from within the machine.
 func (h *health) remount(option string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		points, err := h.mountsOf(ctx, "data", h.node)
+		points, err := h.mountsOf(ctx, h.node)
 		if err != nil {
 			return err
 		}
@@ -138,9 +138,9 @@ func sample(text, series string) (float64, error) {
 	return 0, fmt.Errorf("there is no %s", series)
 }
 
-// mountsOf are the mount points of a claim's volume on a node.
-func (s suite) mountsOf(ctx context.Context, claim, node string) (points []string, err error) {
-	_, volume, err := s.claim(ctx, claim)
+// mountsOf are the mount points on a node of the volume of the claim data.
+func (s suite) mountsOf(ctx context.Context, node string) (points []string, err error) {
+	_, volume, err := s.claim(ctx, "data")
 	if err != nil {
 		return nil, err
 	}

@@ -61,7 +61,7 @@ func (r *restarts) begin(ctx context.Context) (string, error) {
 	if _, err = r.exec(ctx, "app", "(while echo beat >> /data/beats && sync -d /data/beats; do sleep 0.1; done; touch /tmp/failed) > /dev/null 2>&1 &"); err != nil {
 		return "", err
 	}
-	if r.mounts, err = r.mountsOf(ctx, "data", r.node); err != nil {
+	if r.mounts, err = r.mountsOf(ctx, r.node); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("on %s, with %d mounts", r.node, len(r.mounts)), nil
@@ -121,7 +121,7 @@ func (r *restarts) kubeletBack(ctx context.Context) (string, error) {
 	if err := r.goesOn(ctx); err != nil {
 		return "", err
 	}
-	mounts, err := r.mountsOf(ctx, "data", r.node)
+	mounts, err := r.mountsOf(ctx, r.node)
 	if err != nil {
 		return "", err
 	}

@@ -49,7 +49,7 @@ func (r *Runner) Install() []Step {
 func (r *Runner) openedEarly(ctx context.Context) error {
 	nodes, err := r.nodes(ctx)
 	if err != nil {
-		return nil // the check itself tells
+		return nil //nolint:nilerr // the check itself tells
 	}
 	for _, node := range nodes {
 		if tainted(node, agentNotReady) {
@@ -57,7 +57,7 @@ func (r *Runner) openedEarly(ctx context.Context) error {
 		}
 		csiNode, err := r.Client.StorageV1().CSINodes().Get(ctx, node.Name, metav1.GetOptions{}) // later than the Node
 		if err != nil && !errors.IsNotFound(err) {
-			return nil
+			return nil //nolint:nilerr // as above
 		}
 		if err != nil || !registered(node, csiNode) {
 			return fmt.Errorf("Node %s lost its taint %s before the driver was registered", node.Name, agentNotReady)
