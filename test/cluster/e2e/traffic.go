@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -289,7 +290,7 @@ func (t *traffic) remove(ctx context.Context) error {
 	if _, err := t.Kubectl(ctx, nil, "taint", "node", t.node, leaving+"-"); err != nil {
 		return err
 	}
-	_, err := t.Kubectl(ctx, nil, "delete", "services", "--all", "-n", t.namespace, "--wait=false")
+	_, err := t.Kubectl(ctx, nil, "delete", "-n", t.namespace, "-f", filepath.Join(t.Project, "examples", "loadbalancer-graceful.yaml"), "--wait=false")
 	return err
 }
 
@@ -298,8 +299,12 @@ func (t *traffic) removed(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if len(list.Items) > 0 {
-		return "", fmt.Errorf("there are %d Services", len(list.Items))
+	balancers, err := t.Account.GetLoadBalancers(ctx, &request.GetLoadBalancersRequest{})
+	if err != nil {
+		return "", err
+	}
+	if len(list.Items)+len(balancers) > 0 {
+		return "", fmt.Errorf("there are %d Services and %d load balancers", len(list.Items), len(balancers))
 	}
 	return "", nil
 }
