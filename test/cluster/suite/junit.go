@@ -38,7 +38,7 @@ type testSuite struct {
 	Errors    int        `xml:"errors,attr"`
 	Failures  int        `xml:"failures,attr"`
 	Time      float64    `xml:"time,attr"`
-	Timestamp string     `xml:"timestamp,attr"`
+	Timestamp string     `xml:"timestamp,attr,omitempty"`
 	Cases     []testCase `xml:"testcase"`
 }
 
