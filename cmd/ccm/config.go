@@ -26,6 +26,7 @@ type flags struct {
 	credentialsDir     string
 	loadBalancerStatus string
 	loadBalancerClass  string
+	podMembers         bool
 	readinessPort      int
 	routes             bool // --configure-cloud-routes, which the library has
 }
@@ -37,6 +38,8 @@ func (f *flags) add(set *pflag.FlagSet) {
 		"hostname (default), ip, or both; wins over loadBalancerStatus in the configuration file")
 	set.StringVar(&f.loadBalancerClass, "load-balancer-class", defaultClass, "spec.loadBalancerClass of the Services that the controller "+
 		classController+" serves")
+	set.BoolVar(&f.podMembers, "load-balancer-pod-members", false, "make the Pods of Services with allocateLoadBalancerNodePorts false "+
+		"members of their load balancers, which must reach Pods' addresses; needs the right to watch EndpointSlices")
 	set.IntVar(&f.readinessPort, "readiness-port", 0, "port on --bind-address that serves /readyz over HTTP: whether the UpCloud API "+
 		"takes the credentials now; 0 serves it nowhere")
 }
@@ -118,6 +121,7 @@ func loadConfig(ours flags, path string) (config, error) {
 		ClusterID: file.Data.ClusterID, ClusterName: file.Data.ClusterName,
 		Plan: file.Data.LoadBalancerPlan, MaxMembers: file.Data.LoadBalancerMaxBackendMembers,
 		DefaultMode: file.Data.LoadBalancerDefaultMode, Shared: file.Data.SharedLoadBalancers,
+		PodMembers: ours.podMembers,
 	}
 	if interval := file.Data.LoadBalancerCheckInterval; interval != nil {
 		loaded.loadBalancer.CheckInterval = cmp.Or(interval.Duration, -1)

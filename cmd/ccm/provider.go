@@ -91,6 +91,7 @@ func (p *provider) SetInformers(shared informers.SharedInformerFactory) {
 	go p.loadBalancers.FollowShared(ctx, services)
 	go p.loadBalancers.FollowDrift(ctx, services, shared.Core().V1().Nodes().Lister())
 	go p.loadBalancers.FollowJoining(ctx, services)
+	go p.loadBalancers.FollowPods(ctx, services, shared.Core().V1().Nodes().Lister())
 }
 
 // Close ends what the provider does by itself.

@@ -38,6 +38,9 @@ func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *
 	}
 	l.tending.note(service, nodes)
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
+	if err := w.readPods(ctx); err != nil {
+		return err
+	}
 	var missed error
 	if len(problems) == 0 {
 		w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))

@@ -86,6 +86,7 @@ type Backend struct {
 	Name        string
 	Targets     []Target
 	NodePort    int
+	Pods        bool           // the targets are Pods
 	Members     []cloud.Member // asked for; nil: the targets
 	MaxSessions *int           // asked for
 	Resolver    string         // asked for
@@ -99,6 +100,8 @@ type Input struct {
 	Service  *v1.Service
 	Settings *Settings
 	Targets  []Target
+	// Pods that are ready, by the name of a port that has no node port, where Pods may be members.
+	Pods map[string][]Target
 	// MaxMembers bounds the members of a backend, unless the Service does.
 	MaxMembers int
 	// DefaultMode of new frontends; empty: tcp.
@@ -123,12 +126,17 @@ func DesiredState(in Input) Desired {
 	}
 	targets := Limit(in.Targets, most, in.Identity.ServiceUID)
 	for i, port := range in.Service.Spec.Ports {
-		if (port.Protocol != v1.ProtocolTCP && port.Protocol != "") || port.NodePort == 0 || !validName(portName(port)) {
+		pods, byPods := in.Pods[port.Name]
+		if (port.Protocol != v1.ProtocolTCP && port.Protocol != "") || port.NodePort == 0 && !byPods || !validName(portName(port)) {
 			continue
 		}
 		settings := &in.Settings.Ports[i]
 		desired.Frontends = append(desired.Frontends, in.frontend(settings))
-		desired.Backends = append(desired.Backends, in.backend(settings, targets, int(port.NodePort)))
+		if byPods {
+			desired.Backends = append(desired.Backends, in.backend(settings, Limit(pods, most, in.Identity.ServiceUID), 0))
+		} else {
+			desired.Backends = append(desired.Backends, in.backend(settings, targets, int(port.NodePort)))
+		}
 	}
 	for i := range in.Settings.MoreFrontends {
 		desired.Frontends = append(desired.Frontends, in.frontend(&in.Settings.MoreFrontends[i]))
@@ -203,9 +211,10 @@ func visible(networks []cloud.LoadBalancerNetwork, visibility string) []string {
 	return names
 }
 
+// backend leads to nodes, or without a node port to Pods, whose own port is checked.
 func (in Input) backend(s *PortSettings, targets []Target, nodePort int) Backend {
 	asked := cloud.Properties{}
-	if in.Service.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal && in.Service.Spec.HealthCheckNodePort > 0 {
+	if nodePort > 0 && in.Service.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal && in.Service.Spec.HealthCheckNodePort > 0 {
 		_, url := s.Backend["health_check_url"]
 		_, kind := s.Backend["health_check_type"]
 		if !url && !kind {
@@ -216,7 +225,7 @@ func (in Input) backend(s *PortSettings, targets []Target, nodePort int) Backend
 	}
 	maps.Copy(asked, s.Backend)
 	return Backend{
-		Name: s.Name, Targets: targets, NodePort: nodePort, Members: s.Members, MaxSessions: s.MaxSessions, Resolver: s.Resolver,
+		Name: s.Name, Targets: targets, NodePort: nodePort, Pods: nodePort == 0, Members: s.Members, MaxSessions: s.MaxSessions, Resolver: s.Resolver,
 		Asked: asked, TLS: s.BackendTLS,
 	}
 }

@@ -96,7 +96,7 @@ func (l *LoadBalancers) mendDriftOf(
 	if service, wanted = one.service(uid, services); !known || !wanted {
 		return nil
 	}
-	if settings, problems := ParseSettings(service); settings.Shared != nil || len(problems)+len(Problems(service)) > 0 {
+	if settings, problems := ParseSettings(service); settings.Shared != nil || len(problems)+len(l.problems(service, settings)) > 0 {
 		return nil // the controller comes to it
 	}
 	return l.mendDrifted(ctx, identity, service, one.present(nodes))
@@ -166,7 +166,7 @@ func (l *LoadBalancers) asAsked(
 ) bool {
 	settings, problems := ParseSettings(service)
 	switch {
-	case settings.Shared != nil, len(problems)+len(Problems(service)) > 0:
+	case settings.Shared != nil, len(problems)+len(l.problems(service, settings)) > 0:
 		return true // the controller comes to it, or tells of it
 	case lb == nil:
 		return service.Annotations[AnnotationID] == "" // which the controller is about to make
@@ -177,6 +177,9 @@ func (l *LoadBalancers) asAsked(
 	var err error
 	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
 		return true // the controller comes to it, or tells of it
+	}
+	if err := w.readPods(ctx); err != nil {
+		return true // the controller tries again
 	}
 	var missed error
 	if w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector)); missed != nil {

@@ -35,8 +35,9 @@ type work struct {
 	identity Identity
 	settings *Settings
 	secrets  map[string]secret
-	nodes    []*v1.Node // eligible, with addresses
-	told     []*v1.Node // as the controller told them
+	nodes    []*v1.Node          // eligible, with addresses
+	told     []*v1.Node          // as the controller told them
+	pods     map[string][]Target // see Input
 	// componentsOnly: the nodes are not known, and members stay as they are.
 	componentsOnly bool
 }
@@ -47,7 +48,7 @@ func (l *LoadBalancers) ensure(
 ) (*v1.LoadBalancerStatus, error) {
 	l.membership.forget(service)
 	settings, problems := ParseSettings(service)
-	if problems = slices.Concat(Problems(service), problems); len(problems) > 0 {
+	if problems = slices.Concat(l.problems(service, settings), problems); len(problems) > 0 {
 		return nil, l.refuse(service, problems)
 	}
 	if settings.Shared != nil {
@@ -66,6 +67,9 @@ func (l *LoadBalancers) ensure(
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
 	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
 		return nil, l.refuseSecret(service, err)
+	}
+	if err := w.readPods(ctx); err != nil {
+		return nil, err
 	}
 	var missed error
 	w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
@@ -113,7 +117,7 @@ func (l *LoadBalancers) refuseSecret(service *v1.Service, err error) error {
 func (w *work) input(networks []cloud.LoadBalancerNetwork) Input {
 	targets, _ := Targets(w.nodes)
 	return Input{
-		Identity: w.identity, Service: w.service, Settings: w.settings, Targets: targets, MaxMembers: w.config.MaxMembers,
+		Identity: w.identity, Service: w.service, Settings: w.settings, Targets: targets, Pods: w.pods, MaxMembers: w.config.MaxMembers,
 		DefaultMode: w.config.DefaultMode, DefaultPlan: w.config.Plan, Networks: networks, Fingerprints: fingerprintsOf(w.secrets),
 	}
 }

@@ -41,6 +41,9 @@ type Config struct {
 	NodeAddresses func(ctx context.Context, node *v1.Node) ([]v1.NodeAddress, error)
 	// Shared says who may use load balancers that this program did not make.
 	Shared []SharedAccess
+	// PodMembers lets Services have no node ports (spec.allocateLoadBalancerNodePorts is false): their Pods are the members. Load
+	// balancers must reach the Pods' addresses.
+	PodMembers bool
 	// CheckInterval is how often load balancers are looked at without a reason; zero: DefaultCheckInterval; negative: never.
 	CheckInterval time.Duration
 }
@@ -66,6 +69,7 @@ type LoadBalancers struct {
 	// membership is what members were last brought to be.
 	membership membership
 	sought     sought
+	pods       podReader
 
 	secretUse   secretUse
 	sharing     sharing
@@ -95,7 +99,7 @@ func New(config Config) *LoadBalancers {
 		config.CheckInterval = DefaultCheckInterval
 	}
 	return &LoadBalancers{config: config, deleteWait: deleteWait, operationLimit: operationLimit, now: time.Now,
-		secretUse: secretUse{begun: make(chan struct{})}}
+		secretUse: secretUse{begun: make(chan struct{})}, pods: podReader{ready: make(chan struct{})}}
 }
 
 // Start gives what exists only once the controller manager runs: the client that writes annotations, and the recorder of

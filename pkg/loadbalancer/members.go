@@ -13,10 +13,11 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
 
-// Target is a node as a load balancer sees it.
+// Target is a node, or a Pod, as a load balancer sees it.
 type Target struct {
 	Name string // of the members that lead to it
 	IP   netip.Addr
+	Port int // of a Pod; a node is reached at the backend's node port
 	// Unsure: the node is not ready. It stays a member, as health checks know better, but is the first to give way where
 	// there are more nodes than members.
 	Unsure bool
@@ -115,18 +116,18 @@ func (l sessionLimits) of(have int) int {
 }
 
 // members returns what a backend's members shall be, and whether that is a change. A member that stays keeps its weight,
-// switched-off state and whatever else it has; dynamic members are a resolver's, not ours. If no target is left, the members
+// switched-off state and whatever else it has; dynamic members are a resolver's, not ours. If no node is left, the members
 // stay, but for the port: all nodes at once do not go, but a selector or a label is easily got wrong, and members that are
-// down cost nothing.
+// down cost nothing. Pods do go all at once, and another Pod gets their addresses.
 func (b Backend) members(have []cloud.Member, limits sessionLimits) ([]cloud.Member, bool) {
 	if b.Members != nil {
 		return b.Members, !sameMembers(b.Members, have)
 	}
-	if len(b.Targets) == 0 {
+	if len(b.Targets) == 0 && !b.Pods {
 		return b.withPort(have)
 	}
 	byName := map[string]cloud.Member{}
-	var want []cloud.Member
+	want := []cloud.Member{}
 	for _, member := range have {
 		if member.Type == "dynamic" {
 			want = append(want, member)
@@ -137,7 +138,8 @@ func (b Backend) members(have []cloud.Member, limits sessionLimits) ([]cloud.Mem
 	kept := 0
 	for _, target := range b.Targets {
 		member := cloud.Member{
-			Name: target.Name, IP: target.IP.String(), Port: b.NodePort, Weight: memberWeight, MaxSessions: limits.fresh, Type: "static", Enabled: true,
+			Name: target.Name, IP: target.IP.String(), Port: cmp.Or(target.Port, b.NodePort), Weight: memberWeight,
+			MaxSessions: limits.fresh, Type: "static", Enabled: true,
 		}
 		old, there := byName[target.Name]
 		if there {

@@ -157,12 +157,15 @@ func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service) (err err
 		return err
 	}
 	settings, problems := ParseSettings(service)
-	if len(problems)+len(Problems(service)) > 0 {
+	if len(problems)+len(l.problems(service, settings)) > 0 {
 		return nil // told of elsewhere
 	}
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings, componentsOnly: true}
 	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
 		return l.refuseSecret(service, err)
+	}
+	if err := w.readPods(ctx); err != nil {
+		return err
 	}
 	err = w.change(ctx, lb)
 	var later *api.RetryError

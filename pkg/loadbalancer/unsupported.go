@@ -20,8 +20,8 @@ func Problems(service *v1.Service) []Problem {
 				"move the port to a Service of type NodePort", port.Port, port.Protocol, portName(port))
 		}
 		if port.NodePort == 0 {
-			add("NodePortMissing", "port %d (%s) has no node port, through which load balancers reach the nodes: "+
-				"set spec.allocateLoadBalancerNodePorts to true", port.Port, portName(port))
+			add(reasonNodePortMissing, "port %d (%s) has no node port, through which load balancers reach the nodes: "+
+				"set spec.allocateLoadBalancerNodePorts to true, or have the CCM run with --load-balancer-pod-members", port.Port, portName(port))
 		}
 		if !validName(portName(port)) {
 			add("InvalidPortName", "port %d: its name %q cannot be the name of a frontend: use at most %d letters, digits and dashes",

@@ -1,0 +1,199 @@
+package loadbalancer
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+)
+
+// slice is an EndpointSlice of the Service, with endpoints such as "web-1 10.244.1.5 ready".
+func slice(s *v1.Service, name string, ports map[string]int32, endpoints ...string) *discovery.EndpointSlice {
+	made := &discovery.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: s.Namespace, Name: name, Labels: map[string]string{discovery.LabelServiceName: s.Name},
+		},
+		AddressType: discovery.AddressTypeIPv4,
+	}
+	for port, number := range ports {
+		made.Ports = append(made.Ports, discovery.EndpointPort{Name: new(port), Port: new(number)})
+	}
+	for _, text := range endpoints {
+		var pod, ip, state string
+		_, _ = fmt.Sscanf(text, "%s %s %s", &pod, &ip, &state)
+		made.Endpoints = append(made.Endpoints, discovery.Endpoint{
+			Addresses: []string{ip}, Conditions: discovery.EndpointConditions{Ready: new(state == "ready")},
+			TargetRef: &v1.ObjectReference{Kind: "Pod", Namespace: s.Namespace, Name: pod},
+		})
+	}
+	return made
+}
+
+func (a *account) setSlice(slice *discovery.EndpointSlice) {
+	a.t.Helper()
+	slices := a.client.DiscoveryV1().EndpointSlices(slice.Namespace)
+	_, err := slices.Update(a.t.Context(), slice, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = slices.Create(a.t.Context(), slice, metav1.CreateOptions{})
+	}
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// followPods runs FollowPods until the test ends.
+func (a *account) followPods(l *LoadBalancers) {
+	a.t.Helper()
+	shared := informers.NewSharedInformerFactory(a.client, 0)
+	services := shared.Core().V1().Services().Lister()
+	_, nodes := a.listers()
+	ctx, cancel := context.WithCancel(a.t.Context())
+	var following sync.WaitGroup
+	shared.Start(ctx.Done())
+	following.Go(func() { l.FollowPods(ctx, services, nodes) })
+	a.t.Cleanup(func() {
+		cancel()
+		following.Wait()
+		shared.Shutdown()
+	})
+}
+
+// wantBackend waits until the one load balancer has the backend.
+func (a *account) wantBackend(want string) {
+	a.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		got := summary(a.only())
+		if strings.Contains(got, "backend "+want+"\n") {
+			return
+		}
+		if time.Now().After(deadline) {
+			a.t.Fatalf("want backend %q of\n%s", want, got)
+		}
+	}
+}
+
+func podMembers(c *Config) { c.PodMembers = true }
+
+// Without node ports the Pods are the members, those that are ready, as they come and go.
+func TestPodsAreMembers(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1", "n2")
+	l := a.balancers(podMembers)
+	a.followPods(l)
+	s := service("http 80 0")
+	s.Spec.AllocateLoadBalancerNodePorts = new(false)
+	s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 31000
+	s = a.addService(s)
+	ports := map[string]int32{"http": 8080}
+	a.setSlice(slice(s, "web-a", ports, "web-1 10.244.1.5 ready", "web-2 10.244.2.5 not"))
+	a.setSlice(slice(s, "web-metrics", map[string]int32{"metrics": 9090}, "web-1 10.244.1.5 ready"))
+	ipv6 := slice(s, "web-6", ports, "web-1 fd00::5 ready")
+	ipv6.AddressType = discovery.AddressTypeIPv6
+	a.setSlice(ipv6)
+	a.ensure(l, s)
+	a.wantBackend("http tcp web-1:8080")
+	lb := a.only()
+	if lb.Backends[0].Members[0].IP != "10.244.1.5" || strings.Contains(encode(t, lb.Backends[0].Properties), "31000") {
+		t.Errorf("backend: %s", encode(t, lb.Backends[0]))
+	}
+
+	a.setSlice(slice(s, "web-a", ports, "web-1 10.244.1.5 ready", "web-2 10.244.2.5 ready"))
+	a.wantBackend("http tcp web-1:8080,web-2:8080")
+	a.setSlice(slice(s, "web-b", ports, "web-2 10.244.2.5 ready", "web-3 10.244.1.6 ready")) // web-2 moves to another slice
+	a.wantBackend("http tcp web-1:8080,web-2:8080,web-3:8080")
+	if err := a.client.DiscoveryV1().EndpointSlices(s.Namespace).Delete(t.Context(), "web-a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	a.wantBackend("http tcp web-2:8080,web-3:8080")
+
+	// A reconcile, a node that comes, a Secret that changes and the periodic check find all as it should be.
+	a.settle(lb.ID)
+	a.addNode("n3")
+	a.ResetRequests()
+	a.ensure(l, s)
+	if err := l.UpdateLoadBalancer(t.Context(), "prod", a.current(s), a.nodes); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.renew(t.Context(), a.current(s)); err != nil {
+		t.Fatal(err)
+	}
+	a.check(l)
+	if writes := a.writes(); len(writes) > 0 {
+		t.Errorf("writes: %v", writes)
+	}
+
+	// The addresses of Pods that are gone are soon other Pods', perhaps other people's.
+	a.setSlice(slice(s, "web-b", ports, "web-2 10.244.2.5 not", "web-3 10.244.1.6 not"))
+	a.wantBackend("http tcp ")
+	a.delete(l, s)
+}
+
+// A Service that gets node ports has nodes as members from then on, and the other way round.
+func TestFromPodsToNodes(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1", "n2")
+	l := a.balancers(podMembers)
+	a.followPods(l)
+	s := a.addService(service("http 80 0"))
+	a.setSlice(slice(s, "web-a", map[string]int32{"http": 8080}, "web-1 10.244.1.5 ready"))
+	a.ensure(l, s)
+	a.wantBackend("http tcp web-1:8080")
+	id := a.only().ID
+	for _, step := range []struct {
+		nodePort int32
+		want     string
+	}{{30080, "http tcp n1:30080,n2:30080"}, {0, "http tcp web-1:8080"}} {
+		s = a.current(s)
+		s.Spec.Ports[0].NodePort = step.nodePort
+		if _, err := a.client.CoreV1().Services(s.Namespace).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		a.ensure(l, s)
+		a.wantBackend(step.want)
+	}
+	if a.only().ID != id {
+		t.Error("there is another load balancer")
+	}
+}
+
+// Which Pods are ready must be known before any load balancer is changed.
+func TestPodsAreWaitedFor(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers(podMembers)
+	s := a.addService(service("http 80 0"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := l.EnsureLoadBalancer(ctx, "prod", s, a.nodes); err == nil || len(a.list()) > 0 {
+		t.Errorf("error %v, load balancers %v", err, a.list())
+	}
+}
+
+// Unless it is allowed, and on a load balancer that is shared, a Service without node ports is refused.
+func TestPodsAreNoMembersUnlessAllowed(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	for name, l := range map[string]*LoadBalancers{"not allowed": a.balancers(), "shared": a.balancers(podMembers)} {
+		s := service("http 80 0")
+		s.Name = strings.ReplaceAll(name, " ", "-")
+		if name == "shared" {
+			annotated(s, "shared", "group")
+		}
+		_, err := l.EnsureLoadBalancer(t.Context(), "prod", a.addService(s), a.nodes)
+		if err == nil || !strings.Contains(err.Error(), "allocateLoadBalancerNodePorts") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if said := strings.Join(a.said(), "\n"); !strings.Contains(said, reasonNodePortMissing) {
+			t.Errorf("%s: events: %s", name, said)
+		}
+	}
+	if all := a.list(); len(all) > 0 {
+		t.Errorf("load balancers: %v", all)
+	}
+}
