@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -107,7 +108,7 @@ func (e *look) knows(trace loadbalancer.Trace) *corev1.Service {
 
 // named finds a Service whose annotation names a load balancer.
 func (e *look) named(id string) *corev1.Service {
-	i := slices.IndexFunc(e.services, func(s corev1.Service) bool { return s.Annotations[loadbalancer.AnnotationID] == id })
+	i := slices.IndexFunc(e.services, func(s corev1.Service) bool { return strings.EqualFold(s.Annotations[loadbalancer.AnnotationID], id) })
 	if i < 0 {
 		return nil
 	}

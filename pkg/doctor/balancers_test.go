@@ -314,6 +314,11 @@ func TestFixKeepsLoadBalancers(t *testing.T) {
 			s.Annotations[loadbalancer.AnnotationID] = r.idOf(t, "test-default-gone")
 			r.apply(t, s)
 		}, "Service/default/restored names it"},
+		{"one that a Service names in capitals", 48 * time.Hour, func(t *testing.T, r *balancerRig) {
+			s := balanced("restored")
+			s.Annotations[loadbalancer.AnnotationID] = strings.ToUpper(r.idOf(t, "test-default-gone"))
+			r.apply(t, s)
+		}, "Service/default/restored names it"},
 		{"one with a frontend of somebody else", 48 * time.Hour, func(t *testing.T, r *balancerRig) {
 			r.postJSON(t, "/load-balancer/"+r.idOf(t, "test-default-gone")+"/frontends",
 				map[string]any{"name": "mine", "mode": "tcp", "port": 9000, "default_backend": "http"})

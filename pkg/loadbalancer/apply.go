@@ -1,6 +1,7 @@
 package loadbalancer
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -53,8 +54,8 @@ func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err
 	}
-	if len(problems) > 0 { // which nodes may join is not known for certain: those that leave do
-		w.settings = &Settings{Ports: settings.Ports, MaxMembers: len(nodes)}
+	if len(problems) > 0 { // which nodes may join is not known for certain: those that leave do; Pods join, too
+		w.settings = &Settings{Ports: settings.Ports, MaxMembers: max(len(nodes), cmp.Or(settings.MaxMembers, l.config.MaxMembers))}
 		w.nodes, missed = l.withAddresses(ctx, onlyMembers(Eligible(nodes, l.config.Scope, settings.Selector), lb))
 	}
 	w.remark(lb, nil, "")

@@ -248,6 +248,9 @@ func (l *LoadBalancers) letInto(ctx context.Context, service *v1.Service) (err e
 	}
 	var changes []Change
 	for _, backend := range lb.Backends {
+		if !slices.ContainsFunc(backend.Members, isJoining) {
+			continue
+		}
 		sessions := sessionsOf(backend.Members)
 		if sessions == 0 {
 			plan, err := l.plan(ctx, lb.Plan)

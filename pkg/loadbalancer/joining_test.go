@@ -206,3 +206,27 @@ func TestLettingInFails(t *testing.T) {
 		t.Errorf("load balancers: %+v", all)
 	}
 }
+
+// A backend where nobody waits does not matter: what it would take is not asked for.
+func TestNodesJoinBesideABackendWithoutMembers(t *testing.T) {
+	a := newJoiningAccount(t, func(s *v1.Service) {
+		s.Annotations = map[string]string{AnnotationConfig: `{"backends":[{"name":"elsewhere"}]}`}
+	})
+	a.addNode("n3")
+	a.update()
+	a.cloud = a.connect()
+	a.restart()
+	a.ensure(a.l, a.service)
+	a.Inject(simulator.Fault{Operation: "GET /load-balancer/plans", Status: 403})
+	a.after(9 * time.Second)
+	var got []string
+	for _, backend := range a.only().Backends {
+		for _, m := range backend.Members {
+			got = append(got, fmt.Sprintf("%s %d", m.Name, m.Weight))
+		}
+	}
+	slices.Sort(got)
+	if want := []string{"n1 100", "n2 100", "n3 100"}; !slices.Equal(got, want) {
+		t.Errorf("members %q, want %q", got, want)
+	}
+}

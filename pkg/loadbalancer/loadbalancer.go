@@ -99,7 +99,7 @@ func New(config Config) *LoadBalancers {
 		config.CheckInterval = DefaultCheckInterval
 	}
 	return &LoadBalancers{config: config, deleteWait: deleteWait, operationLimit: operationLimit, now: time.Now,
-		secretUse: secretUse{begun: make(chan struct{})}, pods: podReader{ready: make(chan struct{})}}
+		secretUse: secretUse{begun: make(chan struct{})}, pods: podReader{ready: make(chan struct{}), wait: podsWait}}
 }
 
 // Start gives what exists only once the controller manager runs: the client that writes annotations, and the recorder of

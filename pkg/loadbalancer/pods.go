@@ -28,9 +28,14 @@ const reasonNodePortMissing = "NodePortMissing"
 // podsSettle is how long changes of a Service's Pods are waited for to become one call.
 const podsSettle = 200 * time.Millisecond
 
+// podsWait is how long one call waits until it is known which Pods are ready: without the right to watch them that is never, and
+// a worker of the controller that waits keeps other Services waiting.
+const podsWait = 10 * time.Second
+
 // podReader reads which Pods are ready.
 type podReader struct {
 	ready  chan struct{} // closed once slices can be read
+	wait   time.Duration
 	slices discoverylisters.EndpointSliceLister
 }
 
@@ -54,10 +59,13 @@ func (w *work) readPods(ctx context.Context) error {
 	if !w.byPods(w.service) || w.settings.Shared != nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, w.LoadBalancers.pods.wait)
+	defer cancel()
 	select {
 	case <-w.LoadBalancers.pods.ready:
 	case <-ctx.Done():
-		return fmt.Errorf("which Pods are ready is not known yet: %w", ctx.Err())
+		return fmt.Errorf("which Pods are ready is not known yet, for which the CCM must be allowed to list and watch EndpointSlices: %w",
+			ctx.Err())
 	}
 	all, err := w.LoadBalancers.pods.slices.EndpointSlices(w.service.Namespace).List(
 		labels.SelectorFromSet(labels.Set{discovery.LabelServiceName: w.service.Name}))
@@ -130,7 +138,11 @@ func (l *LoadBalancers) FollowPods(ctx context.Context, services corelisters.Ser
 	factory := informers.NewSharedInformerFactoryWithOptions(l.client, 0, informers.WithTransform(withoutManagedFields))
 	endpoints := factory.Discovery().V1().EndpointSlices()
 	_, err := endpoints.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: changed, UpdateFunc: func(_, after any) { changed(after) }, DeleteFunc: changed,
+		AddFunc: changed, DeleteFunc: changed,
+		UpdateFunc: func(before, after any) {
+			changed(before) // it may have been another Service's
+			changed(after)
+		},
 	})
 	if err != nil { // only of an informer that has been stopped already
 		klog.FromContext(ctx).Error(err, "Pods are not followed")
@@ -180,13 +192,14 @@ func (l *LoadBalancers) followOnesPods(
 	return true
 }
 
-// updatePods does what the controller does when nodes come and go.
+// updatePods does what the controller does when nodes come and go, whatever else of the Service waits to be corrected: the addresses
+// of Pods that have gone are soon others'.
 func (l *LoadBalancers) updatePods(
 	ctx context.Context, name cache.ObjectName, services corelisters.ServiceLister, nodes corelisters.NodeLister,
 ) (err error) {
 	service, err := services.Services(name.Namespace).Get(name.Name)
-	if err != nil || !l.byPods(service) {
-		return nil //nolint:nilerr // a Service that is gone has no Pods
+	if err != nil || service.DeletionTimestamp != nil || !l.byPods(service) {
+		return nil //nolint:nilerr // a Service that is gone has no Pods, and while it goes its lock is held for long
 	}
 	defer recoverTo(&err, service)
 	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
@@ -202,8 +215,8 @@ func (l *LoadBalancers) updatePods(
 	if !known || !wanted {
 		return nil
 	}
-	if settings, problems := ParseSettings(service); settings.Shared != nil || len(problems)+len(l.problems(service, settings)) > 0 {
-		return nil // the controller tells of it
+	if settings, _ := ParseSettings(service); settings.Shared != nil {
+		return nil // the load balancer that was its own is the controller's to end
 	}
 	return l.update(ctx, l.identity(l.lastClusterName(), service), service, one.present(nodes))
 }

@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
+	discoverylisters "k8s.io/client-go/listers/discovery/v1"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
@@ -80,6 +82,26 @@ func (a *account) wantBackend(want string) {
 			a.t.Fatalf("want backend %q of\n%s", want, got)
 		}
 	}
+}
+
+// knownSlices are the slices that are known from now on, without anybody who follows them.
+func (a *account) knownSlices(l *LoadBalancers) func(...*discovery.EndpointSlice) {
+	store := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+	l.pods.slices = discoverylisters.NewEndpointSliceLister(store)
+	close(l.pods.ready)
+	return func(all ...*discovery.EndpointSlice) {
+		for _, one := range all {
+			if err := store.Update(one); err != nil {
+				a.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// podsChanged does what FollowPods does when a slice of the Service changes.
+func (a *account) podsChanged(ctx context.Context, l *LoadBalancers, s *v1.Service) error {
+	services, nodes := a.listers()
+	return l.updatePods(ctx, cache.NewObjectName(s.Namespace, s.Name), services, nodes)
 }
 
 func podMembers(c *Config) { c.PodMembers = true }
@@ -174,6 +196,10 @@ func TestPodsAreWaitedFor(t *testing.T) {
 	if _, err := l.EnsureLoadBalancer(ctx, "prod", s, a.nodes); err == nil || len(a.list()) > 0 {
 		t.Errorf("error %v, load balancers %v", err, a.list())
 	}
+	l.pods.wait = 0 // a controller's own context does not end
+	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", s, a.nodes); err == nil || !strings.Contains(err.Error(), "EndpointSlices") {
+		t.Errorf("error %v", err)
+	}
 }
 
 // Unless it is allowed, and on a load balancer that is shared, a Service without node ports is refused.
@@ -196,4 +222,102 @@ func TestPodsAreNoMembersUnlessAllowed(t *testing.T) {
 	if all := a.list(); len(all) > 0 {
 		t.Errorf("load balancers: %v", all)
 	}
+}
+
+// Pods come and go whatever waits to be corrected in the Service, and no matter how few nodes there are.
+func TestPodsAreFollowedDespiteMistakes(t *testing.T) {
+	mistakes := map[string]func(*v1.Service){
+		"in an annotation": func(s *v1.Service) { annotated(s, "visibilty", "private") },
+		"in the Service":   func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/99"} },
+	}
+	for name, mistake := range mistakes {
+		t.Run(name, func(t *testing.T) {
+			a := newAccount(t, simulator.Config{}, "n1")
+			l := a.balancers(podMembers)
+			know := a.knownSlices(l)
+			s := a.addService(service("http 80 0"))
+			ports := map[string]int32{"http": 8080}
+			know(slice(s, "web-a", ports, "web-1 10.244.1.5 ready", "web-2 10.244.1.6 ready"))
+			a.ensure(l, s)
+
+			s = a.current(s)
+			mistake(s)
+			if _, err := a.client.CoreV1().Services(s.Namespace).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.EnsureLoadBalancer(t.Context(), "prod", s, a.nodes); err == nil {
+				t.Fatal("there is no mistake")
+			}
+			if err := l.UpdateLoadBalancer(t.Context(), "prod", s, a.nodes); err != nil {
+				t.Fatal(err)
+			}
+			if got := summary(a.only()); !strings.Contains(got+"\n", "backend http tcp web-1:8080,web-2:8080\n") {
+				t.Errorf("after the mistake:\n%s", got)
+			}
+			know(slice(s, "web-a", ports, "web-1 10.244.1.5 not", "web-2 10.244.1.6 ready", "web-3 10.244.1.7 ready"))
+			if err := a.podsChanged(t.Context(), l, s); err != nil {
+				t.Fatal(err)
+			}
+			if got := summary(a.only()); !strings.Contains(got+"\n", "backend http tcp web-2:8080,web-3:8080\n") {
+				t.Errorf("after a Pod came and another went:\n%s", got)
+			}
+		})
+	}
+}
+
+// A Pod that became a member when a Secret changed, and has gone since, is one no longer.
+func TestPodsThatRenewMadeMembersGo(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers(podMembers)
+	know := a.knownSlices(l)
+	s := a.addService(service("http 80 0"))
+	one := slice(s, "web-a", map[string]int32{"http": 8080}, "web-1 10.244.1.5 ready")
+	know(one)
+	a.ensure(l, s)
+	know(slice(s, "web-a", map[string]int32{"http": 8080}, "web-1 10.244.1.5 ready", "web-2 10.244.1.6 ready"))
+	if err := l.renew(t.Context(), a.current(s)); err != nil {
+		t.Fatal(err)
+	}
+	know(one)
+	if err := a.podsChanged(t.Context(), l, s); err != nil {
+		t.Fatal(err)
+	}
+	if got := summary(a.only()); !strings.Contains(got+"\n", "backend http tcp web-1:8080\n") {
+		t.Errorf("a Pod that has gone is a member:\n%s", got)
+	}
+}
+
+// Who follows Pods does not wait for a Service that is about to go: the Pods of others would wait, too.
+func TestPodsOfServicesThatGoHoldUpNobody(t *testing.T) {
+	a := newAccount(t, simulator.Config{})
+	l := a.balancers(podMembers)
+	s := service("http 80 0")
+	s.DeletionTimestamp, s.Finalizers = new(metav1.Now()), []string{"service.kubernetes.io/load-balancer-cleanup"}
+	s = a.addService(s)
+	unlock, err := l.locks.lock(t.Context(), string(s.UID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.podsChanged(ctx, l, s); err != nil {
+		t.Error(err)
+	}
+}
+
+// A slice that is given to another Service is no longer this one's.
+func TestSlicesMayChangeTheirService(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers(podMembers)
+	a.followPods(l)
+	s := a.addService(service("http 80 0"))
+	a.ensure(l, s)
+	moving := slice(s, "web-a", map[string]int32{"http": 8080}, "web-1 10.244.1.5 ready")
+	a.setSlice(moving)
+	a.wantBackend("http tcp web-1:8080") // by who follows Pods: nothing of the slice is left to be looked at
+	moving = moving.DeepCopy()
+	moving.Labels[discovery.LabelServiceName] = "other"
+	a.setSlice(moving)
+	a.wantBackend("http tcp ")
 }

@@ -167,6 +167,9 @@ func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service) (err err
 	if err := w.readPods(ctx); err != nil {
 		return err
 	}
+	if w.pods != nil {
+		l.membership.forget(service) // Pods come and go here, too
+	}
 	err = w.change(ctx, lb)
 	var later *api.RetryError
 	if errors.As(err, &later) {
