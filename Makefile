@@ -44,7 +44,7 @@ integration: ## run the CCM against a real kube-apiserver and the simulator (a m
 conformance: ## hold the simulator against the official SDK's live tests and recordings (a few minutes)
 	go run ./test/conformance
 
-bench: ## measure API calls, attach throughput, staging (as root), memory, the CCM and load balancers (12 minutes); figures also in build/bench.json
+bench: ## measure API calls, attach throughput, staging (as root), memory, the CCM and load balancers (14 minutes); figures also in build/bench.json
 	go run -buildvcs=false ./test/bench --output $(BUILD)/bench.json
 
 bench-sim: ## measure the simulator with 10,000 storages, 5,000 servers and 1,000 load balancers
