@@ -220,7 +220,8 @@ func (w *work) remark(lb *cloud.LoadBalancer, outside []string, network string) 
 		remarks = append(remarks, Problem{"NodesOutsideNetwork", fmt.Sprintf("Nodes %s have no internal address in network %s, to which "+
 			"the load balancer is attached: it cannot reach them", strings.Join(outside, ", "), network)})
 	}
-	if targets, _ := Targets(w.nodes); lb != nil && len(targets) == 0 {
+	viaNodes := slices.ContainsFunc(w.service.Spec.Ports, func(p v1.ServicePort) bool { return p.NodePort > 0 })
+	if targets, _ := Targets(w.nodes); lb != nil && len(targets) == 0 && viaNodes {
 		remarks = append(remarks, Problem{"NoEligibleNodes", "No node is left to get traffic: the members of the load balancer stay as they " +
 			"are; look at the node labels and at annotation " + AnnotationPrefix + nodeSelectorName})
 	}

@@ -111,10 +111,10 @@ func podTargets(all []*discovery.EndpointSlice, port string) []Target {
 	return targets
 }
 
-// portNumber is the number of a Service's port at the endpoints of a slice.
+// portNumber is the number of a Service's port at the endpoints of a slice. Slices written by hand may have one that there is not.
 func portNumber(slice *discovery.EndpointSlice, name string) (int, bool) {
 	for _, port := range slice.Ports {
-		if port.Port != nil && (port.Name == nil && name == "" || port.Name != nil && *port.Name == name) {
+		if port.Port != nil && *port.Port > 0 && *port.Port <= 65535 && (port.Name == nil && name == "" || port.Name != nil && *port.Name == name) {
 			return int(*port.Port), true
 		}
 	}

@@ -118,6 +118,7 @@ func TestPodsAreMembers(t *testing.T) {
 	ports := map[string]int32{"http": 8080}
 	a.setSlice(slice(s, "web-a", ports, "web-1 10.244.1.5 ready", "web-2 10.244.2.5 not"))
 	a.setSlice(slice(s, "web-metrics", map[string]int32{"metrics": 9090}, "web-1 10.244.1.5 ready"))
+	a.setSlice(slice(s, "web-by-hand", map[string]int32{"http": 70000}, "web-9 10.244.1.9 ready"))
 	ipv6 := slice(s, "web-6", ports, "web-1 fd00::5 ready")
 	ipv6.AddressType = discovery.AddressTypeIPv6
 	a.setSlice(ipv6)
@@ -151,6 +152,17 @@ func TestPodsAreMembers(t *testing.T) {
 	a.check(l)
 	if writes := a.writes(); len(writes) > 0 {
 		t.Errorf("writes: %v", writes)
+	}
+	// Nodes do not matter.
+	a.said()
+	if err := l.UpdateLoadBalancer(t.Context(), "prod", a.current(s), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), nil); err != nil {
+		t.Fatal(err)
+	}
+	if said := a.said(); len(said) > 0 {
+		t.Errorf("events: %v", said)
 	}
 
 	// The addresses of Pods that are gone are soon other Pods', perhaps other people's.
