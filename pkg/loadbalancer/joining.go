@@ -10,6 +10,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/klog/v2"
 
@@ -198,22 +199,13 @@ const (
 
 // FollowJoining gives the nodes that join a Service aside their weight in time, until ctx ends.
 func (l *LoadBalancers) FollowJoining(ctx context.Context, services corelisters.ServiceLister) {
-	tick := time.NewTicker(joiningPeriod)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			l.letIn(ctx, services)
-		case <-ctx.Done():
-			return
-		}
-	}
+	wait.UntilWithContext(ctx, func(ctx context.Context) { l.letIn(ctx, services) }, joiningPeriod)
 }
 
 func (l *LoadBalancers) letIn(ctx context.Context, services corelisters.ServiceLister) {
 	for uid, name := range l.joinings.due(l.now()) {
-		service, err := services.Services(name.Namespace).Get(name.Name)
-		if err != nil || service.UID != uid || service.DeletionTimestamp != nil || service.Spec.Type != v1.ServiceTypeLoadBalancer {
+		service, wanted := tended{namespace: name.Namespace, name: name.Name}.service(uid, services)
+		if !wanted {
 			l.joinings.forget(uid)
 			continue
 		}
@@ -231,13 +223,11 @@ func (l *LoadBalancers) letIn(ctx context.Context, services corelisters.ServiceL
 // letInto gives the members of a Service's load balancer that have waited for long enough what members have.
 func (l *LoadBalancers) letInto(ctx context.Context, service *v1.Service) (err error) {
 	defer recoverTo(&err, service)
-	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
-	defer cancel()
-	unlock, err := l.locks.lock(ctx, string(service.UID))
+	ctx, done, err := l.begin(ctx, service.UID)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer done()
 	lb, err := l.find(ctx, service, l.identity(l.lastClusterName(), service))
 	if err != nil {
 		return err

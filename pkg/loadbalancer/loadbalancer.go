@@ -12,6 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
 	cloudprovider "k8s.io/cloud-provider"
@@ -152,13 +153,11 @@ func (l *LoadBalancers) EnsureLoadBalancer(
 ) (status *v1.LoadBalancerStatus, err error) {
 	defer recoverTo(&err, service)
 	caller := ctx
-	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
-	defer cancel()
-	unlock, err := l.locks.lock(ctx, string(service.UID))
+	ctx, done, err := l.begin(ctx, service.UID)
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer done()
 	status, err = l.ensure(ctx, l.identity(clusterName, service), service, nodes)
 	l.reportOutcome(caller, service, err)
 	return status, err
@@ -169,13 +168,11 @@ func (l *LoadBalancers) UpdateLoadBalancer(
 	ctx context.Context, clusterName string, service *v1.Service, nodes []*v1.Node,
 ) (err error) {
 	defer recoverTo(&err, service)
-	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
-	defer cancel()
-	unlock, err := l.locks.lock(ctx, string(service.UID))
+	ctx, done, err := l.begin(ctx, service.UID)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer done()
 	return l.update(ctx, l.identity(clusterName, service), service, nodes)
 }
 
@@ -186,19 +183,31 @@ func (l *LoadBalancers) EnsureLoadBalancerDeleted(
 ) (err error) {
 	defer recoverTo(&err, service)
 	caller := ctx
-	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
-	defer cancel()
-	unlock, err := l.locks.lock(ctx, string(service.UID))
+	ctx, done, err := l.begin(ctx, service.UID)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer done()
 	if err := l.delete(ctx, l.identity(clusterName, service), service); err != nil {
 		l.reportLeaving(caller, service, err)
 		return err
 	}
 	l.unreport(caller, service)
 	return nil
+}
+
+// begin bounds the time of an operation on a Service's load balancer, and keeps every other one from it until done is called.
+func (l *LoadBalancers) begin(ctx context.Context, service types.UID) (_ context.Context, done func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
+	unlock, err := l.locks.lock(ctx, string(service))
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	return ctx, func() {
+		unlock()
+		cancel()
+	}, nil
 }
 
 // identity is what makes a load balancer this Service's.

@@ -202,13 +202,11 @@ func (l *LoadBalancers) updatePods(
 		return nil //nolint:nilerr // a Service that is gone has no Pods, and while it goes its lock is held for long
 	}
 	defer recoverTo(&err, service)
-	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
-	defer cancel()
-	unlock, err := l.locks.lock(ctx, string(service.UID))
+	ctx, done, err := l.begin(ctx, service.UID)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer done()
 	// One that the controller has not come to, or has let go, has no load balancer of its own.
 	one, known := l.tending.get(service.UID)
 	service, wanted := one.service(service.UID, services)

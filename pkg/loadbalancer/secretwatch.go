@@ -141,13 +141,11 @@ func (u *secretUse) by(service *v1.Service, name string) bool {
 // are the current ones, is left alone.
 func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service) (err error) {
 	defer recoverTo(&err, service)
-	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
-	defer cancel()
-	unlock, err := l.locks.lock(ctx, string(service.UID))
+	ctx, done, err := l.begin(ctx, service.UID)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer done()
 	identity := l.identity(l.lastClusterName(), service)
 	if settings, _ := ParseSettings(service); settings.Shared != nil {
 		return l.renewSharing(ctx, identity, service)

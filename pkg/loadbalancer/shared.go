@@ -10,6 +10,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/klog/v2"
 
@@ -271,16 +272,7 @@ const mendPeriod = time.Minute
 // FollowShared mends, until ctx ends, what somebody else has done to the Services' components of shared load balancers, and takes
 // what was another Service's and is free again.
 func (l *LoadBalancers) FollowShared(ctx context.Context, services corelisters.ServiceLister) {
-	tick := time.NewTicker(mendPeriod)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			l.mendShared(ctx, services)
-		case <-ctx.Done():
-			return
-		}
-	}
+	wait.UntilWithContext(ctx, func(ctx context.Context) { l.mendShared(ctx, services) }, mendPeriod)
 }
 
 // mendShared looks once at each load balancer that the Services share, and brings up to date the Services that are not.
@@ -296,13 +288,11 @@ func (l *LoadBalancers) mendShared(ctx context.Context, services corelisters.Ser
 func (l *LoadBalancers) mendOne(
 	ctx context.Context, uid types.UID, services corelisters.ServiceLister, seen map[string]*cloud.LoadBalancer,
 ) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
-	defer cancel()
-	unlock, err := l.locks.lock(ctx, string(uid))
+	ctx, done, err := l.begin(ctx, uid)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer done()
 	// Not before: while the lock is waited for, the controller may do more recent work.
 	one := l.sharing.get(uid)
 	service, wanted := tended{namespace: one.namespace, name: one.name}.service(uid, services)
@@ -327,9 +317,9 @@ func (l *LoadBalancers) mendOne(
 		return nil
 	}
 	delete(seen, id)
-	ctx, done := recording(ctx)
+	ctx, changes := recording(ctx)
 	_, err = l.ensureSharing(ctx, identity, service, settings, nodes)
-	l.tellMended(service, *done)
+	l.tellMended(service, *changes)
 	l.reportOutcome(ctx, service, err)
 	return err
 }
