@@ -97,7 +97,7 @@ func (l *LoadBalancers) deleteOne(ctx, waiting context.Context, identity Identit
 			return err
 		}
 	}
-	err := l.waitGone(waiting, lb.ID)
+	err := l.waitGone(ctx, waiting, lb.ID)
 	if err == nil {
 		err = pause(waiting, gonePause) // a list may still show what is gone already: do not ask without end
 	}
@@ -168,8 +168,9 @@ func (l *LoadBalancers) retain(ctx context.Context, identity Identity, service *
 	return nil
 }
 
-// waitGone asks for a load balancer until the API says that there is none, less and less often.
-func (l *LoadBalancers) waitGone(ctx context.Context, id string) error {
+// waitGone asks for a load balancer until the API says that there is none, less and less often. The end of waiting ends it between
+// two requests; in a request it would look like a fault of the API.
+func (l *LoadBalancers) waitGone(ctx, waiting context.Context, id string) error {
 	interval := gonePause
 	for {
 		_, err := l.config.Cloud.LoadBalancer(ctx, id)
@@ -179,7 +180,7 @@ func (l *LoadBalancers) waitGone(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		if err := pause(ctx, interval); err != nil {
+		if err := pause(waiting, interval); err != nil {
 			return err
 		}
 		interval = min(2*interval, 2*time.Second)

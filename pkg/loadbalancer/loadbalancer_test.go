@@ -344,6 +344,26 @@ func TestWaitingIsLeftToTheController(t *testing.T) {
 	}
 }
 
+// That the wait for a deletion ends while a request is held back, or on its way, is no fault of the API.
+func TestWaitForADeletionEndsBetweenRequests(t *testing.T) {
+	clock := simulator.NewManualClock()
+	a := newAccount(t, simulator.Config{Profile: simulator.Realistic, Clock: clock})
+	whileTimePasses(clock, func() { a.addNode("n1") })
+	s := a.addService(service("http 80 30080"))
+	_, _ = a.fails(a.balancers(), s)
+	clock.Advance(time.Hour)
+	slow, err := cloud.New(cloud.Config{Token: a.Token, BaseURL: a.URL, RequestsPerSecond: 2, Burst: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(slow.Close)
+	l := a.balancers(func(c *Config) { c.Cloud = slow })
+	l.deleteWait = 750 * time.Millisecond
+	if err := l.EnsureLoadBalancerDeleted(t.Context(), "prod", a.current(s)); err == nil || !strings.Contains(err.Error(), "is being deleted") {
+		t.Errorf("error %v of a load balancer that is being deleted", err)
+	}
+}
+
 // A list may show for a while what is gone already: neither is the Service let go, nor the API asked without a pause.
 func TestListThatLagsBehindTheDeletion(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
