@@ -145,7 +145,7 @@ func (s *suite) runGinkgo(ctx context.Context, scratch string) error {
 	defer workstation.Close()
 	process, err := machine.NewSpawner().Start(machine.Program{
 		Name: "ginkgo", Namespace: workstation, Clone: unix.CLONE_NEWPID, LogDir: s.Output, Dir: scratch,
-		Env: []string{"HOME=" + scratch}, // kubectl keeps things there
+		Env: []string{"HOME=" + scratch, "TMPDIR=" + scratch}, // kubectl and the suite leave things there
 		Args: []string{filepath.Join(s.Programs, "ginkgo"), "--no-color", "-v", fmt.Sprintf("--procs=%d", parallel), "--timeout=24m",
 			"--focus", regexp.QuoteMeta(specsOf), "--skip", skipped(s.list, s.Short), filepath.Join(s.Programs, "e2e.test"), "--",
 			"--provider=skeleton", fmt.Sprintf("--num-nodes=%d", s.Nodes), "--kubeconfig=" + s.Status.WorkstationKubeconfig, "--kubectl-path=" + s.Status.Kubectl,
