@@ -36,3 +36,8 @@ func removeAddress(device string, a netip.Addr) error {
 }
 
 func single(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String() }
+
+// nothing is the claim on an address that needs none.
+type nothing struct{}
+
+func (nothing) Close() error { return nil }

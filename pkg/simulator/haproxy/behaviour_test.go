@@ -9,11 +9,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
 
 // forwarded is a rule that tells the member who asks.
@@ -72,7 +75,7 @@ func TestProxyProtocolV2Out(t *testing.T) {
 	defer conn.Close()
 	fmt.Fprintln(conn, "hello")
 	local := conn.LocalAddr().(*net.TCPAddr)
-	for deadline := time.After(20 * time.Second); ; {
+	for deadline := time.After(time.Minute); ; {
 		select {
 		case head := <-heads: // health checks send one without addresses
 			if bytes.HasPrefix(head, []byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11")) && bytes.Equal(head[16:20], local.IP.To4()) &&
@@ -195,18 +198,23 @@ func TestDynamicMembersAreFoundByTheResolver(t *testing.T) {
 }
 
 func TestLoadBalancerThatDiedIsStartedAgain(t *testing.T) {
-	b := start(t)
+	clock := simulator.NewManualClock()
+	b := startWith(t, simulator.Config{Clock: clock})
+	pause := passTime(clock)
+	defer func() { pause() }()
 	uuid, address := b.balance(t, 18206, "tcp", "{}", web(t, "member"))
-	out, err := exec.Command("sh", "-c", `grep -lsaE 'haproxy.*-W' /proc/[0-9]*/cmdline`).Output()
+	pause() // before it is started again
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		t.Fatal(err)
 	}
 	killed := false
-	for _, path := range strings.Fields(string(out)) {
-		dir := strings.TrimSuffix(path, "/cmdline")
+	for _, path := range paths {
+		dir := filepath.Dir(path)
+		command, _ := os.ReadFile(path) // other processes end meanwhile
 		cwd, err := os.Readlink(dir + "/cwd")
-		pid, _ := strconv.Atoi(strings.TrimPrefix(dir, "/proc/"))
-		if err != nil || !strings.HasSuffix(cwd, uuid) {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		if err != nil || !strings.HasSuffix(cwd, uuid) || !strings.Contains(string(command), "haproxy") {
 			continue
 		}
 		status, _ := os.ReadFile(dir + "/status")
@@ -227,6 +235,7 @@ func TestLoadBalancerThatDiedIsStartedAgain(t *testing.T) {
 		}
 		return nil
 	})
+	pause = passTime(clock)
 	until(t, "it runs again", func() error {
 		if lb := b.get(t, uuid); lb.OperationalState != "running" {
 			return fmt.Errorf("%+v", lb)
@@ -236,6 +245,26 @@ func TestLoadBalancerThatDiedIsStartedAgain(t *testing.T) {
 	if _, body := get(t, "http://"+address); strings.TrimSpace(body) != "member" {
 		t.Errorf("%q answered", body)
 	}
+}
+
+// passTime moves the clock on until what it returns is called.
+func passTime(clock *simulator.ManualClock) (pause func()) {
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Millisecond):
+				clock.Advance(100 * time.Millisecond)
+			}
+		}
+	}()
+	return sync.OnceFunc(func() {
+		close(done)
+		<-stopped
+	})
 }
 
 func TestLoadBalancerThatCannotBeConfiguredIsFailing(t *testing.T) {

@@ -7,12 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
@@ -34,9 +36,9 @@ type Plane struct {
 	temporary bool
 
 	mu        sync.Mutex
-	instances map[string]*instance // by UUID of the load balancer
-	addresses map[netip.Addr]bool  // added to the interface, or taken of the loopback network
-	next      netip.Addr           // of the loopback network
+	instances map[string]*instance     // by UUID of the load balancer
+	addresses map[netip.Addr]io.Closer // added to the interface, or claimed of the loopback network
+	next      netip.Addr               // of the loopback network
 	failed    func(uuid string, err error)
 }
 
@@ -61,7 +63,7 @@ func New(cfg Config) (simulator.LoadBalancerPlane, error) {
 		}
 		cfg.Program = path
 	}
-	p := &Plane{cfg: cfg, instances: map[string]*instance{}, addresses: map[netip.Addr]bool{}, next: firstLoopback}
+	p := &Plane{cfg: cfg, instances: map[string]*instance{}, addresses: map[netip.Addr]io.Closer{}, next: firstLoopback}
 	if cfg.Interface != "" {
 		if err := checkInterface(cfg.Interface); err != nil {
 			return nil, err
@@ -99,24 +101,47 @@ func (p *Plane) Listen(proposed netip.Addr) (netip.Addr, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cfg.Interface == "" {
-		if loopback.Contains(proposed) && !p.addresses[proposed] {
-			p.addresses[proposed] = true // of a former plane
-			return proposed, nil
-		}
-		for p.addresses[p.next] {
-			p.next = p.next.Next()
-		}
-		p.addresses[p.next] = true
-		return p.next, nil
+		return p.listenOnLoopback(proposed)
 	}
-	if p.addresses[proposed] {
+	if _, taken := p.addresses[proposed]; taken {
 		return netip.Addr{}, fmt.Errorf("address %s is in use", proposed)
 	}
 	if err := addAddress(p.cfg.Interface, proposed); err != nil {
 		return netip.Addr{}, err
 	}
-	p.addresses[proposed] = true
+	p.addresses[proposed] = nothing{}
 	return proposed, nil
+}
+
+// listenOnLoopback takes the proposed address, of a former plane, if it can, or else the next one that nobody has.
+func (p *Plane) listenOnLoopback(proposed netip.Addr) (netip.Addr, error) {
+	if loopback.Contains(proposed) {
+		if taken, err := p.take(proposed); taken || err != nil {
+			return proposed, err
+		}
+	}
+	for ; loopback.Contains(p.next); p.next = p.next.Next() {
+		if taken, err := p.take(p.next); taken || err != nil {
+			return p.next, err
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("no address of %s is left", loopback)
+}
+
+// take claims an address of the loopback network, unless this simulator or another one has it.
+func (p *Plane) take(a netip.Addr) (taken bool, err error) {
+	if _, own := p.addresses[a]; own {
+		return false, nil
+	}
+	claimed, err := claim(a)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("claim %s: %w", a, err)
+	}
+	p.addresses[a] = claimed
+	return true, nil
 }
 
 // Unlisten implements simulator.LoadBalancerPlane.
@@ -177,12 +202,13 @@ func (p *Plane) Remove(uuid string) error {
 }
 
 func (p *Plane) giveUp(a netip.Addr) error {
-	if !p.addresses[a] {
+	claimed, taken := p.addresses[a]
+	if !taken {
 		return nil
 	}
 	delete(p.addresses, a)
 	if p.cfg.Interface == "" {
-		return nil
+		return claimed.Close()
 	}
 	return removeAddress(p.cfg.Interface, a)
 }

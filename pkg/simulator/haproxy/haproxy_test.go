@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,11 @@ type bench struct {
 
 func start(t *testing.T) *bench {
 	t.Helper()
+	return startWith(t, simulator.Config{})
+}
+
+func startWith(t *testing.T, config simulator.Config) *bench {
+	t.Helper()
 	plane, err := haproxy.New(haproxy.Config{Dir: t.TempDir()})
 	if errors.Is(err, haproxy.ErrNoProgram) {
 		t.Skip(err)
@@ -36,7 +42,8 @@ func start(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sim := simulatortest.Start(t, simulator.Config{LoadBalancers: plane})
+	config.LoadBalancers = plane
+	sim := simulatortest.Start(t, config)
 	return &bench{Server: sim, network: sim.CreateNetwork(t, "private", testZone, "172.20.0.0/24")}
 }
 
@@ -98,7 +105,7 @@ func (b *bench) publicAddress(t *testing.T, uuid string) string {
 
 func until(t *testing.T, what string, check func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		err := check()
 		if err == nil {
 			return
@@ -126,18 +133,37 @@ func memberAt(name, address string) string {
 
 func get(t *testing.T, url string) (status int, body string) {
 	t.Helper()
+	status, body, err := tryGet(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status, body
+}
+
+// answersTenTimes says what else than that member's name was answered in ten requests, or went wrong.
+func answersTenTimes(address, member string) error {
+	for range 10 {
+		_, body, err := tryGet("http://" + address)
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(body) != member {
+			return errors.New(body + " answered")
+		}
+	}
+	return nil
+}
+
+func tryGet(url string) (status int, body string, err error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Get(url)
 	if err != nil {
-		t.Fatal(err)
+		return 0, "", err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(text)
+	return resp.StatusCode, string(text), err
 }
 
 func TestTCPIsSpreadOverMembersAndFollowsChanges(t *testing.T) {
@@ -184,7 +210,7 @@ func TestChangeKeepsOpenConnections(t *testing.T) {
 	defer conn.Close()
 	say := func(text string) {
 		t.Helper()
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
 		fmt.Fprintln(conn, text)
 		got, err := bufio.NewReader(conn).ReadString('\n')
 		if err != nil || got != text+"\n" {
@@ -258,7 +284,7 @@ func TestProxyProtocolTellsTheClient(t *testing.T) {
 			if strings.HasPrefix(line, want) && strings.Contains(line, fmt.Sprintf(" %d ", local.Port)) {
 				return
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("no line begins with %q", want)
 		}
 	}
@@ -276,14 +302,7 @@ func TestUnhealthyMembersGetNoTraffic(t *testing.T) {
 	_, address := b.balance(t, 18085, "tcp",
 		`{"health_check_type":"http","health_check_url":"/health","health_check_interval":1,"health_check_fall":1}`,
 		web(t, "well"), memberAt("sick", sick.Listener.Addr().String()))
-	until(t, "ten requests in a row reach the healthy member", func() error {
-		for range 10 {
-			if _, body := get(t, "http://"+address); strings.TrimSpace(body) != "well" {
-				return errors.New(body + " answered")
-			}
-		}
-		return nil
-	})
+	until(t, "ten requests in a row reach the healthy member", func() error { return answersTenTimes(address, "well") })
 }
 
 func TestDeletionEndsTheListener(t *testing.T) {
@@ -373,12 +392,70 @@ func TestHealthCheckOnAnotherPort(t *testing.T) {
 				"health_check_fall":1,"health_check_rise":1,"outbound_proxy_protocol":""}`, url, 200+204*i),
 			web(t, "well"), memberAt("away", away.Listener.Addr().String()))
 		until(t, "ten requests in a row reach the member whose other port answers", func() error {
-			for range 10 {
-				if _, body := get(t, "http://"+address); strings.TrimSpace(body) != "well" {
-					return errors.New(body + " answered")
-				}
-			}
-			return nil
+			return answersTenTimes(address, "well")
 		})
+	}
+}
+
+// HAProxy listens beside another one that has the port already, and each gets a part of the connections.
+func TestTwoSimulatorsDoNotShareAddresses(t *testing.T) {
+	one, two := start(t), start(t)
+	_, first := one.balance(t, 18090, "tcp", "{}", web(t, "one"))
+	_, second := two.balance(t, 18090, "tcp", "{}", web(t, "two"))
+	if first == second {
+		t.Errorf("both listen on %s", first)
+	}
+	for range 8 {
+		for address, want := range map[string]string{first: "one", second: "two"} {
+			if _, body := get(t, "http://"+address); strings.TrimSpace(body) != want {
+				t.Errorf("%s: %q answered, want %q", address, body, want)
+			}
+		}
+	}
+}
+
+// An address that is given up, by a load balancer or with the whole plane, is anybody's again.
+func TestAddressesAreGivenUp(t *testing.T) {
+	planes := make([]simulator.LoadBalancerPlane, 2)
+	for i := range planes {
+		plane, err := haproxy.New(haproxy.Config{Dir: t.TempDir()})
+		if errors.Is(err, haproxy.ErrNoProgram) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer plane.Close()
+		planes[i] = plane
+	}
+	listen := func(plane int, proposed netip.Addr) netip.Addr {
+		t.Helper()
+		address, err := planes[plane].Listen(proposed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return address
+	}
+	// Far from what the simulators of other tests take that run at this moment.
+	first := listen(0, netip.AddrFrom4([4]byte{127, 127, byte(os.Getpid() >> 8), byte(os.Getpid())}))
+	if got := listen(1, first); got == first {
+		t.Errorf("both have %s", got)
+	}
+	if err := planes[0].Unlisten(first); err != nil {
+		t.Fatal(err)
+	}
+	for _, giveUp := range []func() error{func() error { return planes[0].Unlisten(first) }, planes[0].Close} {
+		if got := listen(0, first); got != first {
+			t.Errorf("%s is free, and %s taken", first, got)
+		}
+		if err := giveUp(); err != nil {
+			t.Fatal(err)
+		}
+		if got := listen(1, first); got != first {
+			t.Errorf("%s was given up, and %s taken", first, got)
+		}
+		if err := planes[1].Unlisten(first); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

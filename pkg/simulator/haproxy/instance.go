@@ -37,7 +37,7 @@ type instance struct {
 }
 
 const (
-	reloadTimeout = 15 * time.Second
+	reloadTimeout = time.Minute // a machine may have much else to do
 	stopTimeout   = 5 * time.Second
 )
 

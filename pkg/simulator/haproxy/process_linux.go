@@ -1,6 +1,11 @@
 package haproxy
 
-import "syscall"
+import (
+	"io"
+	"net"
+	"net/netip"
+	"syscall"
+)
 
 // processAttributes: Ctrl-C in a terminal reaches the process through this program alone, and should this program be
 // killed, the process ends too.
@@ -19,4 +24,11 @@ func mostSessions() int {
 		return 1 << 19
 	}
 	return max(100, (int(limit.Max)-sparedFiles)/2)
+}
+
+// claim makes an address of the loopback network this program's own until it is closed or the program ends; that another one has
+// it is syscall.EADDRINUSE. HAProxy would listen on the same port of it beside another simulator's, and the kernel would give
+// each of them a part of the connections. The name is one of the network namespace, as the addresses are.
+func claim(a netip.Addr) (io.Closer, error) {
+	return net.Listen("unix", "@upcloud-haproxy-"+a.String())
 }
