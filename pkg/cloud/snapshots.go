@@ -45,6 +45,8 @@ type SnapshotSpec struct {
 	VolumeID string
 	// Labels to put on it besides those it is found by.
 	Labels map[string]string
+	// Inherit are the keys of labels that it gets from its volume, where that has them.
+	Inherit []string
 }
 
 // Snapshot returns the snapshot of that ID. ErrNotFound when there is none, or when it is a storage of another type.

@@ -7,20 +7,26 @@ type snapshotting struct {
 	flights *flights[*Snapshot]
 
 	mu     sync.Mutex
-	begun  map[string]string // name -> ID of a backup that has no labels yet
-	titles map[string]string // ID -> title of backups that were looked at, empty where they have a name already
+	begun  map[string]begunBackup // by name
+	titles map[string]string      // ID -> title of backups that were looked at, empty where they have a name already
+}
+
+// begunBackup is a backup that has no labels yet.
+type begunBackup struct {
+	id        string
+	inherited map[string]string // see SnapshotSpec.Inherit
 }
 
 func newSnapshotting(c *Cloud) *snapshotting {
 	return &snapshotting{
-		flights: newFlights[*Snapshot](c.life, &c.work), begun: map[string]string{}, titles: map[string]string{},
+		flights: newFlights[*Snapshot](c.life, &c.work), begun: map[string]begunBackup{}, titles: map[string]string{},
 	}
 }
 
-func (s *snapshotting) begin(name, id string) {
+func (s *snapshotting) begin(name string, backup begunBackup) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.begun[name] = id
+	s.begun[name] = backup
 }
 
 func (s *snapshotting) forget(name string) {
@@ -29,7 +35,8 @@ func (s *snapshotting) forget(name string) {
 	delete(s.begun, name)
 }
 
-func (s *snapshotting) idOf(name string) string {
+// of is the backup that was begun under the name, its ID empty if there is none.
+func (s *snapshotting) of(name string) begunBackup {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.begun[name]

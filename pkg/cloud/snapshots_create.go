@@ -67,12 +67,12 @@ func (c *Cloud) createSnapshot(w *work, spec SnapshotSpec) (*Snapshot, error) {
 		if err := sameSource(found, spec); err != nil {
 			return nil, err
 		}
-		return c.nameSnapshot(w.ctx, found, spec)
+		return c.nameSnapshot(w.ctx, found, spec, c.snapshots.of(spec.Name).inherited)
 	}
 
 	pace := statePolls()
 	for failed := 0; ; {
-		begun, err := c.begunSnapshot(w.ctx, spec)
+		begun, inherited, err := c.begunSnapshot(w.ctx, spec)
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +81,7 @@ func (c *Cloud) createSnapshot(w *work, spec SnapshotSpec) (*Snapshot, error) {
 		}
 		switch {
 		case err == nil:
-			return c.nameSnapshot(w.ctx, c.onlyOne(w.ctx, begun, spec, failed), spec)
+			return c.nameSnapshot(w.ctx, c.onlyOne(w.ctx, begun, spec, failed), spec, inherited)
 		case hasCode(err, upcloud.ErrCodeStorageStateIllegal):
 			if err := c.awaitStorage(w, spec.VolumeID, pace); err != nil {
 				return nil, err
@@ -101,7 +101,7 @@ func (c *Cloud) onlyOne(ctx context.Context, begun *Snapshot, spec SnapshotSpec,
 	if failed == 0 {
 		return begun
 	}
-	if kept, err := c.begunSnapshot(ctx, spec); err == nil && kept != nil {
+	if kept, _, err := c.begunSnapshot(ctx, spec); err == nil && kept != nil {
 		return kept
 	}
 	return begun
@@ -109,7 +109,7 @@ func (c *Cloud) onlyOne(ctx context.Context, begun *Snapshot, spec SnapshotSpec,
 
 // findSnapshot returns the snapshot that this process began under that name, or the one with the labels; nil if none.
 func (c *Cloud) findSnapshot(ctx context.Context, name string) (*Snapshot, error) {
-	if id := c.snapshots.idOf(name); id != "" {
+	if id := c.snapshots.of(name).id; id != "" {
 		begun, err := c.snapshot(ctx, id)
 		if err == nil && begun.Title == name {
 			return begun, nil
@@ -145,18 +145,20 @@ func firstMade(a, b *Snapshot) int {
 
 // begunSnapshot looks among the volume's backups for one that was begun under this name and has no labels yet. Where
 // there are several, because an answer was lost or two processes were at work, the first is kept, and the others are
-// deleted if they are new.
-func (c *Cloud) begunSnapshot(ctx context.Context, spec SnapshotSpec) (*Snapshot, error) {
+// deleted if they are new. It also returns what the snapshot gets of the volume's labels, be it begun or not.
+func (c *Cloud) begunSnapshot(ctx context.Context, spec SnapshotSpec) (*Snapshot, map[string]string, error) {
 	var source upcloud.StorageDetails
 	if err := c.call(ctx, http.MethodGet, "/storage/"+spec.VolumeID, nil, &source); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if source.Type != upcloud.StorageTypeNormal {
-		return nil, &Error{Kind: ErrNotFound, Message: "the storage is no volume: its type is " + source.Type}
+		return nil, nil, &Error{Kind: ErrNotFound, Message: "the storage is no volume: its type is " + source.Type}
 	}
+	inherited := labelMap(source.Labels)
+	maps.DeleteFunc(inherited, func(key, _ string) bool { return !slices.Contains(spec.Inherit, key) })
 	backups, err := c.backups(ctx, c.snapshots.candidates(source.BackupUUIDs, spec.Name))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var begun []*Snapshot
 	for _, backup := range backups {
@@ -165,13 +167,13 @@ func (c *Cloud) begunSnapshot(ctx context.Context, spec SnapshotSpec) (*Snapshot
 		}
 	}
 	if len(begun) == 0 {
-		return nil, nil
+		return nil, inherited, nil
 	}
 	slices.SortFunc(begun, firstMade)
 	for _, extra := range begun[1:] {
 		c.dropSnapshotTwin(ctx, begun[0], extra)
 	}
-	return begun[0], nil
+	return begun[0], inherited, nil
 }
 
 // dropFailedSnapshot deletes a backup that the API failed to make, so that the retry makes another: nothing can be restored
@@ -267,14 +269,16 @@ func (c *Cloud) postBackup(ctx context.Context, spec SnapshotSpec) (*Snapshot, e
 }
 
 // nameSnapshot puts the labels on a backup that is online, and calls no other ready: the caller comes again for those
-// that are not.
-func (c *Cloud) nameSnapshot(ctx context.Context, snapshot *Snapshot, spec SnapshotSpec) (*Snapshot, error) {
+// that are not. inherited are those that its volume has for it.
+func (c *Cloud) nameSnapshot(
+	ctx context.Context, snapshot *Snapshot, spec SnapshotSpec, inherited map[string]string,
+) (*Snapshot, error) {
 	identity := c.snapshotIdentity(spec.Name)
 	if hasLabels(snapshot.Labels, identity) {
 		c.snapshots.forget(spec.Name)
 		return snapshot, nil
 	}
-	c.snapshots.begin(spec.Name, snapshot.ID)
+	c.snapshots.begin(spec.Name, begunBackup{id: snapshot.ID, inherited: inherited})
 	switch snapshot.State {
 	case upcloud.StorageStateOnline:
 	case upcloud.StorageStateError:
@@ -286,6 +290,7 @@ func (c *Cloud) nameSnapshot(ctx context.Context, snapshot *Snapshot, spec Snaps
 
 	labels := map[string]string{}
 	maps.Copy(labels, snapshot.Labels)
+	maps.Copy(labels, inherited)
 	maps.Copy(labels, spec.Labels)
 	maps.Copy(labels, identity)
 	list := labelList(labels)

@@ -49,7 +49,7 @@ func (c *controller) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshot
 		return nil, err
 	}
 	snapshot, err := c.cloud.CreateSnapshot(ctx, cloud.SnapshotSpec{
-		Name: req.GetName(), VolumeID: req.GetSourceVolumeId(), Labels: labels,
+		Name: req.GetName(), VolumeID: req.GetSourceVolumeId(), Labels: labels, Inherit: []string{labelNodeEncryption},
 	})
 	if err != nil {
 		return nil, err

@@ -43,11 +43,10 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	if err != nil {
 		return nil, err
 	}
-	if source != nil {
-		if err := params.node.checkSource(source.ID, source.Labels); err != nil {
-			return nil, err
-		}
+	if err := params.node.checkSource(source); err != nil {
+		return nil, err
 	}
+	maps.Copy(params.labels, params.node.labels(source))
 	size, err := sizeFor(req.GetCapacityRange(), params.tier, source)
 	if err != nil {
 		return nil, err

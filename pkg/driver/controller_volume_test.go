@@ -41,7 +41,7 @@ func TestCreateVolumeMakesWhatWasAskedFor(t *testing.T) {
 	}
 	for key, value := range map[string]string{
 		"csi-name": "pvc-1", "csi-cluster": "test",
-		"csi-pvc-name": "data", "csi-pvc-namespace": "shop", "csi-pv-name": "pvc-1",
+		"csi-pvc-name": "data", "csi-pvc-namespace": "shop", "csi-pv-name": "pvc-1", "csi-node-encryption": "none",
 	} {
 		if labels[key] != value {
 			t.Errorf("label %s is %q, want %q", key, labels[key], value)

@@ -84,7 +84,6 @@ func parseParameters(given map[string]string) (parameters, error) {
 	if params.node, err = parseNodeParameters("parameters", given); err != nil {
 		return parameters{}, err
 	}
-	maps.Copy(params.labels, params.node.labels())
 	if params.tier, err = findTier(tier); err != nil {
 		return parameters{}, err
 	}

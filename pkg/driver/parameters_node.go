@@ -24,14 +24,19 @@ const (
 	parameterNodeEncryption = "nodeEncryption"
 )
 
-const encryptionLUKS2 = "luks2"
+// What a volume is encrypted with on nodes. encryptionNone is for labels only: a StorageClass leaves the parameter out.
+const (
+	encryptionLUKS2 = "luks2"
+	encryptionNone  = "none"
+)
 
 // secretPassphrase is the key of the node-stage and the node-expand secret that holds the passphrase of a volume
 // encrypted on the node.
 const secretPassphrase = "encryptionPassphrase"
 
-// labelNodeEncryption tells on a storage what its data is encrypted with on nodes, so that a copy of it is not taken for
-// plain. Absent where it is not.
+// labelNodeEncryption tells on a storage, volume or backup, what its data is encrypted with on nodes, so that no copy is made
+// that its node would refuse. Where it is absent (a storage made by other means or before there was the label, or a label
+// that somebody took off) nothing is known: then only the node can tell.
 const labelNodeEncryption = "csi-node-encryption"
 
 // nodeParameters are the parameters that reach the node.
@@ -64,12 +69,29 @@ func (p nodeParameters) volumeContext() map[string]string {
 	return told
 }
 
-// labels are what the storage remembers of the parameters.
-func (p nodeParameters) labels() map[string]string {
-	if p.encryption == "" {
+// labels are what the storage remembers of the parameters. A copy of what nobody knows about is such, too.
+func (p nodeParameters) labels(source *cloud.Source) map[string]string {
+	if source != nil && knownEncryption(source.Labels) == "" {
 		return nil
 	}
-	return map[string]string{labelNodeEncryption: p.encryption}
+	return map[string]string{labelNodeEncryption: p.encryptionOnLabel()}
+}
+
+// encryptionOnLabel is the value of the label for what is asked for.
+func (p nodeParameters) encryptionOnLabel() string {
+	if p.encryption == "" {
+		return encryptionNone
+	}
+	return p.encryption
+}
+
+// knownEncryption is the value of the label, "" where it tells nothing.
+func knownEncryption(labels map[string]string) string {
+	switch value := labels[labelNodeEncryption]; value {
+	case encryptionLUKS2, encryptionNone:
+		return value
+	}
+	return ""
 }
 
 // checkCapabilities refuses options that mkfs must not have, before there is a volume that cannot be formatted. Raw block
@@ -86,28 +108,29 @@ func (p nodeParameters) checkCapabilities(capabilities []*csi.VolumeCapability) 
 	return nil
 }
 
-// checkSource refuses to make a copy that its node could not use: what is on the disk stays as it was encrypted. Of
-// backups, and of disks that were made by other means, only the node can tell.
-func (p nodeParameters) checkSource(id string, labels map[string]string) error {
-	has := labels[labelNodeEncryption]
-	switch {
-	case has == p.encryption, has == "" && labels[cloud.LabelName] == "":
+// checkSource refuses to make a copy that its node could not use: what is on the disk stays as it was encrypted. nil is no
+// source, of which nothing is copied.
+func (p nodeParameters) checkSource(source *cloud.Source) error {
+	if source == nil {
 		return nil
-	case has == "":
-		return invalid("parameters", "%s is %s, and the source %s is not encrypted on the node: a copy is what its source is. "+
-			"Use a StorageClass without %s", parameterNodeEncryption, p.encryption, id, parameterNodeEncryption)
-	case p.encryption == "":
-		return invalid("parameters", "the source %s is encrypted on the node with %s: use a StorageClass with %s: %s, and the "+
-			"source's passphrase", id, has, parameterNodeEncryption, has)
 	}
-	return invalid("parameters", "%s is %s, and the source %s has %s", parameterNodeEncryption, p.encryption, id, has)
+	has, asked := knownEncryption(source.Labels), p.encryptionOnLabel()
+	if has == "" || has == asked {
+		return nil
+	}
+	remedy := "use a StorageClass without " + parameterNodeEncryption
+	if has != encryptionNone {
+		remedy = "use a StorageClass with " + parameterNodeEncryption + ": " + has + ", and the source's passphrase"
+	}
+	return invalid("parameters", "%s is %s, and by its label %s the source %s has %s, which a copy keeps: %s",
+		parameterNodeEncryption, asked, labelNodeEncryption, source.ID, has, remedy)
 }
 
 // checkExisting refuses to take a volume for what is asked for when its node could not use it so.
 func (p nodeParameters) checkExisting(id string, labels map[string]string) error {
-	if has := labels[labelNodeEncryption]; has != p.encryption {
-		return status.Errorf(codes.AlreadyExists, "parameters: volume %s is there with %s %q, and %q was asked for",
-			id, parameterNodeEncryption, has, p.encryption)
+	if has, asked := knownEncryption(labels), p.encryptionOnLabel(); has != "" && has != asked {
+		return status.Errorf(codes.AlreadyExists, "parameters: volume %s is there with %s %s, and %s was asked for",
+			id, parameterNodeEncryption, has, asked)
 	}
 	return nil
 }
