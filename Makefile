@@ -34,12 +34,12 @@ test-vm: ## take the node plugin through its work in a virtual machine with hot-
 
 demo-shared: ## show two clusters behind one load balancer: /foo is answered by one, /bar by the other (a minute)
 	cd test/cluster && KUBERNETES_DIR="$$(go run -buildvcs=false . kubernetes --project ../..)" && export KUBERNETES_DIR && \
-	  cd ../.. && go test -count=1 -timeout 10m -v ./test/integration -run TestTwoClusters -args -rights=false
+	  cd ../.. && go test -count=1 -timeout 30m -v ./test/integration -run TestTwoClusters -args -rights=false
 
 integration: ## run the CCM against a real kube-apiserver and the simulator (a minute; the first time builds Kubernetes)
 	@hack/install-packages integration
 	cd test/cluster && KUBERNETES_DIR="$$(go run -buildvcs=false . kubernetes --project ../..)" && export KUBERNETES_DIR && \
-	  cd ../.. && go test -count=1 -parallel 8 -timeout 10m ./test/integration
+	  cd ../.. && go test -count=1 -parallel 8 -timeout 30m ./test/integration
 
 conformance: ## hold the simulator against the official SDK's live tests and recordings (a few minutes)
 	go run ./test/conformance

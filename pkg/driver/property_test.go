@@ -111,7 +111,7 @@ func (w *world) doom() {
 // several times at once.
 func (w *world) do(what string, call func(context.Context, csi.ControllerClient) error) codes.Code {
 	w.log = append(w.log, what)
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(3 * time.Minute); ; {
 		twin := make(chan struct{})
 		if w.rand.IntN(8) == 0 {
 			go func(p *process) { // its answer does not matter: it is that of the one beside it, or its process died
@@ -139,7 +139,7 @@ func (w *world) do(what string, call func(context.Context, csi.ControllerClient)
 			return code
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("%s: no final answer in a minute: %v", what, err)
+			w.t.Fatalf("%s: no final answer in three minutes: %v", what, err)
 		}
 	}
 }

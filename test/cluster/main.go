@@ -186,7 +186,7 @@ type buildStep struct {
 
 // launch builds what is missing and starts the cluster.
 func (o options) launch(ctx context.Context, progress *progress, more ...buildStep) (*local.Handle, *steps.Runner, error) {
-	if err := local.CheckFree(); err != nil {
+	if err := local.CheckFree(ctx, 5*time.Second); err != nil {
 		return nil, nil, err
 	}
 	config, err := o.build(ctx, progress, more)

@@ -26,7 +26,8 @@ const (
 	username = "simulator"
 	password = "simulator"
 
-	liveTimeout = 3 * time.Minute // of one test; the slowest waits for a minute
+	liveTimeout = 15 * time.Minute // of one test; the slowest waits for a minute
+	downloads   = 3                // attempts
 )
 
 // runLiveTests builds the SDK's tests and upcloud-sim, and runs each test in a process of its own against a simulator
@@ -107,10 +108,14 @@ func build(ctx context.Context, s *sdk, dir string) (*binaries, error) {
 	if _, err := goTool(ctx, "", "build", "-o", b.simulator, "./cmd/upcloud-sim"); err != nil {
 		return nil, err
 	}
-	if _, err := goTool(ctx, module, "mod", "download"); err != nil {
+	_, err := goTool(ctx, module, "mod", "download")
+	for attempt := 1; err != nil && attempt < downloads && ctx.Err() == nil; attempt++ { // proxies fail now and then
+		_, err = goTool(ctx, module, "mod", "download")
+	}
+	if err != nil {
 		return nil, err
 	}
-	_, err := goTool(ctx, module, "test", "-c", "-o", b.tests, "./upcloud/service")
+	_, err = goTool(ctx, module, "test", "-c", "-o", b.tests, "./upcloud/service")
 	return b, err
 }
 

@@ -8,12 +8,13 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -27,7 +28,7 @@ import (
 const Variable = "KUBERNETES_DIR"
 
 // startTimeout is how long the API server may take to be ready.
-const startTimeout = time.Minute
+const startTimeout = 5 * time.Minute
 
 // adminToken authenticates the administrator of a control plane that listens on the loopback interface alone.
 const adminToken = "admin"
@@ -211,22 +212,31 @@ func (c *ControlPlane) Stop() {
 	}
 }
 
-// FreePorts returns ports that nobody listens on now.
-func FreePorts(count int) ([]int, error) {
-	var ports []int
-	var listeners []net.Listener
-	var faults []error
-	for range count {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			faults = append(faults, err)
-			break
+// The ports that FreePorts hands out lie below those that the kernel chooses for whoever does not ask for one
+// (net.ipv4.ip_local_port_range, unless that was changed): nobody is given one of them before it is listened on.
+const firstPort, endOfPorts = 20000, 32768
+
+// The ports tried are counted, from a random one on: other processes do so, too.
+var (
+	portsFrom  = mathrand.Int64N(endOfPorts - firstPort)
+	portsTried atomic.Int64
+)
+
+// FreePorts returns ports of the loopback interface that nobody listens on now, and each of them once.
+func FreePorts(count int) (ports []int, err error) {
+	for range endOfPorts - firstPort {
+		if len(ports) == count {
+			return ports, nil
 		}
-		listeners = append(listeners, listener)
-		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
+		port := firstPort + (portsFrom+portsTried.Add(1))%(endOfPorts-firstPort)
+		var listener net.Listener
+		if listener, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err != nil {
+			continue // somebody has it
+		}
+		if err := listener.Close(); err != nil {
+			return nil, err
+		}
+		ports = append(ports, int(port))
 	}
-	for _, listener := range listeners {
-		faults = append(faults, listener.Close())
-	}
-	return ports, errors.Join(faults...)
+	return nil, fmt.Errorf("find %d free ports: %w", count, err)
 }

@@ -120,7 +120,7 @@ type holding struct {
 func (c *cluster) hold(skew time.Duration) *holding {
 	c.t.Helper()
 	h := &holding{c: c, identity: "elsewhere_1", skew: skew}
-	seconds, now := int32(4), metav1.NewMicroTime(time.Now().Add(skew))
+	seconds, now := int32(leaseDuration/time.Second), metav1.NewMicroTime(time.Now().Add(skew))
 	lease, err := client.CoordinationV1().Leases("kube-system").Create(c.t.Context(), &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: c.name},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &h.identity, LeaseDurationSeconds: &seconds, AcquireTime: &now, RenewTime: &now},

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -238,7 +239,7 @@ func pluginOn(t *testing.T, node string) (token string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_, _ = plane.Kubectl(t.Context(), "-n", "kube-system", "delete", "pod", pod.Name, "--grace-period=0", "--force")
+		_, _ = plane.Kubectl(context.WithoutCancel(t.Context()), "-n", "kube-system", "delete", "pod", pod.Name, "--grace-period=0", "--force")
 	})
 	token, err = plane.Token(t.Context(), "upcloud-csi-node",
 		&authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID})

@@ -32,8 +32,10 @@ const (
 	zone = "fi-hel1"
 	// testLabel says whose test a Node is.
 	testLabel = "integration-test"
-	// patience bounds every wait for a condition.
-	patience = time.Minute
+	// patience bounds every wait for a condition: many times what it takes, for machines that are slow or busy.
+	patience = 5 * time.Minute
+	// leaseDuration is so long that a leader that runs does not lose its lease because the machine is busy.
+	leaseDuration = 15 * time.Second
 )
 
 // What all tests share; program is empty where there is no Kubernetes.
@@ -153,6 +155,12 @@ func (c *cluster) start() *controlplane.Process {
 		}
 	})
 	return ccm
+}
+
+// elect are the flags of ccms that elect a leader.
+func (c *cluster) elect(args ...string) []string {
+	return append([]string{"--leader-elect=true", "--leader-elect-lease-duration=" + leaseDuration.String(), "--leader-elect-renew-deadline=10s",
+		"--leader-elect-retry-period=1s", "--leader-elect-resource-name=" + c.name}, args...)
 }
 
 func (c *cluster) configText() string {

@@ -15,7 +15,7 @@ import (
 )
 
 // packageTimeout is for all tests of pkg/disk: without hardware acceleration, and beside other work, each command takes long.
-const packageTimeout = 25 * time.Minute
+const packageTimeout = time.Hour
 
 // needsMachine tells what makes tests of pkg/disk depend on the kernel and its privileges: the device mapper, the growth of
 // mounted ext filesystems, and what the kernel says of broken ones.

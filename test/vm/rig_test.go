@@ -33,8 +33,8 @@ const (
 	zone = "fi-hel1"
 	gib  = int64(1) << 30
 	// bootTimeout and callTimeout are generous: without hardware acceleration, and beside other work, all takes its time.
-	bootTimeout = 3 * time.Minute
-	callTimeout = 2 * time.Minute
+	bootTimeout = 10 * time.Minute
+	callTimeout = 10 * time.Minute
 	pluginName  = "csi-driver"
 )
 
@@ -252,7 +252,7 @@ func (r *rig) until(t *testing.T, what, format string, args ...any) {
 	ctx := callContext(t)
 	script := fmt.Sprintf(format, args...)
 	// The guest itself looks again and again: each program that is executed from outside takes far longer.
-	out, err := r.guest.Run(ctx, nil, nil, "timeout", "60", "sh", "-c", "until "+script+"; do sleep 0.05; done")
+	out, err := r.guest.Run(ctx, nil, nil, "timeout", "300", "sh", "-c", "until "+script+"; do sleep 0.05; done")
 	if err != nil {
 		t.Fatalf("waiting until %s: %v: %s", what, err, out)
 	}

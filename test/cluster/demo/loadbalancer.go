@@ -22,10 +22,10 @@ const requests = 50
 
 func (d *demo) loadBalancerSteps() []steps.Step {
 	return []steps.Step{
-		{Name: "a Service of type LoadBalancer gets its address", Limit: 4 * time.Minute,
+		{Name: "a Service of type LoadBalancer gets its address",
 			Do: func(ctx context.Context) error { return d.apply(ctx, "service.yaml") }, Check: d.address},
-		{Name: "it answers a host on the internet", Limit: 2 * time.Minute, Check: func(ctx context.Context) (string, error) { return d.ask(ctx, 1) }},
-		{Name: fmt.Sprintf("%d of %d requests from there reach the Pod through it", requests, requests), Limit: 2 * time.Minute,
+		{Name: "it answers a host on the internet", Check: func(ctx context.Context) (string, error) { return d.ask(ctx, 1) }},
+		{Name: fmt.Sprintf("%d of %d requests from there reach the Pod through it", requests, requests),
 			Do: d.askAll, Check: func(context.Context) (string, error) { return d.answers, nil }},
 	}
 }
@@ -57,7 +57,7 @@ func (d *demo) ask(ctx context.Context, count int) (string, error) {
 		return "", err
 	}
 	defer internet.Close()
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return internet.Dial(ctx, network, address)
 		}}}
@@ -94,11 +94,11 @@ func get(ctx context.Context, client *http.Client, url string) (string, error) {
 // removal deletes everything and sees that the account is as empty as before.
 func (d *demo) removal(keepServers bool) []steps.Step {
 	removal := []steps.Step{
-		{Name: "deleting the Service deletes its load balancer", Limit: 4 * time.Minute, Do: d.deleteService, Check: d.noLoadBalancers},
-		{Name: "deleting the StatefulSet and its claim deletes the volume", Limit: 2 * time.Minute, Do: d.deleteWorkload, Check: d.noVolume},
+		{Name: "deleting the Service deletes its load balancer", Do: d.deleteService, Check: d.noLoadBalancers},
+		{Name: "deleting the StatefulSet and its claim deletes the volume", Do: d.deleteWorkload, Check: d.noVolume},
 	}
 	if !keepServers {
-		removal = append(removal, steps.Step{Name: "after the nodes' servers are deleted the account has no server, storage or load balancer", Limit: 2 * time.Minute,
+		removal = append(removal, steps.Step{Name: "after the nodes' servers are deleted the account has no server, storage or load balancer",
 			Do: d.deleteServers, Check: d.accountEmpty})
 	}
 	return removal
@@ -161,7 +161,7 @@ func (d *demo) deleteServers(ctx context.Context) error {
 		}
 	}
 	for _, server := range servers.Servers {
-		deleted := steps.Step{Limit: time.Minute, Check: func(ctx context.Context) (string, error) {
+		deleted := steps.Step{Check: func(ctx context.Context) (string, error) {
 			return "", d.Account.DeleteServerAndStorages(ctx, &request.DeleteServerAndStoragesRequest{UUID: server.UUID})
 		}}
 		if _, err := deleted.Run(ctx); err != nil {

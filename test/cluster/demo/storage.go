@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
@@ -18,12 +17,12 @@ const claim = "data-keeper-0"
 
 func (d *demo) storageSteps() []steps.Step {
 	return []steps.Step{
-		{Name: "a StatefulSet's claim is provisioned", Limit: 2 * time.Minute, Do: d.createWorkload, Check: d.provisioned},
-		{Name: "the volume is attached to the Pod's server", Limit: time.Minute, Check: d.attached},
-		{Name: "it is formatted and mounted, and the Pod runs", Limit: time.Minute, Check: d.mounted},
-		{Name: "the Pod has written data and its checksum", Limit: time.Minute, Check: d.written},
-		{Name: "the Pod moves to another node", Limit: 2 * time.Minute, Do: d.move, Check: d.moved},
-		{Name: "the checksum is verified there", Limit: time.Minute, Check: d.verified},
+		{Name: "a StatefulSet's claim is provisioned", Do: d.createWorkload, Check: d.provisioned},
+		{Name: "the volume is attached to the Pod's server", Check: d.attached},
+		{Name: "it is formatted and mounted, and the Pod runs", Check: d.mounted},
+		{Name: "the Pod has written data and its checksum", Check: d.written},
+		{Name: "the Pod moves to another node", Do: d.move, Check: d.moved},
+		{Name: "the checksum is verified there", Check: d.verified},
 	}
 }
 

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -25,13 +24,12 @@ const (
 )
 
 func (s suite) blockSteps() []steps.Step {
-	const limit = 3 * time.Minute
 	b := &block{suite: s}
 	return []steps.Step{
-		{Name: "volume-block.yaml: a Pod gets the raw device and writes to it", Limit: limit, Do: s.apply("volume-block.yaml"), Check: b.written},
-		{Name: "the raw device grows to 3 GiB while the Pod uses it", Limit: limit, Do: s.grow("raw"), Check: b.grown},
-		{Name: "a Pod on the other node reads from its raw device what was written", Limit: limit, Do: b.move, Check: b.moved},
-		{Name: "a Pod that has the claim read-only reads from the raw device, and cannot write to it", Limit: limit,
+		{Name: "volume-block.yaml: a Pod gets the raw device and writes to it", Do: s.apply("volume-block.yaml"), Check: b.written},
+		{Name: "the raw device grows to 3 GiB while the Pod uses it", Do: s.grow("raw"), Check: b.grown},
+		{Name: "a Pod on the other node reads from its raw device what was written", Do: b.move, Check: b.moved},
+		{Name: "a Pod that has the claim read-only reads from the raw device, and cannot write to it",
 			Do: b.restart("app-raw", func(pod *corev1.Pod) { pod.Spec.Volumes[0].PersistentVolumeClaim.ReadOnly = true }), Check: b.readOnly},
 	}
 }

@@ -15,8 +15,8 @@ import (
 func (s suite) exclusiveSteps() []steps.Step {
 	const first, second = "app-exclusive", "app-exclusive-2"
 	return []steps.Step{
-		{Name: "read-write-once-pod.yaml: a Pod runs with its volume", Limit: mountLimit, Do: s.apply("read-write-once-pod.yaml"), Check: s.writeTo(first)},
-		{Name: "a second Pod stays pending as long as the first one has the claim", Limit: mountLimit,
+		{Name: "read-write-once-pod.yaml: a Pod runs with its volume", Do: s.apply("read-write-once-pod.yaml"), Check: s.writeTo(first)},
+		{Name: "a second Pod stays pending as long as the first one has the claim",
 			Do: func(ctx context.Context) error {
 				pod, err := s.ready(ctx, first)
 				if err != nil {
@@ -31,7 +31,7 @@ func (s suite) exclusiveSteps() []steps.Step {
 				}
 				return why, err
 			}},
-		{Name: "it runs when the first one has ended, and finds what that wrote", Limit: mountLimit,
+		{Name: "it runs when the first one has ended, and finds what that wrote",
 			Do: func(ctx context.Context) error { return s.end(ctx, first) }, Check: s.holds(second, 800)},
 	}
 }
@@ -46,7 +46,7 @@ func (s suite) ephemeralSteps() []steps.Step {
 	const pod, claim = "app-ephemeral", "app-ephemeral-scratch"
 	e := &ephemeral{suite: s}
 	return []steps.Step{
-		{Name: "ephemeral.yaml: a Pod runs with a volume made for it", Limit: mountLimit, Do: s.apply("ephemeral.yaml"),
+		{Name: "ephemeral.yaml: a Pod runs with a volume made for it", Do: s.apply("ephemeral.yaml"),
 			Check: func(ctx context.Context) (string, error) {
 				mount, err := s.writeTo(pod)(ctx)
 				if err != nil {
@@ -63,7 +63,7 @@ func (s suite) ephemeralSteps() []steps.Step {
 				}
 				return mount, nil
 			}},
-		{Name: "its claim, its volume and its storage go with the Pod", Limit: mountLimit,
+		{Name: "its claim, its volume and its storage go with the Pod",
 			Do: func(ctx context.Context) error { return s.deletePod(ctx, pod) }, Check: e.gone},
 	}
 }

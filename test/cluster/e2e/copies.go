@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
@@ -13,19 +12,18 @@ import (
 )
 
 func (s suite) copySteps() []steps.Step {
-	const limit = 3 * time.Minute
 	made := []steps.Step{
-		{Name: "volume.yaml: a Pod runs with its volume", Limit: limit, Do: s.apply("volume.yaml"), Check: s.writeTo("app")},
-		{Name: "snapshot.yaml: a snapshot of the volume in use is ready", Limit: limit, Do: s.apply("snapshot.yaml"), Check: s.snapshotReady},
-		{Name: "the volume goes on and changes", Limit: limit, Do: func(ctx context.Context) error {
+		{Name: "volume.yaml: a Pod runs with its volume", Do: s.apply("volume.yaml"), Check: s.writeTo("app")},
+		{Name: "snapshot.yaml: a snapshot of the volume in use is ready", Do: s.apply("snapshot.yaml"), Check: s.snapshotReady},
+		{Name: "the volume goes on and changes", Do: func(ctx context.Context) error {
 			_, err := s.exec(ctx, "app", "echo written after the snapshot > /data/later; sync")
 			return err
 		}},
-		{Name: "restore.yaml: a larger volume holds what the snapshot held", Limit: limit, Do: s.apply("restore.yaml"), Check: s.restored},
-		{Name: "clone.yaml: a volume holds what another one holds", Limit: limit, Do: s.clone, Check: s.holds("app-cloned", 1800)},
+		{Name: "restore.yaml: a larger volume holds what the snapshot held", Do: s.apply("restore.yaml"), Check: s.restored},
+		{Name: "clone.yaml: a volume holds what another one holds", Do: s.clone, Check: s.holds("app-cloned", 1800)},
 	}
 	return append(append(made, s.growSteps("data", "app")...), steps.Step{
-		Name: "volumeattributesclass.yaml: a volume in use gets a backup rule", Limit: limit, Do: s.modify, Check: s.modified})
+		Name: "volumeattributesclass.yaml: a volume in use gets a backup rule", Do: s.modify, Check: s.modified})
 }
 
 func (s suite) snapshotReady(ctx context.Context) (string, error) {

@@ -9,7 +9,6 @@ package e2e
 import (
 	"context"
 	"slices"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -63,11 +62,11 @@ func Run(ctx context.Context, runner *steps.Runner, only []string) steps.Result 
 	}
 	s := suite{runner, metav1.NamespaceDefault}
 	first := append(runner.Install(),
-		steps.Step{Name: "the account has the nodes' boot disks", Limit: 10 * time.Second, Check: boot.remember(s)},
-		steps.Step{Name: "every group of checks has a namespace", Limit: time.Minute, Do: s.makeNamespaces(namespaces), Check: s.namespacesReady(namespaces)})
+		steps.Step{Name: "the account has the nodes' boot disks", Check: boot.remember(s)},
+		steps.Step{Name: "every group of checks has a namespace", Do: s.makeNamespaces(namespaces), Check: s.namespacesReady(namespaces)})
 	last := []steps.Step{
-		{Name: "upcloud-doctor finds nothing amiss", Limit: time.Minute, Check: s.doctor},
-		{Name: "deleting everything leaves the account and the nodes as they were", Limit: 4 * time.Minute,
+		{Name: "upcloud-doctor finds nothing amiss", Check: s.doctor},
+		{Name: "deleting everything leaves the account and the nodes as they were",
 			Do: s.deleteAll(namespaces), Check: boot.onlyThey(s)},
 	}
 	_ = runner.Run(ctx, first) && runner.Together(ctx, sideBySide...) && runner.Run(ctx, append(inOrder, last...))

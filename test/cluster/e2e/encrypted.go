@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -17,7 +16,7 @@ import (
 )
 
 func (s suite) encryptedSteps() []steps.Step {
-	step := steps.Step{Name: "volume-encrypted.yaml: what the Pod writes is encrypted on the disk", Limit: 3 * time.Minute,
+	step := steps.Step{Name: "volume-encrypted.yaml: what the Pod writes is encrypted on the disk",
 		Do: s.apply("volume-encrypted.yaml"), Check: s.encrypted}
 	if !hasDeviceMapper() {
 		s.Report("skipped an encrypted volume is mounted: this kernel has no device mapper; that the Pod is told so is shown in its place")

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
 	"golang.org/x/sys/unix"
@@ -21,26 +20,24 @@ func (s suite) btrfsSteps() []steps.Step { return s.filesystemSteps("btrfs", "bt
 
 // filesystemSteps use the example of a kind of file system that grows while it is in use.
 func (s suite) filesystemSteps(kind, name string) []steps.Step {
-	const limit = 3 * time.Minute
 	claim, pod := "data-"+kind, "app-"+kind
 	return []steps.Step{
-		{Name: "volume-" + kind + ".yaml: a Pod runs with its volume", Limit: limit, Do: s.apply("volume-" + kind + ".yaml"),
+		{Name: "volume-" + kind + ".yaml: a Pod runs with its volume", Do: s.apply("volume-" + kind + ".yaml"),
 			Check: s.mountedWith(pod, kind)},
-		{Name: "a volume with " + name + " grows to 3 GiB while a Pod uses it", Limit: limit, Do: s.grow(claim), Check: s.grown(claim, pod)},
+		{Name: "a volume with " + name + " grows to 3 GiB while a Pod uses it", Do: s.grow(claim), Check: s.grown(claim, pod)},
 	}
 }
 
 // growSteps grow the ext4 volume of a claim and a Pod: while the Pod runs, where the kernel lets it.
 func (s suite) growSteps(claim, pod string) []steps.Step {
-	const limit = 3 * time.Minute
 	if hasCapability(unix.CAP_SYS_RESOURCE) {
-		return []steps.Step{{Name: "an ext4 volume grows to 3 GiB while a Pod uses it", Limit: limit, Do: s.grow(claim), Check: s.grown(claim, pod)}}
+		return []steps.Step{{Name: "an ext4 volume grows to 3 GiB while a Pod uses it", Do: s.grow(claim), Check: s.grown(claim, pod)}}
 	}
 	s.Report("skipped an ext4 volume grows while a Pod uses it: the kernel asks for CAP_SYS_RESOURCE, which root does not have on this machine; " +
 		"growing on the next start of the Pod is shown in its place")
 	return []steps.Step{
-		{Name: "the storage of an ext4 volume grows to 3 GiB", Limit: limit, Do: s.grow(claim), Check: s.storageGrown(claim)},
-		{Name: "its file system has grown when its Pod is started anew", Limit: limit, Do: s.restart(pod, unchanged),
+		{Name: "the storage of an ext4 volume grows to 3 GiB", Do: s.grow(claim), Check: s.storageGrown(claim)},
+		{Name: "its file system has grown when its Pod is started anew", Do: s.restart(pod, unchanged),
 			Check: s.grown(claim, pod)},
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
 	corev1 "k8s.io/api/core/v1"
@@ -24,9 +23,9 @@ type limits struct {
 func (s suite) limitSteps() []steps.Step {
 	l := &limits{suite: s}
 	return []steps.Step{
-		{Name: "a node takes as many volumes as it says it has room for", Limit: 4 * time.Minute, Do: l.fill, Check: l.filled},
-		{Name: "a Pod with one volume more stays pending, and nothing of it is attached", Limit: time.Minute, Do: l.oneMore, Check: l.pending},
-		{Name: "it runs when there is room", Limit: 3 * time.Minute, Do: func(ctx context.Context) error { return s.deletePod(ctx, "full") },
+		{Name: "a node takes as many volumes as it says it has room for", Do: l.fill, Check: l.filled},
+		{Name: "a Pod with one volume more stays pending, and nothing of it is attached", Do: l.oneMore, Check: l.pending},
+		{Name: "it runs when there is room", Do: func(ctx context.Context) error { return s.deletePod(ctx, "full") },
 			Check: s.writeTo("one-more")},
 	}
 }

@@ -5,21 +5,18 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/test/cluster/steps"
 )
 
-const mountLimit = 3 * time.Minute
-
 func (s suite) optionSteps() []steps.Step {
 	const pod = "app-large-files"
 	return []steps.Step{
-		{Name: "mkfs-and-mount-options.yaml: the file system is mounted with the class's options", Limit: mountLimit,
+		{Name: "mkfs-and-mount-options.yaml: the file system is mounted with the class's options",
 			Do: s.apply("mkfs-and-mount-options.yaml"), Check: s.mountedWith(pod, "ext4", "noatime", "commit=30")},
-		{Name: "it was made with the class's options", Limit: mountLimit, Check: func(ctx context.Context) (string, error) {
+		{Name: "it was made with the class's options", Check: func(ctx context.Context) (string, error) {
 			inodes, err := s.exec(ctx, pod, "df -i /data | tail -n 1 | awk '{print $2}'")
 			if err != nil {
 				return "", err
@@ -55,9 +52,9 @@ func (s suite) mountedWith(pod, filesystem string, options ...string) func(conte
 
 func (s suite) groupSteps() []steps.Step {
 	return []steps.Step{
-		{Name: "fs-group.yaml: a Pod that is not root writes, and its files belong to its group", Limit: mountLimit,
+		{Name: "fs-group.yaml: a Pod that is not root writes, and its files belong to its group",
 			Do: s.apply("fs-group.yaml"), Check: s.ownedBy("2000", "echo mine > /data/file")},
-		{Name: "with another group in the Pod, the files that there are belong to that", Limit: mountLimit,
+		{Name: "with another group in the Pod, the files that there are belong to that",
 			Do: s.restart("app-of-group", func(pod *corev1.Pod) {
 				group := int64(3000)
 				pod.Spec.SecurityContext.FSGroup = &group
@@ -84,7 +81,7 @@ func (s suite) ownedBy(group, write string) func(context.Context) (string, error
 
 func (s suite) folderSteps() []steps.Step {
 	const pod = "app-in-folders"
-	return []steps.Step{{Name: "sub-path.yaml: containers see their own folders of one volume, one of them read-only", Limit: mountLimit,
+	return []steps.Step{{Name: "sub-path.yaml: containers see their own folders of one volume, one of them read-only",
 		Do: s.apply("sub-path.yaml"), Check: func(ctx context.Context) (string, error) {
 			if _, err := s.ready(ctx, pod); err != nil {
 				return "", err
@@ -126,7 +123,7 @@ func (s suite) refusesWrites(ctx context.Context, pod, container string) (string
 }
 
 func (s suite) readerSteps() []steps.Step {
-	return []steps.Step{{Name: "read-only.yaml: one Pod reads what another one on its node writes, and cannot write", Limit: mountLimit,
+	return []steps.Step{{Name: "read-only.yaml: one Pod reads what another one on its node writes, and cannot write",
 		Do: s.apply("read-only.yaml"), Check: func(ctx context.Context) (string, error) {
 			writer, err := s.ready(ctx, "writer")
 			if err != nil {

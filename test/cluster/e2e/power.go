@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
 	corev1 "k8s.io/api/core/v1"
@@ -21,11 +20,11 @@ type power struct {
 func (s suite) powerSteps() []steps.Step {
 	p := &power{suite: s}
 	return []steps.Step{
-		{Name: "statefulset.yaml: a Pod runs with its volume", Limit: 2 * time.Minute, Do: p.startDatabase, Check: p.writeDatabase},
-		{Name: "its node's server is powered off, and Kubernetes notices", Limit: 2 * time.Minute, Do: p.powerOff, Check: p.notReady},
-		{Name: "with the out-of-service taint the Pod runs on the other node with its data", Limit: 4 * time.Minute,
+		{Name: "statefulset.yaml: a Pod runs with its volume", Do: p.startDatabase, Check: p.writeDatabase},
+		{Name: "its node's server is powered off, and Kubernetes notices", Do: p.powerOff, Check: p.notReady},
+		{Name: "with the out-of-service taint the Pod runs on the other node with its data",
 			Do: p.taintOutOfService, Check: p.rescued},
-		{Name: "the node's server is started again, and the Node is ready", Limit: 3 * time.Minute, Do: p.powerOn, Check: p.readyAgain},
+		{Name: "the node's server is started again, and the Node is ready", Do: p.powerOn, Check: p.readyAgain},
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,8 +25,6 @@ type restarts struct {
 	mounts    []string
 }
 
-const restartLimit = 3 * time.Minute
-
 // interrupted is the namespace of a second Pod.
 const interrupted = "interrupted"
 
@@ -36,14 +33,14 @@ func (s suite) restartSteps() []steps.Step {
 	i := &interruption{restarts: r, suite: suite{s.Runner, interrupted}}
 	f := &forced{restarts: r}
 	return []steps.Step{
-		{Name: "a Pod writes to its volume all the time", Limit: restartLimit, Do: s.apply("volume.yaml"), Check: r.begin},
-		{Name: "the kubelet is killed: the Pod goes on, its volume stays as it is, and its use is told again", Limit: restartLimit,
+		{Name: "a Pod writes to its volume all the time", Do: s.apply("volume.yaml"), Check: r.begin},
+		{Name: "the kubelet is killed: the Pod goes on, its volume stays as it is, and its use is told again",
 			Do: r.killKubelet, Check: r.kubeletBack},
-		{Name: "the node plugin is killed in the middle of a format: the next one formats anew, and the Pod beside goes on", Limit: restartLimit,
+		{Name: "the node plugin is killed in the middle of a format: the next one formats anew, and the Pod beside goes on",
 			Do: i.killNodePlugin, Check: i.formattedAnew},
-		{Name: "without a node plugin a Pod is deleted by force: its volume stays where it is mounted", Limit: restartLimit,
+		{Name: "without a node plugin a Pod is deleted by force: its volume stays where it is mounted",
 			Do: f.deleteByForce, Check: f.stays},
-		{Name: "with the node plugin back the volume moves to the other node with all that was written", Limit: 2 * restartLimit,
+		{Name: "with the node plugin back the volume moves to the other node with all that was written",
 			Do: f.bringNodePluginBack, Check: f.moved},
 	}
 }

@@ -7,13 +7,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 )
 
 // stream is a steady stream of requests to one address: clients that make a new connection for each request, and clients that
-// keep theirs. What it counts as failed has failed for good: nobody asks a second time.
+// keep theirs. What it counts as failed has failed for good: nobody asks a second time. A request that fails while the clients
+// themselves stand still, as on a machine that is paused, says nothing of who is asked: it is counted by itself.
 type stream struct {
 	url  string
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -22,14 +24,26 @@ type stream struct {
 	end     context.CancelFunc
 	clients sync.WaitGroup
 
-	mu     sync.Mutex // guards the rest
-	phase  string     // what happens meanwhile
-	counts counts
+	mu       sync.Mutex // guards the rest
+	phase    string     // what happens meanwhile
+	counts   counts
+	failures []failure
+	stalls   []span
+}
+
+// span is some time.
+type span struct{ from, to time.Time }
+
+// failure is a request that failed.
+type failure struct {
+	span
+	told string
 }
 
 // counts are what a stream has come to.
 type counts struct {
 	Requests, Failed int
+	Stalled          int // requests that failed while the clients stood still: not among the others
 	Connections      int
 	slowest          time.Duration
 	failures         []string // the first ones
@@ -39,15 +53,23 @@ const (
 	clientsOfAKind = 4
 	freshPause     = 40 * time.Millisecond // between two requests of a client that makes connections
 	keptPause      = 15 * time.Millisecond // and of one that keeps its own
-	answerLimit    = 5 * time.Second       // no answer by then is none
-	mostRequests   = 100_000               // of one stream
-	mostFailures   = 10                    // that are told one by one
+	// answerLimit is when no answer is none. It is less than the 10 s for which a load balancer tries a member in vain.
+	answerLimit  = 9 * time.Second
+	mostRequests = 1_000_000 // of one stream
+	mostFailures = 10        // that are told one by one
+
+	// A client that is this late has stood still. Others may close the connections that it keeps meanwhile, of which it learns
+	// by its next request.
+	stallLimit = 2 * time.Second
+	stallTick  = 100 * time.Millisecond
+	afterwards = time.Second
 )
 
 // start starts the clients. They ask until stop is called, or mostRequests are made.
 func (s *stream) start(ctx context.Context) {
 	ctx, s.end = context.WithCancel(ctx)
 	s.begin = time.Now()
+	s.clients.Go(func() { s.watch(ctx) })
 	for range clientsOfAKind {
 		s.clients.Go(func() {
 			s.ask(ctx, "new connection", freshPause, &http.Transport{DialContext: s.connect, DisableKeepAlives: true})
@@ -68,7 +90,46 @@ func (s *stream) stop() counts {
 func (s *stream) soFar() counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.counts
+	got := s.counts
+	for _, failed := range s.failures {
+		switch {
+		case stoodStill(failed.span, s.stalls):
+			got.Stalled++
+			got.Requests--
+			continue
+		case len(got.failures) < mostFailures:
+			got.failures = append(got.failures, failed.told)
+		}
+		got.Failed++
+	}
+	return got
+}
+
+// stoodStill tells whether a request was under way, or made right after, when the clients stood still.
+func stoodStill(request span, stalls []span) bool {
+	return slices.ContainsFunc(stalls, func(stall span) bool {
+		return request.from.Before(stall.to.Add(afterwards)) && request.to.After(stall.from)
+	})
+}
+
+// watch notes when this process stands still.
+func (s *stream) watch(ctx context.Context) {
+	tick := time.NewTicker(stallTick)
+	defer tick.Stop()
+	for last := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		if now.Sub(last) >= stallLimit {
+			s.mu.Lock()
+			s.stalls = append(s.stalls, span{last, now})
+			s.mu.Unlock()
+		}
+		last = now
+	}
 }
 
 // during says what is being done from now on, for those who read of failures.
@@ -136,7 +197,8 @@ func (s *stream) once(ctx context.Context, client *http.Client) error {
 }
 
 func (s *stream) count(kind, phase string, begin time.Time, err error) {
-	took := time.Since(begin)
+	end := time.Now()
+	took := end.Sub(begin)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.counts.Requests++
@@ -144,17 +206,18 @@ func (s *stream) count(kind, phase string, begin time.Time, err error) {
 	if err == nil {
 		return
 	}
-	s.counts.Failed++
-	if len(s.counts.failures) < mostFailures {
-		s.counts.failures = append(s.counts.failures, fmt.Sprintf("at %.2f s, %s, over a %s, after %.3f s: %v",
-			begin.Sub(s.begin).Seconds(), phase, kind, took.Seconds(), err))
-	}
+	s.failures = append(s.failures, failure{span{begin, end}, fmt.Sprintf("at %.2f s, %s, over a %s, after %.3f s: %v",
+		begin.Sub(s.begin).Seconds(), phase, kind, took.Seconds(), err)})
 }
 
 // per10000 is how many of 10,000 requests failed.
 func (c counts) per10000() float64 { return float64(c.Failed) * 10_000 / float64(max(c.Requests, 1)) }
 
 func (c counts) String() string {
-	return fmt.Sprintf("%d of %d requests failed (%.1f of 10,000), over %d connections; the slowest answer took %d ms",
+	told := fmt.Sprintf("%d of %d requests failed (%.1f of 10,000), over %d connections; the slowest answer took %d ms",
 		c.Failed, c.Requests, c.per10000(), c.Connections, c.slowest.Milliseconds())
+	if c.Stalled > 0 {
+		told += fmt.Sprintf("; %d others failed while this machine stood still", c.Stalled)
+	}
+	return told
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -119,7 +118,7 @@ func (s suite) waitGone(ctx context.Context, pod string) error {
 
 // until waits for a check to succeed, as a part of a step.
 func until(ctx context.Context, check func(context.Context) (string, error)) error {
-	_, err := steps.Step{Limit: time.Minute, Check: check}.Run(ctx)
+	_, err := steps.Step{Check: check}.Run(ctx)
 	return err
 }
 

@@ -138,6 +138,7 @@ func (c *Cluster) prepare() error {
 
 // Close ends every process of the cluster and removes every trace of it but the logs.
 func (c *Cluster) Close() error {
+	_ = os.WriteFile(endingMark(), nil, 0o600) // goes with the rest; without it others are told sooner that a cluster is there
 	if c.powerEnd != nil {
 		c.powerEnd()
 		c.power.Wait()
@@ -192,11 +193,14 @@ func (c *Cluster) startProcess(program machine.Program) (*machine.Process, error
 	return process, nil
 }
 
-// until calls check until it succeeds; when the limit has passed or a process of the cluster has ended the error says
+// patience is how long anything may take on the way up: many times what it takes, for machines that are slow or busy.
+const patience = 5 * time.Minute
+
+// until calls check until it succeeds; when patience is at its end or a process of the cluster has ended the error says
 // what was waited for and the last answer.
-func (c *Cluster) until(ctx context.Context, limit time.Duration, what string, check func(context.Context) error) error {
+func (c *Cluster) until(ctx context.Context, what string, check func(context.Context) error) error {
 	begin := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

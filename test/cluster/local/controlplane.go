@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -173,7 +172,7 @@ func (c *Cluster) connect(ctx context.Context) error {
 	if c.client, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}
-	return c.until(ctx, time.Minute, "the API server is ready", func(ctx context.Context) error {
+	return c.until(ctx, "the API server is ready", func(ctx context.Context) error {
 		_, err := c.client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
 		return err
 	})
@@ -181,7 +180,7 @@ func (c *Cluster) connect(ctx context.Context) error {
 
 // waitForNodes waits until every node has registered.
 func (c *Cluster) waitForNodes(ctx context.Context) error {
-	return c.until(ctx, 2*time.Minute, "every node has registered", func(ctx context.Context) error {
+	return c.until(ctx, "every node has registered", func(ctx context.Context) error {
 		nodes, err := c.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err

@@ -43,7 +43,7 @@ func (c *Cluster) startSimulator(ctx context.Context) error {
 	c.status.SimulatorURL = "http://" + forward.Address()
 	c.status.Username, c.status.Password = simulatorUser, simulatorPassword
 	c.account = c.status.Account()
-	return c.until(ctx, 30*time.Second, "the simulator answers", func(ctx context.Context) error {
+	return c.until(ctx, "the simulator answers", func(ctx context.Context) error {
 		_, err := c.account.GetAccount(ctx)
 		return err
 	})
@@ -102,7 +102,7 @@ func (c *Cluster) makeServer(ctx context.Context, i int, network string) (uuid s
 	if err != nil {
 		return "", netip.Addr{}, fmt.Errorf("make the server of %s: %w", name, err)
 	}
-	err = c.until(ctx, 2*time.Minute, "the server of "+name+" has started", func(ctx context.Context) error {
+	err = c.until(ctx, "the server of "+name+" has started", func(ctx context.Context) error {
 		if server, err = c.account.GetServerDetails(ctx, &request.GetServerDetailsRequest{UUID: server.UUID}); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@
 package local
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,14 +79,31 @@ func lock() (net.Listener, error) {
 	return listener, err
 }
 
-// CheckFree says whether a cluster could be started on this machine, before time is spent on preparing one.
-func CheckFree() error {
-	listener, err := lock()
-	if err != nil {
-		return err
+// CheckFree says whether a cluster could be started on this machine, before time is spent on preparing one. One that goes down,
+// as it does when the command that started it was killed, is waited for; within notice it must have begun to.
+func CheckFree(ctx context.Context, notice time.Duration) error {
+	begin := time.Now()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		listener, err := lock()
+		if err == nil {
+			return listener.Close()
+		}
+		_, ending := os.Stat(endingMark())
+		if patient := time.Since(begin); patient > patience || ending != nil && patient >= notice {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
 	}
-	return listener.Close()
 }
+
+// endingMark is there while a cluster is taken down.
+func endingMark() string { return filepath.Join(stateDir, "ending") }
 
 // sweep removes everything of a cluster whose processes have ended. It is called under the lock.
 func sweep() error {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestSweepFreesOnlyItsOwnLoopDevices plays what a killed supervisor leaves.
@@ -34,6 +35,41 @@ func TestSweepFreesOnlyItsOwnLoopDevices(t *testing.T) {
 	}
 	if _, err := os.Stat(stateDir); err == nil {
 		t.Errorf("%s is still there", stateDir)
+	}
+}
+
+// TestWaitsForAClusterThatGoesDown plays a cluster whose command was killed, and one that runs.
+func TestWaitsForAClusterThatGoesDown(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("not root: the folder of a cluster is root's")
+	}
+	other, err := lock()
+	if err != nil {
+		t.Skip("a local cluster is running on this machine")
+	}
+	defer other.Close()
+	defer func() { _ = sweep() }()
+	if err := CheckFree(t.Context(), 0); err == nil {
+		t.Error("the machine of a cluster that runs is free")
+	}
+	if err := os.MkdirAll(stateDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(endingMark(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	free := make(chan error, 1)
+	go func() { free <- CheckFree(t.Context(), 0) }()
+	select {
+	case err := <-free:
+		t.Fatalf("a cluster that goes down is not waited for: %v", err)
+	case <-time.After(time.Second): // is looked at many times by then
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-free; err != nil {
+		t.Errorf("the cluster has gone down: %v", err)
 	}
 }
 

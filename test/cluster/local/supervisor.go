@@ -147,7 +147,7 @@ func Down(ctx context.Context) error {
 			return fmt.Errorf("end the supervisor, process %d: %w", status.PID, err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

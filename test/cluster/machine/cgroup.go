@@ -89,7 +89,7 @@ func inheritCgroup(parent, dir string) error {
 }
 
 // RemoveCgroups ends what still runs in the cgroups whose names match the pattern (path.Match), and removes them. It waits
-// for the kernel to let go of them, ten seconds at most.
+// for the kernel to let go of them, two minutes at most.
 func RemoveCgroups(pattern string) error {
 	hierarchies, err := cgroupHierarchies()
 	if err != nil {
@@ -122,7 +122,7 @@ func removeCgroup(root string) error {
 }
 
 func emptyAndRemove(dir string) error {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		err := syscall.Rmdir(dir)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {

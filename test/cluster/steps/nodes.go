@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -30,12 +29,12 @@ func (r *Runner) Install() []Step {
 		}
 	}
 	return []Step{
-		{Name: "every Node starts uninitialized: tainted, without addresses", Limit: 30 * time.Second, Check: r.uninitialized},
-		{Name: "the shipped manifests are applied", Limit: time.Minute, Do: r.Apply},
-		{Name: "the CCM takes the taint off each Node and fills in addresses, zone, type and provider ID", Limit: 2 * time.Minute,
+		{Name: "every Node starts uninitialized: tainted, without addresses", Check: r.uninitialized},
+		{Name: "the shipped manifests are applied", Do: r.Apply},
+		{Name: "the CCM takes the taint off each Node and fills in addresses, zone, type and provider ID",
 			Check: watched(r.initialized)},
-		{Name: "the CSI driver is registered on each Node", Limit: 2 * time.Minute, Check: watched(r.driverRegistered)},
-		{Name: "the startup taint is off each Node, and was on it until the driver was registered", Limit: time.Minute,
+		{Name: "the CSI driver is registered on each Node", Check: watched(r.driverRegistered)},
+		{Name: "the startup taint is off each Node, and was on it until the driver was registered",
 			Check: watched(func(ctx context.Context) (string, error) {
 				if early != nil {
 					return "", early
@@ -85,7 +84,7 @@ func (r *Runner) Apply(ctx context.Context) error {
 	if _, err := r.Kubectl(ctx, nil, "apply", "-k", filepath.Join(overlay, "snapshot-controller")); err != nil {
 		return err
 	}
-	if _, err := r.Kubectl(ctx, nil, "wait", "--for=condition=Established", "--timeout=30s", "crd",
+	if _, err := r.Kubectl(ctx, nil, "wait", "--for=condition=Established", "--timeout=5m", "crd",
 		"volumesnapshotclasses.snapshot.storage.k8s.io", "volumesnapshots.snapshot.storage.k8s.io",
 		"volumesnapshotcontents.snapshot.storage.k8s.io"); err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
@@ -28,17 +27,17 @@ func (r *Runner) Routes() []Step {
 	}
 	s := &routes{Runner: r}
 	return []Step{
-		{Name: "each Node's Pod network is a static route on the router of the account", Limit: time.Minute, Check: s.routed},
-		{Name: "a Pod reaches one on another node through the router, under its own address", Limit: 2 * time.Minute,
+		{Name: "each Node's Pod network is a static route on the router of the account", Check: s.routed},
+		{Name: "a Pod reaches one on another node through the router, under its own address",
 			Do: s.makePods, Check: s.talk},
-		{Name: "without the routes it does not", Limit: time.Minute, Check: s.cut},
-		{Name: "the CCM makes the routes again, and the Pods talk", Limit: time.Minute, Check: func(ctx context.Context) (string, error) {
+		{Name: "without the routes it does not", Check: s.cut},
+		{Name: "the CCM makes the routes again, and the Pods talk", Check: func(ctx context.Context) (string, error) {
 			if _, err := s.routed(ctx); err != nil {
 				return "", err
 			}
 			return s.talk(ctx)
 		}},
-		{Name: "the Pods of this are gone", Limit: time.Minute, Do: s.remove, Check: s.removed},
+		{Name: "the Pods of this are gone", Do: s.remove, Check: s.removed},
 	}
 }
 

@@ -4,6 +4,7 @@ package steps
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,11 +48,14 @@ type Runner struct {
 	mu      sync.Mutex // guards Result, and lets Report be called by one at a time
 }
 
+// patience is how long a step may take, unless it says otherwise: many times what it takes, for machines that are slow or busy.
+const patience = 5 * time.Minute
+
 // Step is one thing shown. Do is done once, then Check is repeated until it succeeds or Limit has passed; what it returns
 // is what there was to see.
 type Step struct {
 	Name  string
-	Limit time.Duration
+	Limit time.Duration                         // zero: patience
 	Do    func(context.Context) error           // nil: nothing
 	Check func(context.Context) (string, error) // nil: nothing
 }
@@ -115,7 +119,8 @@ func (r *Runner) count(step Step, took time.Duration, seen string, err error) {
 
 // Run runs the one step.
 func (s Step) Run(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.Limit)
+	limit := cmp.Or(s.Limit, patience)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if s.Do != nil {
 		if err := s.Do(ctx); err != nil {
@@ -140,7 +145,7 @@ func (s Step) Run(ctx context.Context) (string, error) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return "", fmt.Errorf("not within %s: %w", s.Limit, last)
+			return "", fmt.Errorf("not within %s: %w", limit, last)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,7 +15,7 @@ const proofNamespace = "e2e-lb-proofs"
 
 // proofs show of each reason in the list that the CCM tells it to whoever asks for such a Service.
 func (s *suite) proofs() []steps.Step {
-	all := []steps.Step{{Name: "a namespace for what the platform cannot carry", Limit: time.Minute, Do: func(ctx context.Context) error {
+	all := []steps.Step{{Name: "a namespace for what the platform cannot carry", Do: func(ctx context.Context) error {
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: proofNamespace}}
 		_, err := s.Client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{})
 		return err
@@ -26,10 +25,10 @@ func (s *suite) proofs() []steps.Step {
 			continue
 		}
 		name := fmt.Sprintf("proof-%d", i+1)
-		all = append(all, steps.Step{Name: "the CCM tells of " + entry.Event, Limit: time.Minute,
+		all = append(all, steps.Step{Name: "the CCM tells of " + entry.Event,
 			Do: s.makeService(name, entry.Service), Check: s.told(name, entry.Event)})
 	}
-	return append(all, steps.Step{Name: "the Services of this are deleted", Limit: time.Minute, Do: func(ctx context.Context) error {
+	return append(all, steps.Step{Name: "the Services of this are deleted", Do: func(ctx context.Context) error {
 		return s.Client.CoreV1().Namespaces().Delete(ctx, proofNamespace, metav1.DeleteOptions{})
 	}, Check: func(ctx context.Context) (string, error) {
 		_, err := s.Client.CoreV1().Namespaces().Get(ctx, proofNamespace, metav1.GetOptions{})

@@ -46,22 +46,22 @@ type suite struct {
 // Run runs the specs. The answer counts the steps on the way and the specs.
 func Run(ctx context.Context, runner *steps.Runner, config Config) steps.Result {
 	s := &suite{Runner: runner, Config: config}
-	if !runner.Run(ctx, []steps.Step{{Name: "the list of specs that do not pass is read", Limit: time.Minute, Do: s.readList}}) {
+	if !runner.Run(ctx, []steps.Step{{Name: "the list of specs that do not pass is read", Do: s.readList}}) {
 		return runner.Result
 	}
 	before := append(runner.Install(),
-		steps.Step{Name: "load balancers are published by address, and on the private network where the spec needs it", Limit: time.Minute,
+		steps.Step{Name: "load balancers are published by address, and on the private network where the spec needs it",
 			Do: s.applyPolicy, Check: s.policyWorks})
 	if !runner.Run(ctx, append(before, s.proofs()...)) {
 		return runner.Result
 	}
 	runner.Report("running the specs, minutes without a word here; " + s.log() + " has them as they end")
-	run := steps.Step{Name: "Kubernetes' own specs of load balancers are run", Limit: 25 * time.Minute, Do: s.run}
+	run := steps.Step{Name: "Kubernetes' own specs of load balancers are run", Limit: time.Hour, Do: s.run}
 	if !runner.Run(ctx, []steps.Step{run}) {
 		return runner.Result
 	}
 	runner.Together(ctx, s.tracks()...)
-	runner.Run(ctx, []steps.Step{{Name: "no load balancer is left in the account", Limit: 2 * time.Minute, Check: s.noneLeft}})
+	runner.Run(ctx, []steps.Step{{Name: "no load balancer is left in the account", Check: s.noneLeft}})
 	runner.Report(s.summary() + "; JUnit: " + s.junit())
 	return runner.Result
 }
@@ -78,7 +78,7 @@ func (s *suite) tracks() (tracks [][]steps.Step) {
 		if o.reason != "" {
 			name = "left out: " + name
 		}
-		tracks = append(tracks, []steps.Step{{Name: name, Limit: time.Minute,
+		tracks = append(tracks, []steps.Step{{Name: name,
 			Do: func(context.Context) error { return o.err },
 			Check: func(context.Context) (string, error) {
 				if o.reason != "" {
@@ -146,7 +146,7 @@ func (s *suite) runGinkgo(ctx context.Context, scratch string) error {
 	process, err := machine.NewSpawner().Start(machine.Program{
 		Name: "ginkgo", Namespace: workstation, Clone: unix.CLONE_NEWPID, LogDir: s.Output, Dir: scratch,
 		Env: []string{"HOME=" + scratch, "TMPDIR=" + scratch}, // kubectl and the suite leave things there
-		Args: []string{filepath.Join(s.Programs, "ginkgo"), "--no-color", "-v", fmt.Sprintf("--procs=%d", parallel), "--timeout=24m",
+		Args: []string{filepath.Join(s.Programs, "ginkgo"), "--no-color", "-v", fmt.Sprintf("--procs=%d", parallel), "--timeout=58m",
 			"--focus", regexp.QuoteMeta(specsOf), "--skip", skipped(s.list, s.Short), filepath.Join(s.Programs, "e2e.test"), "--",
 			"--provider=skeleton", fmt.Sprintf("--num-nodes=%d", s.Nodes), "--kubeconfig=" + s.Status.WorkstationKubeconfig, "--kubectl-path=" + s.Status.Kubectl,
 			"--report-dir=" + scratch},

@@ -33,7 +33,7 @@ func (c *Cache) Kubernetes(ctx context.Context, paths Paths) (dir string, err er
 	if err != nil {
 		return "", err
 	}
-	return c.get("kubernetes", key, func(dir string) error {
+	return c.get(ctx, "kubernetes", key, func(dir string) error {
 		ldflags := "-s -w -X k8s.io/component-base/version.gitVersion=" + KubernetesVersion
 		if err := goTool(ctx, module, nil, "build", "-trimpath", "-ldflags", ldflags, "-o", filepath.Join(dir, "kubernetes"), "./kubernetes"); err != nil {
 			return err
@@ -53,7 +53,7 @@ func (c *Cache) Containerd(ctx context.Context) (dir string, err error) {
 	if err != nil {
 		return "", err
 	}
-	return c.get("containerd", key, func(dir string) error {
+	return c.get(ctx, "containerd", key, func(dir string) error {
 		const commands = "github.com/containerd/containerd/v2/cmd/"
 		return goTool(ctx, os.TempDir(), []string{"GOBIN=" + dir}, "install", "-trimpath", "-ldflags", "-s -w",
 			"-tags", "no_btrfs no_devmapper no_zfs", commands+"containerd@"+containerdVersion,
@@ -69,7 +69,7 @@ func (c *Cache) Sidecars(ctx context.Context, paths Paths) (dir string, err erro
 	if err != nil {
 		return "", err
 	}
-	return c.get("sidecars", key, func(dir string) error {
+	return c.get(ctx, "sidecars", key, func(dir string) error {
 		return goTool(ctx, module, nil, "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "tool", "./sidecars/...")
 	})
 }

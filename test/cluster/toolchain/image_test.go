@@ -101,23 +101,25 @@ func TestWriteArchive(t *testing.T) {
 func TestCacheKeepsOnlyFinishedAndCurrentResults(t *testing.T) {
 	cache := &Cache{dir: t.TempDir(), announce: func(string) {}}
 	failed := errors.New("no compiler")
-	if _, err := cache.get("tool", "0000000000000001", func(path string) error {
+	makes := 0
+	if _, err := cache.get(t.Context(), "tool", "0000000000000001", func(path string) error {
+		makes++
 		_ = os.WriteFile(path, []byte("half"), 0o600)
 		return failed
-	}); !errors.Is(err, failed) {
-		t.Fatalf("the error is %v, want %v", err, failed)
+	}); !errors.Is(err, failed) || makes != attempts {
+		t.Fatalf("the error is %v after %d attempts, want %v after %d", err, makes, failed, attempts)
 	}
-	makes := 0
+	makes = 0
 	fill := func(path string) error { makes++; return os.WriteFile(path, []byte("whole"), 0o600) }
 	for range 2 {
-		if _, err := cache.get("tool", "0000000000000001", fill); err != nil {
+		if _, err := cache.get(t.Context(), "tool", "0000000000000001", fill); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if makes != 1 {
 		t.Errorf("made %d times, want once", makes)
 	}
-	if _, err := cache.get("tool", "0000000000000002", fill); err != nil {
+	if _, err := cache.get(t.Context(), "tool", "0000000000000002", fill); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(cache.dir)
@@ -126,6 +128,27 @@ func TestCacheKeepsOnlyFinishedAndCurrentResults(t *testing.T) {
 	}
 	if len(entries) != 1 || entries[0].Name() != "tool-0000000000000002" {
 		t.Errorf("the cache holds %v, want the newest result alone", entries)
+	}
+}
+
+func TestWhatCannotBeMadeAtFirstIsMadeAnew(t *testing.T) {
+	cache := &Cache{dir: t.TempDir(), announce: func(string) {}}
+	makes := 0
+	path, err := cache.get(t.Context(), "tool", "0000000000000001", func(path string) error {
+		if makes++; makes < attempts {
+			_ = os.WriteFile(path, []byte("half"), 0o600)
+			return errors.New("the mirror is away")
+		}
+		if _, err := os.Stat(path); err == nil {
+			return errors.New("there is something of the attempt before")
+		}
+		return os.WriteFile(path, []byte("whole"), 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "whole" {
+		t.Errorf("what is made is %q, %v", text, err)
 	}
 }
 

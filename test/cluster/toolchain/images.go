@@ -65,7 +65,7 @@ func (c *Cache) ForeignImages(ctx context.Context, sidecars string) (archive str
 		images = append(images, Image{Name: name, Entrypoint: []string{program},
 			Files: map[string]string{program: filepath.Join(sidecars, sidecarImages[name])}})
 	}
-	return c.get("images", key, func(path string) error { return WriteArchive(path, images...) })
+	return c.get(ctx, "images", key, func(path string) error { return WriteArchive(path, images...) })
 }
 
 // ProjectImages makes the archive of the project's images, as the Dockerfile would make them, out of the programs in

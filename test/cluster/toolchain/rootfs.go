@@ -44,11 +44,11 @@ func (c *Cache) debian(ctx context.Context, name string, packages []string, opti
 	if err != nil {
 		return "", err
 	}
-	return c.get(name, key, func(path string) error {
+	return c.get(ctx, name, key, func(path string) error {
 		tar := path + ".tar" // mmdebstrap chooses the format by the name's ending
 		defer os.Remove(tar)
-		options = append(options, "--include="+strings.Join(packages, ","), suite, tar)
-		if err := run(exec.CommandContext(ctx, "mmdebstrap", options...)); err != nil {
+		args := slices.Concat(options, []string{"--aptopt=Acquire::Retries \"5\"", "--include=" + strings.Join(packages, ","), suite, tar})
+		if err := run(exec.CommandContext(ctx, "mmdebstrap", args...)); err != nil {
 			return err
 		}
 		return os.Rename(tar, path)

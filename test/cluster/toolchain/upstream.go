@@ -23,7 +23,7 @@ func (c *Cache) Suite(ctx context.Context, paths Paths) (dir string, err error) 
 	if err != nil {
 		return "", err
 	}
-	return c.get("kubernetes-tests", key, func(dir string) error {
+	return c.get(ctx, "kubernetes-tests", key, func(dir string) error {
 		if err := goTool(ctx, module, nil, "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "tool", "./coredns"); err != nil {
 			return err
 		}
@@ -43,7 +43,7 @@ func (c *Cache) SuiteImages(ctx context.Context, suite string) (archive string, 
 	if err != nil {
 		return "", err
 	}
-	return c.get("kubernetes-test-images", key, func(path string) error {
+	return c.get(ctx, "kubernetes-test-images", key, func(path string) error {
 		config := path + ".wgetrc"
 		defer os.Remove(config)
 		if err := os.WriteFile(config, []byte(wgetConfig), 0o644); err != nil {
