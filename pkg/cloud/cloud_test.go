@@ -63,11 +63,23 @@ func wantKind(t *testing.T, err, kind error, words ...string) {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 30 s still not: %s", what)
+			t.Fatalf("after two minutes still not: %s", what)
 		}
 	}
+}
+
+// leaveWhen does the work with a context that ends as soon as the condition is true, and returns the work's error.
+func leaveWhen(t *testing.T, what string, condition func() bool, do func(context.Context) error) error {
+	t.Helper()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	outcome := make(chan error, 1)
+	go func() { outcome <- do(ctx) }()
+	eventually(t, what, condition)
+	leave()
+	return <-outcome
 }
 
 func TestCheckTakesOneCall(t *testing.T) {

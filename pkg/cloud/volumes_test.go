@@ -215,14 +215,27 @@ func TestARefusalAfterALostAnswerIsNotFinal(t *testing.T) {
 }
 
 func TestCreationOutlivesItsCaller(t *testing.T) {
-	c, sim := startCloud(t, simulator.Config{})
-	sim.Inject(simulator.Fault{Operation: "POST /storage", Latency: 200 * time.Millisecond, Count: 1})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	_, err := c.CreateVolume(ctx, testSpec("pvc-1"))
-	wantKind(t, err, context.DeadlineExceeded, "pvc-1", "a retry joins it")
+	clock := simulator.NewManualClock()
+	c, sim := startCloud(t, simulator.Config{Clock: clock})
+	sim.Inject(simulator.Fault{Operation: "POST /storage", Latency: time.Second, Count: 1})
+	before := clock.Pending()
+	held := func() bool { return clock.Pending() > before }
+	err := leaveWhen(t, "the creation is on its way", held, func(ctx context.Context) error {
+		_, err := c.CreateVolume(ctx, testSpec("pvc-1"))
+		return err
+	})
+	wantKind(t, err, context.Canceled, "pvc-1", "a retry joins it")
 
-	volume := mustCreate(t, c, "pvc-1")
+	retried := make(chan error)
+	var volume *Volume
+	go func() {
+		var err error
+		volume, err = c.CreateVolume(t.Context(), testSpec("pvc-1"))
+		retried <- err
+	}()
+	if err := advanceUntil(clock, retried); err != nil {
+		t.Fatal(err)
+	}
 	if got := storagesNamed(t, sim, "pvc-1"); len(got) != 1 || got[0] != volume.ID {
 		t.Errorf("storages %v, returned %s", got, volume.ID)
 	}
@@ -360,9 +373,12 @@ func TestDeleteOfABusyVolumeNamesTheState(t *testing.T) {
 	c, sim := startCloud(t, simulator.Config{Profile: simulator.Realistic, Clock: simulator.NewManualClock()})
 	volume := mustCreate(t, c, "pvc-1")
 	sim.Do(t, "POST", "/storage/"+volume.ID+"/backup", `{"storage":{"title":"backup"}}`, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	wantKind(t, c.DeleteVolume(ctx, volume.ID), context.DeadlineExceeded, volume.ID, "backuping")
+	sim.ResetRequests()
+	polled := func() bool { return sim.Requests().Of("GET /storage/{uuid}") > 1 }
+	err := leaveWhen(t, "the volume's state is polled again", polled, func(ctx context.Context) error {
+		return c.DeleteVolume(ctx, volume.ID)
+	})
+	wantKind(t, err, context.Canceled, volume.ID, "backuping")
 }
 
 func TestIDsInCapitalsNameTheSame(t *testing.T) {

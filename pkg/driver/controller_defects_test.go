@@ -2,7 +2,6 @@ package driver_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -45,19 +44,11 @@ func TestRestoreWaitsForItsSnapshot(t *testing.T) {
 		_, err := r.controller.CreateVolume(callContext(t), copyRequest("restored", 1, fromSnapshot(snapshot.GetSnapshotId())))
 		done <- err
 	}()
-	for {
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Error(err)
-			}
-			if n := r.sim.Requests()["POST /storage/{uuid}/clone"]; n.Requests-n.Failed != 1 {
-				t.Errorf("clones: %+v", n)
-			}
-			return
-		case <-time.After(time.Millisecond):
-			clock.Advance(100 * time.Millisecond)
-		}
+	if err := advanceUntil(clock, done); err != nil {
+		t.Error(err)
+	}
+	if n := r.sim.Requests()["POST /storage/{uuid}/clone"]; n.Requests-n.Failed != 1 {
+		t.Errorf("clones: %+v", n)
 	}
 }
 

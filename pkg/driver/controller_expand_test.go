@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
@@ -132,16 +131,8 @@ func TestExpandWaitsForABackup(t *testing.T) {
 		_, err := r.expand(t, volume, 2*gib, 0)
 		done <- err
 	}()
-	for {
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Error(err)
-			}
-			return
-		case <-time.After(time.Millisecond):
-			clock.Advance(100 * time.Millisecond)
-		}
+	if err := advanceUntil(clock, done); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -159,34 +159,32 @@ func TestControllerUnpublishFromAVanishedServer(t *testing.T) {
 // would be mounted, and then pulled.
 func TestPublishAfterADetachmentThatWasLeft(t *testing.T) {
 	const detach = "POST /server/{uuid}/storage/detach"
-	r := newController(t, simulator.Config{})
+	clock := simulator.NewManualClock()
+	r := newController(t, simulator.Config{Clock: clock})
 	server := r.sim.CreateServer(t, "worker-1", zone)
 	id := r.create(t, createRequest("pvc-1")).GetVolumeId()
 	if _, err := r.publish(t, id, server); err != nil {
 		t.Fatal(err)
 	}
-	r.sim.Inject(simulator.Fault{Operation: detach, Latency: time.Second, Count: 1})
+	r.sim.Inject(simulator.Fault{Operation: detach, Latency: time.Minute, Count: 1})
 	r.sim.ResetRequests()
-	ctx, leave := context.WithCancel(callContext(t))
-	defer leave()
-	go func() { // the look before the detachment has been answered: it has begun
-		for r.sim.Requests().Of("GET /server/{uuid}") == 0 && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
-		leave()
-	}()
-	_, err := r.controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: server})
+	before := clock.Pending()
+	held := func() bool { return clock.Pending() > before }
+	err := leaveWhen(t, "the detachment is on its way", held, func(ctx context.Context) error {
+		_, err := r.controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: server})
+		return err
+	})
 	wantCode(t, err, codes.Canceled)
 
-	if err := r.publishUntilHeard(t, id, server); err != nil {
+	published := make(chan error, 1)
+	go func() { published <- r.publishUntilHeard(t, id, server) }()
+	if err := advanceUntil(clock, published); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := callContext(t); r.sim.Requests().Of(detach) == 0; {
-		if deadline.Err() != nil {
-			t.Fatal("the detachment never came")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	eventually(t, "the detachment comes", func() bool {
+		clock.Advance(time.Second)
+		return r.sim.Requests().Of(detach) > 0
+	})
 	if got := r.storage(t, id).Servers.Server; !slices.Equal(got, []string{server}) {
 		t.Errorf("published, and attached to %v", got)
 	}

@@ -246,19 +246,11 @@ func TestSnapshotOfABusyVolumeWaits(t *testing.T) {
 		_, err := r.controller.CreateSnapshot(callContext(t), &csi.CreateSnapshotRequest{Name: "second", SourceVolumeId: volume})
 		done <- err
 	}()
-	for {
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Error(err)
-			}
-			if n := r.sim.Requests()["POST /storage/{uuid}/backup"]; n.Requests-n.Failed != 2 {
-				t.Errorf("backups: %+v", n)
-			}
-			return
-		case <-time.After(time.Millisecond):
-			clock.Advance(100 * time.Millisecond)
-		}
+	if err := advanceUntil(clock, done); err != nil {
+		t.Error(err)
+	}
+	if n := r.sim.Requests()["POST /storage/{uuid}/backup"]; n.Requests-n.Failed != 2 {
+		t.Errorf("backups: %+v", n)
 	}
 }
 

@@ -132,6 +132,30 @@ func callContext(t *testing.T) context.Context {
 	return ctx
 }
 
+// leaveWhen makes the call with a context that ends as soon as the condition is true, and returns the call's error.
+func leaveWhen(t *testing.T, what string, condition func() bool, call func(context.Context) error) error {
+	t.Helper()
+	ctx, leave := context.WithCancel(callContext(t))
+	defer leave()
+	outcome := make(chan error, 1)
+	go func() { outcome <- call(ctx) }()
+	eventually(t, what, condition)
+	leave()
+	return <-outcome
+}
+
+// advanceUntil lets simulated time pass until there is an outcome.
+func advanceUntil(clock *simulator.ManualClock, outcome <-chan error) error {
+	for {
+		select {
+		case err := <-outcome:
+			return err
+		case <-time.After(time.Millisecond):
+			clock.Advance(100 * time.Millisecond)
+		}
+	}
+}
+
 func wantCode(t *testing.T, err error, want codes.Code) {
 	t.Helper()
 	if got := status.Code(err); got != want {
