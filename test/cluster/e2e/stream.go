@@ -116,7 +116,7 @@ func stoodStill(request span, stalls []span) bool {
 func (s *stream) watch(ctx context.Context) {
 	tick := time.NewTicker(stallTick)
 	defer tick.Stop()
-	for last := time.Now(); ; {
+	for last := s.begin; ; {
 		select {
 		case <-ctx.Done():
 			return

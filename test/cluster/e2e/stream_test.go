@@ -69,12 +69,12 @@ func TestStreamTellsItsOwnStallsApart(t *testing.T) {
 
 // A process that is stopped for a while notices when that was.
 func TestStreamNotesThatItStandsStill(t *testing.T) {
-	s := &stream{}
+	begin := time.Now()
+	s := &stream{begin: begin}
 	ctx, end := context.WithCancel(t.Context())
 	s.clients.Go(func() { s.watch(ctx) })
 	defer s.clients.Wait()
 	defer end()
-	begin := time.Now()
 	stop := exec.Command("sh", "-c", fmt.Sprintf("kill -STOP %[1]d; sleep 3; kill -CONT %[1]d", os.Getpid()))
 	if err := stop.Run(); err != nil {
 		t.Fatal(err)

@@ -20,18 +20,18 @@ func TestSweepFreesOnlyItsOwnLoopDevices(t *testing.T) {
 	}
 	defer own.Close()
 	mine, other := attach(t, filepath.Join(stateDir, "disks")), attach(t, t.TempDir())
-	onTop := attachTo(t, mine) // as a kubelet does with a raw block volume
+	onTop := attachTo(t, mine.device) // as a kubelet does with a raw block volume
 	if err := sweep(); err != nil {
 		t.Fatal(err)
 	}
-	if backing(mine) != "" {
-		t.Errorf("%s is still attached to %s", mine, backing(mine))
+	if mine.attached() {
+		t.Errorf("%v is still attached", mine)
 	}
-	if backing(onTop) != "" {
-		t.Errorf("%s on top of it is still attached to %s", onTop, backing(onTop))
+	if onTop.attached() {
+		t.Errorf("%v on top of it is still attached", onTop)
 	}
-	if backing(other) == "" {
-		t.Errorf("%s, which is not a cluster's, was detached", other)
+	if !other.attached() {
+		t.Errorf("%v, which is not a cluster's, was detached", other)
 	}
 	if _, err := os.Stat(stateDir); err == nil {
 		t.Errorf("%s is still there", stateDir)
@@ -85,23 +85,26 @@ func TestPowerOffFreesWhatTheKubeletPutOnTop(t *testing.T) {
 	defer own.Close()
 	defer func() { _ = sweep() }()
 	here, elsewhere := attach(t, filepath.Join(stateDir, "disks")), attach(t, filepath.Join(stateDir, "others"))
-	onTop, onOther := attachTo(t, here), attachTo(t, elsewhere)
+	onTop, onOther := attachTo(t, here.device), attachTo(t, elsewhere.device)
 	links := t.TempDir()
-	if err := os.Symlink(here, filepath.Join(links, "virtio-here")); err != nil {
+	if err := os.Symlink(here.device, filepath.Join(links, "virtio-here")); err != nil {
 		t.Fatal(err)
 	}
 	if err := detachOnTop(links); err != nil {
 		t.Fatal(err)
 	}
-	if backing(onTop) != "" {
-		t.Errorf("%s on top of the machine's disk is still attached", onTop)
+	if onTop.attached() {
+		t.Errorf("%v on top of the machine's disk is still attached", onTop)
 	}
-	if backing(here) == "" || backing(onOther) == "" {
+	if !here.attached() || !onOther.attached() {
 		t.Error("what is not on top of the machine's disks was detached")
 	}
 }
 
-func attach(t *testing.T, dir string) (device string) {
+// loop is a loop device with what it was attached to: when it has been detached others may get the same device.
+type loop struct{ device, file string }
+
+func attach(t *testing.T, dir string) loop {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -113,24 +116,24 @@ func attach(t *testing.T, dir string) (device string) {
 	return attachTo(t, file)
 }
 
-func attachTo(t *testing.T, file string) (device string) {
+func attachTo(t *testing.T, file string) loop {
 	t.Helper()
 	output, err := exec.Command("losetup", "--find", "--show", file).CombinedOutput()
 	if err != nil {
 		t.Skipf("no loop devices here: %s", output)
 	}
-	device = strings.TrimSpace(string(output))
+	made := loop{strings.TrimSpace(string(output)), file}
 	t.Cleanup(func() {
-		if backing(device) != "" {
-			_ = detachLoop(device)
+		if made.attached() {
+			_ = detachLoop(made.device)
 		}
 	})
-	return device
+	return made
 }
 
-func backing(device string) string {
-	file, _ := os.ReadFile("/sys/block/" + filepath.Base(device) + "/loop/backing_file")
-	return string(file)
+func (l loop) attached() bool {
+	file, _ := os.ReadFile("/sys/block/" + filepath.Base(l.device) + "/loop/backing_file")
+	return strings.TrimSuffix(strings.TrimSpace(string(file)), " (deleted)") == l.file
 }
 
 func TestNodeAddressesLieInTheirNetworks(t *testing.T) {
