@@ -19,7 +19,7 @@ func requireCondition(t *testing.T, m *machine, vol disk.Volume, path, says stri
 	t.Helper()
 	got, err := m.Condition(vol.ID, path)
 	// ext4 counts its errors in the background.
-	for deadline := time.Now().Add(10 * time.Second); err == nil && got.Abnormal != (says != "") && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); err == nil && got.Abnormal != (says != "") && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 		got, err = m.Condition(vol.ID, path)
 	}

@@ -156,7 +156,7 @@ func TestStageGrowsACopyThatIsLargerThanItsSource(t *testing.T) {
 }
 
 func TestGrowWaitsForTheDiskAndSaysWhatItSees(t *testing.T) {
-	m := newMachine(t, 5*time.Second)
+	m := newMachine(t, time.Minute)
 	vol, dev := m.attach(t, 320, nil)
 	if err := stage(m, vol, "xfs"); err != nil {
 		t.Fatal(err)

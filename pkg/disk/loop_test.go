@@ -44,7 +44,7 @@ func newMachine(t *testing.T, timeout time.Duration) *machine {
 	if err := os.Mkdir(m.deviceDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m.Node, err = disk.New(disk.Config{DeviceDir: m.deviceDir, DeviceTimeout: timeout, ReleaseTimeout: 300 * time.Millisecond,
+	m.Node, err = disk.New(disk.Config{DeviceDir: m.deviceDir, DeviceTimeout: timeout, ReleaseTimeout: time.Minute,
 		Registerer: m.registry})
 	if err != nil {
 		t.Fatal(err)
@@ -56,6 +56,21 @@ func newMachine(t *testing.T, timeout time.Duration) *machine {
 		unmountBelow(t, dir)
 	})
 	return m
+}
+
+// impatient returns the driver on the same machine, started anew, that soon tells who keeps a device.
+func (m *machine) impatient(t *testing.T) *disk.Node {
+	t.Helper()
+	node, err := disk.New(disk.Config{DeviceDir: m.deviceDir, DeviceTimeout: time.Second, ReleaseTimeout: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := node.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return node
 }
 
 // requireLoopDevices skips the test where it cannot make block devices.

@@ -80,7 +80,7 @@ func ownLoopDevice(t *testing.T) string {
 	}
 	t.Cleanup(func() {
 		defer control.Close()
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // udev may look at it still
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // udev may look at it still
 			_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), unix.LOOP_CTL_REMOVE, uintptr(number))
 			if errno == unix.EBUSY && time.Now().Before(deadline) {
 				continue
@@ -97,7 +97,7 @@ func ownLoopDevice(t *testing.T) string {
 // runUntilFree runs losetup, and again while udev looks at the device that was used before.
 func runUntilFree(t *testing.T, args ...string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 		if err == nil {
 			return

@@ -44,7 +44,7 @@ func (m *machine) restart(t *testing.T) {
 
 func (m *machine) start(t *testing.T) {
 	t.Helper()
-	node, err := disk.New(disk.Config{DeviceDir: m.byID, DeviceTimeout: m.timeout, ReleaseTimeout: 100 * time.Millisecond})
+	node, err := disk.New(disk.Config{DeviceDir: m.byID, DeviceTimeout: m.timeout, ReleaseTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
