@@ -49,7 +49,7 @@ func (n *Node) StageBlock(ctx context.Context, req StageBlockRequest) error {
 	})
 }
 
-func (n *Node) stageBlock(ctx context.Context, req StageBlockRequest) error {
+func (n *Node) stageBlock(ctx context.Context, req StageBlockRequest) (err error) {
 	dev, err := n.stillThere(req.Volume)
 	if err != nil {
 		return err
@@ -58,7 +58,11 @@ func (n *Node) stageBlock(ctx context.Context, req StageBlockRequest) error {
 	if staged || err != nil {
 		return err
 	}
+	if err := n.requireNotMounted(ctx, dev, req); err != nil {
+		return err
+	}
 	if req.Encryption != nil {
+		defer n.closeIfFailed(ctx, req.Volume.ID)(&err)
 		dev, _, err = n.unlock(ctx, dev, StageRequest{
 			Volume: req.Volume, Encryption: req.Encryption, ReadOnly: req.ReadOnly, Origin: req.Origin,
 		})
@@ -102,6 +106,52 @@ func (n *Node) blockStaged(ctx context.Context, dev Device, req StageBlockReques
 			req.Volume.ID, req.Path, clarity(mapping != ""), clarity(req.Encryption != nil))
 	}
 	return err == nil, err
+}
+
+// requireNotMounted refuses to hand out the device of a volume beside its filesystem, which is mounted here: whoever writes
+// to the one destroys the other.
+func (n *Node) requireNotMounted(ctx context.Context, dev Device, req StageBlockRequest) error {
+	if _, err := n.top(ctx, req.Path); err != nil { // a mount of an earlier attachment goes
+		return err
+	}
+	all, err := mount.ParseMountInfo(mountInfoFile)
+	if err != nil {
+		return err
+	}
+	stack := n.stack(dev)
+	for _, m := range all {
+		if onStack(m, stack) {
+			return fail(ErrConflict, "volume %s is mounted as %s at %s, and was asked for as a raw block volume: unstage it there first",
+				req.Volume.ID, m.FsType, unescape(m.MountPoint))
+		}
+	}
+	return nil
+}
+
+// requireNotRaw refuses to make or mount a filesystem on a volume that is staged as a raw block volume here.
+func (n *Node) requireNotRaw(ctx context.Context, dev Device, volumeID string) error {
+	all, err := mount.ParseMountInfo(mountInfoFile)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		node := unescape(m.MountPoint)
+		if !strings.EqualFold(filepath.Base(node), stagedNodePrefix+volumeID) {
+			continue
+		}
+		if top, err := n.top(ctx, node); top == nil || err != nil { // that of an earlier attachment goes
+			continue
+		}
+		on, err := n.deviceAt(node)
+		if err == nil {
+			on, err = n.diskOf(on, volumeID)
+		}
+		if err == nil && on.Major == dev.Major && on.Minor == dev.Minor {
+			return fail(ErrConflict, "volume %s is staged as a raw block volume at %s, and was asked for as a filesystem: unstage it "+
+				"there first", volumeID, filepath.Dir(node))
+		}
+	}
+	return nil
 }
 
 // stagedNodePrefix begins the name of the node within the staging path of a raw block volume.

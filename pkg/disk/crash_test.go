@@ -99,7 +99,8 @@ func crash(t *testing.T, programs, point string, w work) (died bool) {
 	}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), workVariable+"="+string(text), "CRASH_POINT="+point,
-		"CRASH_COUNT="+filepath.Join(t.TempDir(), "count"), "PATH="+programs+":"+os.Getenv("PATH"))
+		"CRASH_COUNT="+filepath.Join(t.TempDir(), "count"), "PATH="+programs+":"+os.Getenv("PATH"),
+		"TMPDIR="+t.TempDir()) // mount-utils has a folder there when the process is killed
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && !exit.Exited() {

@@ -120,6 +120,20 @@ func (n *Node) closeMapping(ctx context.Context, mapping layer, volumeID string)
 	return commandError("dmsetup", args, status, output)
 }
 
+// closeIfFailed returns what closes the mapping again if staging opened it and failed: nobody will unstage the volume. One
+// that was open before may be in use.
+func (n *Node) closeIfFailed(ctx context.Context, volumeID string) func(failed *error) {
+	before, listErr := n.mappings(volumeID)
+	return func(failed *error) {
+		if *failed == nil || listErr != nil || len(before) > 0 {
+			return
+		}
+		if err := n.closeVolume(ctx, volumeID); err != nil {
+			klog.FromContext(ctx).Error(err, "The mapping that was opened cannot be closed again", "volume", volumeID)
+		}
+	}
+}
+
 // growMapping makes a mapping as large as its disk.
 func (n *Node) growMapping(ctx context.Context, disk, mapping Device, volumeID string, encryption *Encryption) (err error) {
 	name, err := n.mappingName(mapping)

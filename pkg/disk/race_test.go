@@ -225,6 +225,9 @@ func TestARawBlockVolumeLosesTheMarkerOfAFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, "dd", "if=/dev/urandom", "of="+dev, "bs=4096", "count=1024", "conv=notrunc", "status=none")
+	if err := m.Unstage(context.Background(), vol.ID, m.path("raw")); err != nil {
+		t.Fatal(err)
+	}
 	if err := stage(m, vol, "ext4"); !errors.Is(err, disk.ErrRefused) {
 		t.Errorf("got %v, want a refusal", err)
 	}

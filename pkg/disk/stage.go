@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -65,7 +66,7 @@ func (n *Node) Stage(ctx context.Context, req StageRequest) error {
 	})
 }
 
-func (n *Node) stage(ctx context.Context, req StageRequest) error {
+func (n *Node) stage(ctx context.Context, req StageRequest) (err error) {
 	dev, err := n.stillThere(req.Volume)
 	if err != nil {
 		return err
@@ -80,6 +81,9 @@ func (n *Node) stage(ctx context.Context, req StageRequest) error {
 		}
 		return n.growStaged(ctx, req) // in case the first try ended in between
 	}
+	if err := n.requireNotRaw(ctx, dev, req.Volume.ID); err != nil {
+		return err
+	}
 	if !req.ReadOnly { // a node that died may have left the disk protected from writing
 		if err := setReadOnly(dev, false); err != nil {
 			return err
@@ -87,6 +91,7 @@ func (n *Node) stage(ctx context.Context, req StageRequest) error {
 	}
 	on, fresh := dev, false // on is what the filesystem or the partition table is on
 	if req.Encryption != nil {
+		defer n.closeIfFailed(ctx, req.Volume.ID)(&err)
 		if on, fresh, err = n.unlock(ctx, dev, req); err != nil {
 			return err
 		}
@@ -130,7 +135,11 @@ func (n *Node) stage(ctx context.Context, req StageRequest) error {
 	if err := n.mountDevice(ctx, source.Path, req.Path, fsType, options); err != nil || req.ReadOnly {
 		return err
 	}
-	return n.growStaged(ctx, req)
+	if err := n.growStaged(ctx, req); err != nil {
+		// Who gets an error takes the volume for not staged: kubelets let it be detached then without unstaging it.
+		return errors.Join(err, n.unmountAll(ctx, req.Path))
+	}
+	return nil
 }
 
 // staged tells whether the volume is mounted at the staging path already, as asked.
@@ -216,17 +225,18 @@ func (n *Node) Unstage(ctx context.Context, volumeID, path string) error {
 }
 
 func (n *Node) unstage(ctx context.Context, volumeID, path string) error {
-	node := stagedNode(path, volumeID)
-	for _, at := range []string{path, node} { // the node is in the folder that nothing is mounted on
-		if err := n.unmountAll(ctx, at); err != nil {
-			return err
-		}
-	}
-	if err := removePath(node); err != nil {
+	if err := n.unmountAll(ctx, path); err != nil {
 		return err
 	}
 	if !isVolumeID(volumeID) {
-		return nil // nothing else can be left of it
+		return nil // nothing else can be left of it, and its node would have any path
+	}
+	node := stagedNode(path, volumeID) // in the folder that nothing is mounted on any more
+	if err := n.unmountAll(ctx, node); err != nil {
+		return err
+	}
+	if err := removePath(node); err != nil {
+		return err
 	}
 	if err := n.closeVolume(ctx, volumeID); err != nil {
 		return err
