@@ -68,8 +68,14 @@ func configure(n int, backing *os.File) (*loop, error) {
 	return &loop{path: path, number: n, file: file}, nil
 }
 
-// adoptLoop takes over a device that another process made of the file, and whose disk was not pulled.
-func adoptLoop(n int) (*loop, error) {
+// backingFile is the path of the file that a loop device is made of, "" if it is free.
+func backingFile(n int) string {
+	text, _ := os.ReadFile("/sys/block/loop" + strconv.Itoa(n) + "/loop/backing_file")
+	return strings.TrimSuffix(strings.TrimSpace(string(text)), " (deleted)")
+}
+
+// adoptLoop takes over a device that another process made of the image, and whose disk was not pulled.
+func adoptLoop(n int, image string) (*loop, error) {
 	path := "/dev/loop" + strconv.Itoa(n)
 	file, err := openDevice(path, n)
 	if err != nil {
@@ -78,6 +84,9 @@ func adoptLoop(n int) (*loop, error) {
 	info, err := unix.IoctlLoopGetStatus64(int(file.Fd()))
 	if err == nil && info.Offset != 0 {
 		err = errors.New("its disk was pulled out")
+	}
+	if err == nil && backingFile(n) != image { // it stays what it is now, as it is open here
+		err = errors.New("it is another disk's by now")
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("take over %s: %w", path, err), file.Close())
@@ -168,25 +177,27 @@ func loopsBelow(dir string) (map[string][]int, error) {
 	}
 	out := map[string][]int{}
 	for _, path := range found {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // freed meanwhile
-		}
-		image := strings.TrimSuffix(strings.TrimSpace(string(text)), " (deleted)")
 		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(filepath.Dir(filepath.Dir(path))), "loop"))
-		if err == nil && filepath.Dir(image) == dir {
+		if err != nil {
+			continue
+		}
+		if image := backingFile(n); filepath.Dir(image) == dir {
 			out[image] = append(out[image], n)
 		}
 	}
 	return out, nil
 }
 
-// pullNumber takes the disk out of a device that another process made.
-func pullNumber(n int) error {
+// pullNumber takes the disk out of a device that another process made of the image. A device whose last user has ended meanwhile
+// may be anybody's by now, and is left alone.
+func pullNumber(n int, image string) error {
 	path := "/dev/loop" + strconv.Itoa(n)
 	file, err := openDevice(path, n)
 	if err != nil {
 		return err
+	}
+	if backingFile(n) != image {
+		return file.Close()
 	}
 	return (&loop{path: path, number: n, file: file}).pull()
 }

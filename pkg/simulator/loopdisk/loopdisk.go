@@ -122,9 +122,9 @@ func (p *Plane) byID(server string) string { return filepath.Join(p.serversDir()
 func (p *Plane) removeLeftovers() error {
 	loops, err := loopsBelow(p.images.Dir())
 	errs := []error{err}
-	for _, numbers := range loops {
+	for image, numbers := range loops {
 		for _, n := range numbers {
-			errs = append(errs, pullNumber(n))
+			errs = append(errs, pullNumber(n, image))
 		}
 	}
 	return errors.Join(append(errs, p.images.RemoveAll(), p.removeLinks())...)
@@ -159,7 +159,7 @@ func (p *Plane) Keep(disks map[string]simulator.KeptDisk, create bool) (missing,
 			continue // Attach takes it over
 		}
 		for _, n := range numbers {
-			err = errors.Join(err, pullNumber(n))
+			err = errors.Join(err, pullNumber(n, image))
 		}
 	}
 	missing, unknown, keepErr := p.images.Keep(disks, create)
@@ -239,14 +239,15 @@ func (p *Plane) Attach(ctx context.Context, server, storage, address string) err
 
 // loopOf makes a loop device of the disk, or takes over the one that there is.
 func (p *Plane) loopOf(storage string) (*loop, error) {
-	numbers := p.found[p.images.Path(storage)]
-	delete(p.found, p.images.Path(storage))
+	image := p.images.Path(storage)
+	numbers := p.found[image]
+	delete(p.found, image)
 	for _, n := range numbers {
-		if l, err := adoptLoop(n); err == nil {
+		if l, err := adoptLoop(n, image); err == nil {
 			return l, nil
 		}
 	}
-	return attachLoop(p.images.Path(storage))
+	return attachLoop(image)
 }
 
 // LinkName is the name of the link that leads to a disk on the virtio bus: the disk's serial is the first 20

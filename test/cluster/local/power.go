@@ -107,7 +107,7 @@ func detachOnTop(links string) error {
 		}
 		for device, below := range devices {
 			if below == disk {
-				err = errors.Join(err, detachLoop(device))
+				err = errors.Join(err, detachLoop(device, below))
 			}
 		}
 		if err != nil {

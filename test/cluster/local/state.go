@@ -136,7 +136,7 @@ func LoopDevices() (map[string]string, error) {
 			others = append(others, device)
 			continue
 		}
-		devices[device] = strings.TrimSpace(string(file))
+		devices[device] = strings.TrimSuffix(strings.TrimSpace(string(file)), " (deleted)")
 		var stat unix.Stat_t
 		if err := unix.Stat(device, &stat); err != nil {
 			return nil, fmt.Errorf("look at %s: %w", device, err)
@@ -169,18 +169,23 @@ func deviceBelow(device string) uint64 {
 // detachLoopDevices frees the loop devices of a cluster whose processes have ended.
 func detachLoopDevices() error {
 	devices, err := LoopDevices()
-	for device := range devices {
-		err = errors.Join(err, detachLoop(device))
+	for device, behind := range devices {
+		err = errors.Join(err, detachLoop(device, behind))
 	}
 	return err
 }
 
-func detachLoop(device string) error {
+// detachLoop frees a loop device, if it is still what LoopDevices told. One whose last user just ended may be somebody else's by
+// now; it stays what it is while it is open here.
+func detachLoop(device, behind string) error {
 	file, err := os.Open(device)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
+	if now, err := LoopDevices(); err != nil || now[device] != behind {
+		return err
+	}
 	if err := unix.IoctlSetInt(int(file.Fd()), unix.LOOP_CLR_FD, 0); err != nil && !errors.Is(err, unix.ENXIO) {
 		return fmt.Errorf("detach %s: %w", device, err)
 	}

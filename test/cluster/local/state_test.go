@@ -125,7 +125,7 @@ func attachTo(t *testing.T, file string) loop {
 	made := loop{strings.TrimSpace(string(output)), file}
 	t.Cleanup(func() {
 		if made.attached() {
-			_ = detachLoop(made.device)
+			_ = exec.Command("losetup", "--detach", made.device).Run()
 		}
 	})
 	return made
@@ -134,6 +134,20 @@ func attachTo(t *testing.T, file string) loop {
 func (l loop) attached() bool {
 	file, _ := os.ReadFile("/sys/block/" + filepath.Base(l.device) + "/loop/backing_file")
 	return strings.TrimSuffix(strings.TrimSpace(string(file)), " (deleted)") == l.file
+}
+
+// A number that a cluster's loop device had may be anybody's when the cluster is swept up.
+func TestALoopDeviceThatIsSomebodyElsesByNowStays(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("not root: loop devices cannot be made")
+	}
+	other := attach(t, t.TempDir())
+	if err := detachLoop(other.device, filepath.Join(stateDir, "disks", "disk.img")); err != nil {
+		t.Fatal(err)
+	}
+	if !other.attached() {
+		t.Errorf("%v was detached", other)
+	}
 }
 
 func TestNodeAddressesLieInTheirNetworks(t *testing.T) {
