@@ -19,6 +19,10 @@ func TestFence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	synctest.Test(t, func(t *testing.T) { testFence(t, hostname) })
+}
+
+func testFence(t *testing.T, hostname string) {
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "ccm"}}
 	hold := func(holder string) { lease.Spec.HolderIdentity = &holder }
 	client := fake.NewClientset()
