@@ -134,13 +134,7 @@ func TestItServesUntilItIsStopped(t *testing.T) {
 			if mode == "node" {
 				clearEnvironment(t) // a node needs no credentials
 			}
-			// A port that was free a moment ago.
-			probe, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			address := probe.Addr().String()
-			probe.Close()
+			address := freeAddress(t)
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			ended := make(chan error, 1)
@@ -164,6 +158,18 @@ func TestItServesUntilItIsStopped(t *testing.T) {
 			}
 		})
 	}
+}
+
+// freeAddress is one that nobody listens at, on a loopback address that other programs' tests do not use: what is free on
+// 127.0.0.1 they may have taken a moment later.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	probe, err := net.Listen("tcp", "127.0.0.5:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer probe.Close()
+	return probe.Addr().String()
 }
 
 // waitFor gets a page as soon as it is served.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -124,12 +123,7 @@ type plugin struct {
 
 func (s *server) start(t *testing.T, args ...string) *plugin {
 	t.Helper()
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := probe.Addr().String()
-	probe.Close()
+	address := freeAddress(t)
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -145,10 +145,10 @@ func TestCheckOfASilentAPINamesTheSetting(t *testing.T) {
 	wantKind(t, err, ErrUnavailable, address, "did not answer", "UPCLOUD_DEBUG_API_BASE_URL")
 }
 
-// closedPort is a loopback address at which nobody listens.
+// closedPort is a loopback address at which nobody listens: on 127.0.0.1, others' tests might a moment later.
 func closedPort(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.5:0")
 	if err != nil {
 		t.Fatal(err)
 	}

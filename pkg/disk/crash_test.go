@@ -42,7 +42,7 @@ func doWork(text string) error {
 	if err := json.Unmarshal([]byte(text), &w); err != nil {
 		return err
 	}
-	node, err := disk.New(disk.Config{DeviceDir: w.DeviceDir, DeviceTimeout: 10 * time.Second, ReleaseTimeout: time.Second})
+	node, err := disk.New(disk.Config{DeviceDir: w.DeviceDir, DeviceTimeout: 10 * time.Second, ReleaseTimeout: time.Minute})
 	if err != nil {
 		return err
 	}

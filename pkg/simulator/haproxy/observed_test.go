@@ -19,7 +19,7 @@ import (
 
 func TestMetricsTellTrafficAndHealth(t *testing.T) {
 	b := start(t)
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	gone, err := net.Listen("tcp", "127.0.0.5:0") // where other tests do not listen a moment later
 	if err != nil {
 		t.Fatal(err)
 	}
