@@ -6,8 +6,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// serialLength is what virtio leaves of the storage UUID: VIRTIO_BLK_ID_BYTES is 20.
-const serialLength = 20
+// SerialLength is how many digits virtio leaves of the storage UUID: VIRTIO_BLK_ID_BYTES is 20.
+const SerialLength = 20
 
 // Volume says which disk is meant.
 type Volume struct {
@@ -24,7 +24,7 @@ func Serial(volumeID string) (string, error) {
 	if err != nil || len(volumeID) != 36 {
 		return "", fail(ErrInvalid, "volume ID %q is not the UUID of an UpCloud storage", volumeID)
 	}
-	return strings.ReplaceAll(id.String(), "-", "")[:serialLength], nil
+	return strings.ReplaceAll(id.String(), "-", "")[:SerialLength], nil
 }
 
 func isVolumeID(id string) bool {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// knownDefects are mistakes that controllers for block storage have been seen to make, on UpCloud and elsewhere, and the tests
-// that keep this one from making them. Who removes or renames such a test has to say here what stands for it.
+// knownDefects are mistakes that drivers for block storage have been seen to make, on UpCloud and elsewhere, and the tests that
+// keep this one from making them. Who removes or renames such a test has to say here what stands for it.
 var knownDefects = []struct {
 	defect string
 	tests  []string // of the packages driver and cloud
@@ -78,6 +78,32 @@ var knownDefects = []struct {
 	{"a call for one thing lists the whole account, and a list that is not whole reads as \"it is gone\"",
 		[]string{"TestCostDoesNotGrowWithTheAccount", "TestNothingIsConcludedFromAListOfTheAccount",
 			"TestGrowthOfAVolumeWithSnapshotsListsNoAccount", "TestReadersDoNotWaitForChangesToEnd"}},
+	{"a copy that its node cannot use is made, so that a Pod waits in place of a claim that is refused; or one that it could is refused",
+		[]string{"TestCopiesOfEncryptedVolumes", "TestCopiesOfSourcesThatTellNothingAreLeftToTheNode",
+			"TestSnapshotsTellTheEncryptionOfTheirVolume"}},
+
+	// Of nodes, as container orchestrators call them; pkg/disk has more.
+	{"another filesystem than the one asked for, or a copy whose data is not there yet, is formatted over",
+		[]string{"TestStageKeepsAnotherFilesystem", "TestStageNeverFormatsACopy", "TestDiskThatIsNotAsTheStorageClassSays"}},
+	{"a stale link, or the device that a volume had before, is believed; a device that comes late is not waited for",
+		[]string{"TestStaleLinkIsNotBelieved", "TestVolumesThatSwapTheirDevices", "TestStageWaitsForTheDevice", "TestStageNeedsTheAttachedVolume"}},
+	{"a volume that is mounted already is probed, checked or formatted again",
+		[]string{"TestStageOfAStagedVolumeTouchesNothing"}},
+	{"a volume is published that is not staged, or from another volume's staging path: the Pod gets the node's own disk, or a stranger's",
+		[]string{"TestNodePublishNeedsTheStagedVolume", "TestPublishOfAnotherVolumesStagingPathIsRefused"}},
+	{"mkfs is killed at the caller's deadline",
+		[]string{"TestDeadlineDoesNotKillMkfs"}},
+	{"one mount of several at a path is taken down",
+		[]string{"TestStackedMountsAreAllTakenDown"}},
+	{"errors are not mended before mounting, a copy cannot be mounted beside its source, options of mkfs are left out",
+		[]string{"TestFilesystemWithErrorsIsCheckedBeforeItIsMounted", "TestXFSCloneIsMountedBesideItsSource",
+			"TestMkfsOptionsOfTheStorageClassReachMkfs"}},
+	{"a raw block volume is measured as the filesystem that its node lies on, or what is not the volume is measured",
+		[]string{"TestNodeGetVolumeStats", "TestNodeGetVolumeStatsOfARawBlockVolume"}},
+	{"of a disk with several partitions one is guessed",
+		[]string{"TestDiskWithSeveralPartitionsIsRefused"}},
+	{"a node plugin that is started anew does not know what it had begun",
+		[]string{"TestPluginRestartBetweenEveryTwoCalls"}},
 }
 
 func TestEveryKnownDefectHasItsTests(t *testing.T) {

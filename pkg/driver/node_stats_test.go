@@ -47,6 +47,26 @@ func TestNodeGetVolumeStats(t *testing.T) {
 	wantCode(t, err, codes.NotFound)
 }
 
+func TestNodeGetVolumeStatsOfARawBlockVolume(t *testing.T) {
+	m := newMachines(t, "worker-1")[0]
+	c := blockCapability(anyWriter)
+	req := createRequest("pvc-1")
+	req.VolumeCapabilities = []*csi.VolumeCapability{c}
+	id := m.create(t, req).GetVolumeId()
+	m.bring(t, id, c)
+	if err := m.mount(t, id, "a", c, false); err != nil {
+		t.Fatal(err)
+	}
+	got, err := m.stats(t, id, m.target("a"))
+	if err != nil || len(got.GetUsage()) != 1 {
+		t.Fatalf("stats: %v, %v", got, err)
+	}
+	if bytes := got.GetUsage()[0]; bytes.GetUnit() != csi.VolumeUsage_BYTES || bytes.GetTotal() != gib || bytes.GetUsed() != 0 {
+		t.Errorf("bytes: %v, want the 1 GiB of the device", bytes)
+	}
+	m.takeAway(t, id, "a")
+}
+
 func TestConditionOfAVolumeWhoseDeviceHasGone(t *testing.T) {
 	for name, c := range map[string]*csi.VolumeCapability{"filesystem": writer(), "raw block": blockCapability(anyWriter)} {
 		t.Run(name, func(t *testing.T) {
