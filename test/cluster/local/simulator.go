@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -24,8 +25,12 @@ var disksDir = filepath.Join(stateDir, "disks")
 
 // startSimulator starts the simulated UpCloud with real disks, real load balancers and real routes behind it.
 func (c *Cluster) startSimulator(ctx context.Context) error {
+	temporary := filepath.Join(stateDir, "tmp") // where the next start finds what a killed simulator leaves
+	if err := os.Mkdir(temporary, 0o700); err != nil {
+		return err
+	}
 	err := c.start(machine.Program{
-		Name: "upcloud-sim",
+		Name: "upcloud-sim", Env: []string{"TMPDIR=" + temporary},
 		Args: []string{filepath.Join(c.config.Programs, "upcloud-sim"), "--listen", simulatorAddress(),
 			"--metadata-listen", netip.AddrPortFrom(metadata.Addr(), 80).String(), "--profile", c.config.Profile,
 			"--disks", "loop", "--disks-dir", disksDir, "--load-balancers", "haproxy", "--load-balancer-interface", publicBridge, "--routers", "kernel",
