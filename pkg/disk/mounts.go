@@ -178,9 +178,13 @@ func (n *Node) unmountOne(ctx context.Context, top mount.MountInfo, path string)
 	return err
 }
 
-// removePath removes an empty folder or file of ours. It never removes a folder with something in it: what is in there
-// when nothing is mounted on it is somebody's data.
+// removePath removes an empty folder or file of ours. It never removes one with something in it: what is in there when
+// nothing is mounted on it is somebody's data.
 func removePath(path string) error {
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+		return fail(ErrRefused, "%s is no device but a file with %d bytes, which somebody wrote when nothing was mounted there: "+
+			"save them elsewhere, then remove it", path, info.Size())
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

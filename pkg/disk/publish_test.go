@@ -125,7 +125,7 @@ func TestPublishRefusesAPathThatIsInUse(t *testing.T) {
 	}
 }
 
-func TestUnpublishKeepsAFolderThatIsNotEmpty(t *testing.T) {
+func TestUnpublishKeepsWhatIsNotEmpty(t *testing.T) {
 	m := newMachine(t, time.Second)
 	if err := os.MkdirAll(m.path("target/data"), 0o750); err != nil {
 		t.Fatal(err)
@@ -135,6 +135,16 @@ func TestUnpublishKeepsAFolderThatIsNotEmpty(t *testing.T) {
 		t.Error("a folder with data in it and nothing mounted on it was unpublished")
 	}
 	if _, err := os.Stat(m.path("target/data")); err != nil {
+		t.Error(err)
+	}
+	// Where the node of a raw block volume was taken away, its user writes to the file below.
+	if err := os.WriteFile(m.path("node"), []byte("data"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Unpublish(context.Background(), id, m.path("node")); !errors.Is(err, disk.ErrRefused) {
+		t.Errorf("a file with data in it: got %v", err)
+	}
+	if _, err := os.Stat(m.path("node")); err != nil {
 		t.Error(err)
 	}
 	if err := m.Unpublish(context.Background(), id, m.path("no/such/path")); err != nil {
