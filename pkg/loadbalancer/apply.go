@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -34,47 +35,86 @@ func (l *LoadBalancers) apply(ctx context.Context, service *v1.Service, lb *clou
 // members are to stay as they were brought to be last takes no call.
 func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node) error {
 	settings, problems := ParseSettings(service)
-	if settings.Shared != nil {
+	if settings.Shared != nil && !l.byPods(service) {
 		return l.updateSharing(ctx, identity, service, settings, problems, nodes)
 	}
 	l.tending.note(service, nodes)
+	if settings.Shared != nil || len(problems) > 0 {
+		return l.updateRefused(ctx, identity, service, settings, problems, nodes)
+	}
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
 	if err := w.readPods(ctx); err != nil {
 		return err
 	}
 	var missed error
-	if len(problems) == 0 {
-		w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
-		if l.membership.has(service, w.members(w.nodes)) {
-			return missed
-		}
+	w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
+	if l.membership.has(service, w.members(w.nodes)) {
+		return missed
 	}
 	l.membership.forget(service)
 	lb, err := l.find(ctx, service, identity)
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err
 	}
-	if len(problems) > 0 { // which nodes may join is not known for certain: those that leave do; Pods join, too
-		w.settings = &Settings{Ports: settings.Ports, MaxMembers: max(len(nodes), cmp.Or(settings.MaxMembers, l.config.MaxMembers))}
-		w.nodes, missed = l.withAddresses(ctx, onlyMembers(Eligible(nodes, l.config.Scope, settings.Selector), lb))
-	}
-	w.remark(lb, nil, "")
 	full := DesiredState(w.input(lb.Networks))
 	foreign := Foreign(full, lb)
-	desired := full.without(foreign)
+	if err := w.updateMembers(ctx, lb, full.without(foreign)); err != nil {
+		return err
+	}
+	if len(foreign) == 0 {
+		l.membership.set(service, lb.ID, full.members())
+	}
+	return missed
+}
+
+// updateRefused is update for a Service with a mistake, whose load balancer stands as it was: which nodes may join is not known for
+// certain. Those that leave do, and Pods join, too. Pods cannot be members of a shared load balancer, so that to ask for one is such a
+// mistake.
+func (l *LoadBalancers) updateRefused(
+	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, problems []Problem, nodes []*v1.Node,
+) error {
+	l.membership.forget(service)
+	lb, err := l.find(ctx, service, identity)
+	var shares *sharesError
+	if settings.Shared != nil && errors.As(err, &shares) { // since before its Pods were to be members
+		return l.updateSharing(ctx, identity, service, settings, problems, nodes)
+	}
+	if err != nil || lb == nil || lb.State.Deleting() {
+		return err
+	}
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: &Settings{
+		Ports: settings.Ports, MaxMembers: max(len(nodes), cmp.Or(settings.MaxMembers, l.config.MaxMembers)),
+	}}
+	isPods := podBackends(lb)
+	asItStood := func(port v1.ServicePort) bool { return port.NodePort == 0 || isPods(portName(port)) }
+	if l.config.PodMembers && slices.ContainsFunc(service.Spec.Ports, asItStood) {
+		if w.pods, err = l.podsOf(ctx, service, asItStood); err != nil {
+			return err
+		}
+	}
+	var missed error
+	w.nodes, missed = l.withAddresses(ctx, onlyMembers(Eligible(nodes, l.config.Scope, settings.Selector), lb))
+	full := DesiredState(w.input(lb.Networks))
+	full.defaultPlan = lb.Plan // to which no change is due
+	if err := w.updateMembers(ctx, lb, full.without(Foreign(full, lb))); err != nil {
+		return err
+	}
+	return missed
+}
+
+// updateMembers brings the members of those of the desired backends up to date that there are.
+func (w *work) updateMembers(ctx context.Context, lb *cloud.LoadBalancer, desired Desired) error {
+	w.remark(lb, nil, "")
 	limits, err := w.sessions(ctx, desired, lb)
 	if err != nil {
 		return err
 	}
 	changes := joinAside(desired, lb, BackendChanges(desired, lb, limits))
-	if err := l.apply(ctx, service, lb, changes); err != nil {
+	if err := w.apply(ctx, w.service, lb, changes); err != nil {
 		return err
 	}
-	l.joinings.see(service, lb, changes, l.now())
-	if len(problems)+len(foreign) == 0 {
-		l.membership.set(service, lb.ID, full.members())
-	}
-	return missed
+	w.joinings.see(w.service, lb, changes, w.now())
+	return nil
 }
 
 // onlyMembers leaves out the nodes that are no members.

@@ -51,6 +51,9 @@ func (l *LoadBalancers) deleteOwn(ctx context.Context, identity Identity, servic
 			return l.retain(ctx, identity, service, lb)
 		}
 		if err := l.refuseDeletion(service, settings, lb); err != nil {
+			if failed := l.updateProtected(ctx, identity, service, settings, lb); failed != nil {
+				err = fmt.Errorf("%w; and Pods that came or went meanwhile are not followed yet: %w", err, failed)
+			}
 			return err
 		}
 		if err := l.deleteOne(ctx, waiting, identity, service, lb); err != nil {
@@ -140,9 +143,13 @@ func (l *LoadBalancers) claimOwnBundle(ctx context.Context, identity Identity, l
 	return nil
 }
 
-// retain leaves the load balancer to the user: without the labels that make it the Service's. The one that proves it goes last,
-// so that an interrupted call is taken up again.
+// retain leaves the load balancer to the user: without Pods, and without the labels that make it the Service's. The one that proves it
+// goes last, so that an interrupted call is taken up again.
 func (l *LoadBalancers) retain(ctx context.Context, identity Identity, service *v1.Service, lb *cloud.LoadBalancer) error {
+	hadPods, err := l.takePodsOff(ctx, service, lb)
+	if err != nil {
+		return err
+	}
 	bundles, err := serviceBundles(ctx, l.config.Cloud, identity.ServiceUID)
 	if err != nil {
 		return err
@@ -163,7 +170,12 @@ func (l *LoadBalancers) retain(ctx context.Context, identity Identity, service *
 		}
 	}
 	klog.FromContext(ctx).Info("Left a load balancer in the account", "service", klog.KObj(service), "loadBalancer", lb.ID)
-	l.tell(service, "RetainedLoadBalancer", "Load balancer %s (%s) stays in the account, as annotation %sretain says", lb.ID, lb.Name, AnnotationPrefix)
+	without := ""
+	if hadPods {
+		without = ", without the Pods that were its members: their addresses will be other Pods'"
+	}
+	l.tell(service, "RetainedLoadBalancer", "Load balancer %s (%s) stays in the account, as annotation %sretain says%s",
+		lb.ID, lb.Name, AnnotationPrefix, without)
 	l.finish(ctx, service)
 	return nil
 }

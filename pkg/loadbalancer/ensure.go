@@ -49,7 +49,7 @@ func (l *LoadBalancers) ensure(
 	l.membership.forget(service)
 	settings, problems := ParseSettings(service)
 	if problems = slices.Concat(l.problems(service, settings), problems); len(problems) > 0 {
-		return nil, l.refuse(service, problems)
+		return nil, l.refuseAndTend(ctx, identity, service, nodes, problems)
 	}
 	if settings.Shared != nil {
 		l.tending.forget(service.UID)
@@ -101,6 +101,22 @@ func (l *LoadBalancers) refuse(service *v1.Service, problems []Problem) error {
 	}
 	text := strings.ToLower(consequence[:1]) + consequence[1:] + ": " + strings.Join(messages, "; ")
 	return because(problems[0].Reason, api.NewRetryError(text, refusedRetry))
+}
+
+// refuseAndTend is refuse for a Service that may have a load balancer whose members are Pods: others may have come, and gone, since
+// somebody looked.
+func (l *LoadBalancers) refuseAndTend(
+	ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node, problems []Problem,
+) error {
+	refused := l.refuse(service, problems)
+	if !l.byPods(service) {
+		return refused
+	}
+	if err := l.update(ctx, identity, service, nodes); err != nil { // is tried again sooner than what is refused
+		return because(problems[0].Reason, fmt.Errorf("%s; and Pods that came or went meanwhile are not followed yet: %w",
+			refused.Error(), err))
+	}
+	return refused
 }
 
 // refuseSecret is refuse for a Secret, whose mending nothing may tell of.

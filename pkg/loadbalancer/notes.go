@@ -28,6 +28,7 @@ func noteLoneBackend(name string) string         { return "backend/" + name }
 func noteRule(frontend, rule string) string      { return "f/" + frontend + "/rule/" + rule }
 func noteFrontend(frontend, field string) string { return "f/" + frontend + "/" + field }
 func noteBackend(backend, field string) string   { return "b/" + backend + "/" + field }
+func notePods(backend string) string             { return noteBackend(backend, "members/pods") }
 func noteLabel(key string) string                { return "label/" + key }
 func noteLoad(field string) string               { return "lb/" + field }
 func noteAddress(address string) string          { return "ip/" + address }
@@ -67,6 +68,9 @@ func (d Desired) notes() []string {
 		}
 		if backend.Resolver != "" {
 			all = append(all, noteBackend(backend.Name, "resolver"))
+		}
+		if backend.Pods && backend.Members == nil {
+			all = append(all, notePods(backend.Name))
 		}
 		for _, config := range backend.TLS {
 			all = append(all, noteTLS(cloud.TLSOwner{Backend: backend.Name}, config.Name))

@@ -6,18 +6,12 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/informers"
-	corelisters "k8s.io/client-go/listers/core/v1"
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/workqueue"
-	"k8s.io/klog/v2"
 )
 
 // Services without node ports (spec.allocateLoadBalancerNodePorts is false) have their Pods as members, where Config.PodMembers allows
@@ -53,32 +47,36 @@ func (l *LoadBalancers) byPods(service *v1.Service) bool {
 	return l.config.PodMembers && slices.ContainsFunc(service.Spec.Ports, func(p v1.ServicePort) bool { return p.NodePort == 0 })
 }
 
-// readPods finds the Pods of the ports that have no node port. It waits until that can be known: to have none is an order to send
-// nobody traffic.
-func (w *work) readPods(ctx context.Context) error {
-	if !w.byPods(w.service) || w.settings.Shared != nil {
-		return nil
+// readPods finds the Pods of the ports that have no node port.
+func (w *work) readPods(ctx context.Context) (err error) {
+	if w.byPods(w.service) && w.settings.Shared == nil {
+		w.pods, err = w.podsOf(ctx, w.service, func(port v1.ServicePort) bool { return port.NodePort == 0 })
 	}
-	ctx, cancel := context.WithTimeout(ctx, w.LoadBalancers.pods.wait)
+	return err
+}
+
+// podsOf finds the Pods of some ports, by the ports' names. It waits until that can be known: to have none is an order to send nobody
+// traffic.
+func (l *LoadBalancers) podsOf(ctx context.Context, service *v1.Service, of func(v1.ServicePort) bool) (map[string][]Target, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.pods.wait)
 	defer cancel()
 	select {
-	case <-w.LoadBalancers.pods.ready:
+	case <-l.pods.ready:
 	case <-ctx.Done():
-		return fmt.Errorf("which Pods are ready is not known yet, for which the CCM must be allowed to list and watch EndpointSlices: %w",
+		return nil, fmt.Errorf("which Pods are ready is not known yet, for which the CCM must be allowed to list and watch EndpointSlices: %w",
 			ctx.Err())
 	}
-	all, err := w.LoadBalancers.pods.slices.EndpointSlices(w.service.Namespace).List(
-		labels.SelectorFromSet(labels.Set{discovery.LabelServiceName: w.service.Name}))
+	all, err := l.pods.slices.EndpointSlices(service.Namespace).List(labels.SelectorFromSet(labels.Set{discovery.LabelServiceName: service.Name}))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	w.pods = map[string][]Target{}
-	for _, port := range w.service.Spec.Ports {
-		if port.NodePort == 0 {
-			w.pods[port.Name] = podTargets(all, port.Name)
+	pods := map[string][]Target{}
+	for _, port := range service.Spec.Ports {
+		if of(port) {
+			pods[port.Name] = podTargets(all, port.Name)
 		}
 	}
-	return nil
+	return pods, nil
 }
 
 // podTargets are the ready endpoints of a port, ordered by name. An endpoint may be in two slices for a moment
@@ -119,102 +117,4 @@ func portNumber(slice *discovery.EndpointSlice, name string) (int, bool) {
 		}
 	}
 	return 0, false
-}
-
-// FollowPods brings load balancers whose members are Pods up to date whenever Pods come and go, until ctx ends.
-func (l *LoadBalancers) FollowPods(ctx context.Context, services corelisters.ServiceLister, nodes corelisters.NodeLister) {
-	if !l.config.PodMembers {
-		return
-	}
-	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
-	changed := func(object any) {
-		if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-			object = gone.Obj
-		}
-		if slice, ok := object.(*discovery.EndpointSlice); ok {
-			queue.AddAfter(cache.NewObjectName(slice.Namespace, slice.Labels[discovery.LabelServiceName]), podsSettle)
-		}
-	}
-	factory := informers.NewSharedInformerFactoryWithOptions(l.client, 0, informers.WithTransform(withoutManagedFields))
-	endpoints := factory.Discovery().V1().EndpointSlices()
-	_, err := endpoints.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: changed, DeleteFunc: changed,
-		UpdateFunc: func(before, after any) {
-			changed(before) // it may have been another Service's
-			changed(after)
-		},
-	})
-	if err != nil { // only of an informer that has been stopped already
-		klog.FromContext(ctx).Error(err, "Pods are not followed")
-		return
-	}
-	l.pods.slices = endpoints.Lister()
-	factory.Start(ctx.Done())
-	defer factory.Shutdown()
-	if !cache.WaitForCacheSync(ctx.Done(), endpoints.Informer().HasSynced) {
-		return
-	}
-	close(l.pods.ready)
-
-	var worker sync.WaitGroup
-	worker.Go(func() {
-		for l.followOnesPods(ctx, queue, services, nodes) {
-		}
-	})
-	<-ctx.Done()
-	queue.ShutDown()
-	worker.Wait()
-}
-
-// withoutManagedFields leaves out what nobody here reads and is half of many a slice.
-func withoutManagedFields(object any) (any, error) {
-	if slice, ok := object.(*discovery.EndpointSlice); ok {
-		slice.ManagedFields = nil
-	}
-	return object, nil
-}
-
-func (l *LoadBalancers) followOnesPods(
-	ctx context.Context, queue workqueue.TypedRateLimitingInterface[cache.ObjectName],
-	services corelisters.ServiceLister, nodes corelisters.NodeLister,
-) bool {
-	name, end := queue.Get()
-	if end {
-		return false
-	}
-	defer queue.Done(name)
-	if err := l.updatePods(ctx, name, services, nodes); err != nil {
-		klog.FromContext(ctx).Error(err, "Not all Pods that are ready are members of their load balancer, or some that are not", "service", name)
-		queue.AddRateLimited(name)
-		return true
-	}
-	queue.Forget(name)
-	return true
-}
-
-// updatePods does what the controller does when nodes come and go, whatever else of the Service waits to be corrected: the addresses
-// of Pods that have gone are soon others'.
-func (l *LoadBalancers) updatePods(
-	ctx context.Context, name cache.ObjectName, services corelisters.ServiceLister, nodes corelisters.NodeLister,
-) (err error) {
-	service, err := services.Services(name.Namespace).Get(name.Name)
-	if err != nil || service.DeletionTimestamp != nil || !l.byPods(service) {
-		return nil //nolint:nilerr // a Service that is gone has no Pods, and while it goes its lock is held for long
-	}
-	defer recoverTo(&err, service)
-	ctx, done, err := l.begin(ctx, service.UID)
-	if err != nil {
-		return err
-	}
-	defer done()
-	// One that the controller has not come to, or has let go, has no load balancer of its own.
-	one, known := l.tending.get(service.UID)
-	service, wanted := one.service(service.UID, services)
-	if !known || !wanted {
-		return nil
-	}
-	if settings, _ := ParseSettings(service); settings.Shared != nil {
-		return nil // the load balancer that was its own is the controller's to end
-	}
-	return l.update(ctx, l.identity(l.lastClusterName(), service), service, one.present(nodes))
 }

@@ -3,6 +3,7 @@ package loadbalancer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -13,7 +14,6 @@ import (
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/cloud-provider/api"
 	"k8s.io/klog/v2"
 )
@@ -26,40 +26,33 @@ func (l *LoadBalancers) FollowSecrets(ctx context.Context, services corelisters.
 	case <-ctx.Done():
 		return
 	}
-	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
 	factory := informers.NewSharedInformerFactoryWithOptions(l.client, 0,
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.OneTermEqualSelector("type", string(v1.SecretTypeTLS)).String()
 		}),
 		informers.WithTransform(withoutContent))
+	follower{
+		factory: factory, informer: factory.Core().V1().Secrets().Informer(), on: onSecrets,
+		do:     func(ctx context.Context, name cache.ObjectName) error { return l.renewAll(ctx, name, services) },
+		failed: "The certificate of a Secret that changed is not uploaded yet everywhere",
+	}.run(ctx)
+}
+
+// onSecrets queues Secrets that are there, or have changed.
+func onSecrets(queue nameQueue) cache.ResourceEventHandler {
 	changed := func(object any) {
-		if name, err := cache.DeletionHandlingObjectToName(object); err == nil {
+		if name, err := cache.ObjectToName(object); err == nil {
 			queue.Add(name)
 		}
 	}
-	_, err := factory.Core().V1().Secrets().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+	return cache.ResourceEventHandlerFuncs{
 		AddFunc: changed,
 		UpdateFunc: func(before, after any) {
 			if before.(*v1.Secret).ResourceVersion != after.(*v1.Secret).ResourceVersion {
 				changed(after)
 			}
 		},
-	})
-	if err != nil { // only of an informer that has been stopped already
-		klog.FromContext(ctx).Error(err, "Secrets are not followed")
-		return
 	}
-	factory.Start(ctx.Done())
-	defer factory.Shutdown()
-
-	var worker sync.WaitGroup
-	worker.Go(func() {
-		for l.followOne(ctx, queue, services) {
-		}
-	})
-	<-ctx.Done()
-	queue.ShutDown()
-	worker.Wait()
 }
 
 // withoutContent leaves of a Secret what tells that it has changed.
@@ -72,32 +65,22 @@ func withoutContent(object any) (any, error) {
 	return object, nil
 }
 
-// followOne brings the load balancers up to date whose Services name the Secret that changed.
-func (l *LoadBalancers) followOne(
-	ctx context.Context, queue workqueue.TypedRateLimitingInterface[cache.ObjectName], services corelisters.ServiceLister,
-) bool {
-	name, stopped := queue.Get()
-	if stopped {
-		return false
+// renewAll brings the load balancers up to date whose Services name the Secret that changed.
+func (l *LoadBalancers) renewAll(ctx context.Context, secret cache.ObjectName, services corelisters.ServiceLister) error {
+	all, err := services.Services(secret.Namespace).List(labels.Everything())
+	if err != nil {
+		return err
 	}
-	defer queue.Done(name)
-	all, err := services.Services(name.Namespace).List(labels.Everything())
+	var failed []error
 	for _, service := range all {
-		if service.Spec.Type != v1.ServiceTypeLoadBalancer || service.DeletionTimestamp != nil || !l.secretUse.by(service, name.Name) {
+		if service.Spec.Type != v1.ServiceTypeLoadBalancer || service.DeletionTimestamp != nil || !l.secretUse.by(service, secret.Name) {
 			continue
 		}
-		if failed := l.renew(ctx, service); failed != nil {
-			klog.FromContext(ctx).Error(failed, "The certificate of a Secret that changed is not uploaded yet",
-				"service", klog.KObj(service), "secret", name.Name)
-			err = failed
+		if err := l.renew(ctx, service); err != nil {
+			failed = append(failed, fmt.Errorf("service %s: %w", klog.KObj(service), err))
 		}
 	}
-	if err != nil {
-		queue.AddRateLimited(name)
-	} else {
-		queue.Forget(name)
-	}
-	return true
+	return errors.Join(failed...)
 }
 
 // secretUse remembers which Secrets the Services that this program looks after name. A Service of another controller is not
