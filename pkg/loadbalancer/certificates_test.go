@@ -264,6 +264,15 @@ func TestFollowSecrets(t *testing.T) {
 	a.setSecret("other", "other.example.com")
 	s := a.addService(annotated(service("https 443 30443"), "tls-secret", "www"))
 	a.ensure(l, s)
+	// The controller learns of Services from the same lister, so that this one is in it by now.
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if known, err := lister.Services(s.Namespace).Get(s.Name); err == nil && len(known.Status.LoadBalancer.Ingress) > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the lister does not show the Service")
+		}
+	}
 	for range 2 {
 		rotated := a.setSecret("www", "www.example.com")
 		for deadline := time.Now().Add(time.Minute); string(a.bundle().Certificate) != string(rotated); time.Sleep(5 * time.Millisecond) {
