@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
@@ -221,12 +222,17 @@ func TestCleanup(t *testing.T) {
 		})
 		t.Run(name+", out of order", func(t *testing.T) {
 			id := begin(t, t.Name())
+			patience := m.release
+			m.release = time.Millisecond // nobody will let go of it
+			m.restart(whole)
 			// A filesystem that is mounted elsewhere must not be said to be ready for its detachment.
 			if err := m.unstage(t, id); err != nil {
 				wantCode(t, err, codes.FailedPrecondition)
 			} else if c.GetMount() != nil {
 				t.Error("unstaged while it is published")
 			}
+			m.release = patience
+			m.restart(whole)
 			if err := errors.Join(m.unmount(t, id, "a"), m.unstage(t, id)); err != nil {
 				t.Error(err)
 			}

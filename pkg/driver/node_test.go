@@ -31,6 +31,8 @@ type machine struct {
 	byID   string // folder of the links to the server's disks
 	// timeout is how long a device is waited for.
 	timeout time.Duration
+	// release is how long an unstaged device's users are waited for: long, as on a busy machine the kernel takes its time.
+	release time.Duration
 }
 
 // restart ends the driver on the machine and starts it anew: nothing is left to it but what the machine shows.
@@ -44,7 +46,7 @@ func (m *machine) restart(t *testing.T) {
 
 func (m *machine) start(t *testing.T) {
 	t.Helper()
-	node, err := disk.New(disk.Config{DeviceDir: m.byID, DeviceTimeout: m.timeout, ReleaseTimeout: time.Minute})
+	node, err := disk.New(disk.Config{DeviceDir: m.byID, DeviceTimeout: m.timeout, ReleaseTimeout: m.release})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,7 @@ func newMachines(t *testing.T, hostnames ...string) []machine {
 	for _, hostname := range hostnames {
 		server := sim.CreateServer(t, hostname, zone)
 		m := machine{
-			rig: &rig{sim: sim}, timeout: time.Second, server: server, dir: filepath.Join(dir, hostname),
+			rig: &rig{sim: sim}, timeout: time.Second, release: time.Minute, server: server, dir: filepath.Join(dir, hostname),
 			byID:   filepath.Join(dir, "sim", "servers", server, "by-id"),
 			config: driver.Config{Mode: driver.ModeAll, Cloud: account, NodeID: server},
 		}
