@@ -77,21 +77,21 @@ func (p *provider) Initialize(builder cloudprovider.ControllerClientBuilder, sto
 
 // SetInformers is called after Initialize.
 func (p *provider) SetInformers(shared informers.SharedInformerFactory) {
-	p.instances.SetNodes(shared.Core().V1().Nodes().Lister())
+	services, nodes := shared.Core().V1().Services().Lister(), shared.Core().V1().Nodes().Lister()
+	p.instances.SetNodes(nodes)
 	if p.routes != nil {
-		p.routes.SetNodes(shared.Core().V1().Nodes().Lister())
+		p.routes.SetNodes(nodes)
 	}
-	services := shared.Core().V1().Services().Lister()
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		<-p.stop
 		cancel()
 	}()
-	go p.loadBalancers.FollowSecrets(ctx, services)
-	go p.loadBalancers.FollowShared(ctx, services)
-	go p.loadBalancers.FollowDrift(ctx, services, shared.Core().V1().Nodes().Lister())
+	go p.loadBalancers.FollowSecrets(ctx, services, nodes)
+	go p.loadBalancers.FollowShared(ctx, services, nodes)
+	go p.loadBalancers.FollowDrift(ctx, services, nodes)
 	go p.loadBalancers.FollowJoining(ctx, services)
-	go p.loadBalancers.FollowPods(ctx, services, shared.Core().V1().Nodes().Lister())
+	go p.loadBalancers.FollowPods(ctx, services, nodes)
 }
 
 // Close ends what the provider does by itself.

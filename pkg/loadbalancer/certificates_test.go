@@ -254,7 +254,8 @@ func TestFollowSecrets(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var following sync.WaitGroup
 	shared.Start(ctx.Done())
-	following.Go(func() { l.FollowSecrets(ctx, lister) })
+	_, nodes := a.listers()
+	following.Go(func() { l.FollowSecrets(ctx, lister, nodes) })
 	t.Cleanup(func() {
 		cancel()
 		following.Wait()

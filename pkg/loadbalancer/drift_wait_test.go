@@ -41,7 +41,7 @@ func TestCheckGoesByWhatTheServiceIsAfterTheWait(t *testing.T) {
 			go func() {
 				defer close(ended)
 				l.mendDrift(t.Context(), corelisters.NewServiceLister(index), nodes)
-				l.mendShared(t.Context(), corelisters.NewServiceLister(index))
+				l.mendShared(t.Context(), corelisters.NewServiceLister(index), nodes)
 			}()
 			waiting := func() bool {
 				l.locks.mu.Lock()

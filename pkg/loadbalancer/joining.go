@@ -2,7 +2,6 @@ package loadbalancer
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -98,19 +97,14 @@ func sessionsOf(members []cloud.Member) int {
 // joinings are the members that wait, of the Services that this program looks after.
 type joinings struct {
 	mu    sync.Mutex
-	bySvc map[types.UID]joining
-}
-
-type joining struct {
-	service types.NamespacedName
-	due     map[string]time.Time // by backend and member
+	bySvc map[types.UID]map[string]time.Time // until when, by backend and member
 }
 
 // see notes what waits on a Service's load balancer, and since when.
 func (j *joinings) see(service *v1.Service, lb *cloud.LoadBalancer, changes []Change, now time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	before, due := j.bySvc[service.UID].due, map[string]time.Time{}
+	before, due := j.bySvc[service.UID], map[string]time.Time{}
 	for _, backend := range lb.Backends {
 		members := backend.Members
 		for _, change := range changes {
@@ -134,9 +128,9 @@ func (j *joinings) see(service *v1.Service, lb *cloud.LoadBalancer, changes []Ch
 		return
 	}
 	if j.bySvc == nil {
-		j.bySvc = map[types.UID]joining{}
+		j.bySvc = map[types.UID]map[string]time.Time{}
 	}
-	j.bySvc[service.UID] = joining{types.NamespacedName{Namespace: service.Namespace, Name: service.Name}, due}
+	j.bySvc[service.UID] = due
 }
 
 // checksTake is how long a member that is not well is at most in finding that out.
@@ -149,14 +143,15 @@ func checksTake(backend cloud.Backend) time.Duration {
 }
 
 // due are the Services of which some member has waited for long enough.
-func (j *joinings) due(now time.Time) map[types.UID]types.NamespacedName {
+func (j *joinings) due(now time.Time) []types.UID {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	all := map[types.UID]types.NamespacedName{}
-	for uid, one := range j.bySvc {
-		for _, at := range one.due {
+	var all []types.UID
+	for uid, due := range j.bySvc {
+		for _, at := range due {
 			if !at.After(now) {
-				all[uid] = one.service
+				all = append(all, uid)
+				break
 			}
 		}
 	}
@@ -167,7 +162,7 @@ func (j *joinings) due(now time.Time) map[types.UID]types.NamespacedName {
 func (j *joinings) turn(uid types.UID, now time.Time, backend, member string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	at, known := j.bySvc[uid].due[backend+"/"+member]
+	at, known := j.bySvc[uid][backend+"/"+member]
 	return known && !at.After(now)
 }
 
@@ -181,14 +176,11 @@ func (j *joinings) forget(uid types.UID) {
 func (j *joinings) putOff(uid types.UID, until time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	due := maps.Clone(j.bySvc[uid].due)
+	due := j.bySvc[uid]
 	for key, at := range due {
 		if at.Before(until) {
 			due[key] = until
 		}
-	}
-	if one, known := j.bySvc[uid]; known {
-		j.bySvc[uid] = joining{one.service, due}
 	}
 }
 
@@ -203,8 +195,9 @@ func (l *LoadBalancers) FollowJoining(ctx context.Context, services corelisters.
 }
 
 func (l *LoadBalancers) letIn(ctx context.Context, services corelisters.ServiceLister) {
-	for uid, name := range l.joinings.due(l.now()) {
-		service, wanted := tended{namespace: name.Namespace, name: name.Name}.service(uid, services)
+	for _, uid := range l.joinings.due(l.now()) {
+		one, _ := l.tending.get(uid) // empty for one that has ceased to have a load balancer of its own
+		service, wanted := one.service(uid, services)
 		if !wanted {
 			l.joinings.forget(uid)
 			continue

@@ -104,6 +104,12 @@ func (a *account) podsChanged(ctx context.Context, l *LoadBalancers, s *v1.Servi
 	return l.updatePods(ctx, cache.NewObjectName(s.Namespace, s.Name), services, nodes)
 }
 
+// renew does what FollowSecrets does when a Secret of the Service changes.
+func (a *account) renew(l *LoadBalancers, s *v1.Service) error {
+	_, nodes := a.listers()
+	return l.renew(a.t.Context(), a.current(s), nodes)
+}
+
 func podMembers(c *Config) { c.PodMembers = true }
 
 // Without node ports the Pods are the members, those that are ready, as they come and go.
@@ -146,7 +152,7 @@ func TestPodsAreMembers(t *testing.T) {
 	if err := l.UpdateLoadBalancer(t.Context(), "prod", a.current(s), a.nodes); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.renew(t.Context(), a.current(s)); err != nil {
+	if err := a.renew(l, s); err != nil {
 		t.Fatal(err)
 	}
 	a.check(l)
@@ -287,7 +293,7 @@ func TestPodsThatRenewMadeMembersGo(t *testing.T) {
 	know(one)
 	a.ensure(l, s)
 	know(slice(s, "web-a", map[string]int32{"http": 8080}, "web-1 10.244.1.5 ready", "web-2 10.244.1.6 ready"))
-	if err := l.renew(t.Context(), a.current(s)); err != nil {
+	if err := a.renew(l, s); err != nil {
 		t.Fatal(err)
 	}
 	know(one)

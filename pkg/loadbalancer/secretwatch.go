@@ -20,7 +20,7 @@ import (
 
 // FollowSecrets uploads certificates again whenever their Secrets change, until ctx ends. Secrets are not watched before the
 // first Service names one, and of what is watched only names are kept.
-func (l *LoadBalancers) FollowSecrets(ctx context.Context, services corelisters.ServiceLister) {
+func (l *LoadBalancers) FollowSecrets(ctx context.Context, services corelisters.ServiceLister, nodes corelisters.NodeLister) {
 	select {
 	case <-l.secretUse.begun:
 	case <-ctx.Done():
@@ -33,7 +33,7 @@ func (l *LoadBalancers) FollowSecrets(ctx context.Context, services corelisters.
 		informers.WithTransform(withoutContent))
 	follower{
 		factory: factory, informer: factory.Core().V1().Secrets().Informer(), on: onSecrets,
-		do:     func(ctx context.Context, name cache.ObjectName) error { return l.renewAll(ctx, name, services) },
+		do:     func(ctx context.Context, name cache.ObjectName) error { return l.renewAll(ctx, name, services, nodes) },
 		failed: "The certificate of a Secret that changed is not uploaded yet everywhere",
 	}.run(ctx)
 }
@@ -66,7 +66,9 @@ func withoutContent(object any) (any, error) {
 }
 
 // renewAll brings the load balancers up to date whose Services name the Secret that changed.
-func (l *LoadBalancers) renewAll(ctx context.Context, secret cache.ObjectName, services corelisters.ServiceLister) error {
+func (l *LoadBalancers) renewAll(
+	ctx context.Context, secret cache.ObjectName, services corelisters.ServiceLister, nodes corelisters.NodeLister,
+) error {
 	all, err := services.Services(secret.Namespace).List(labels.Everything())
 	if err != nil {
 		return err
@@ -76,7 +78,7 @@ func (l *LoadBalancers) renewAll(ctx context.Context, secret cache.ObjectName, s
 		if service.Spec.Type != v1.ServiceTypeLoadBalancer || service.DeletionTimestamp != nil || !l.secretUse.by(service, secret.Name) {
 			continue
 		}
-		if err := l.renew(ctx, service); err != nil {
+		if err := l.renew(ctx, service, nodes); err != nil {
 			failed = append(failed, fmt.Errorf("service %s: %w", klog.KObj(service), err))
 		}
 	}
@@ -122,7 +124,7 @@ func (u *secretUse) by(service *v1.Service, name string) bool {
 
 // renew brings everything of a Service's load balancer up to date but its members. A Service that has none, or whose certificates
 // are the current ones, is left alone.
-func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service) (err error) {
+func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service, nodes corelisters.NodeLister) (err error) {
 	defer recoverTo(&err, service)
 	ctx, done, err := l.begin(ctx, service.UID)
 	if err != nil {
@@ -131,7 +133,7 @@ func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service) (err err
 	defer done()
 	identity := l.identity(l.lastClusterName(), service)
 	if settings, _ := ParseSettings(service); settings.Shared != nil {
-		return l.renewSharing(ctx, identity, service)
+		return l.renewSharing(ctx, identity, service, nodes)
 	}
 	lb, err := l.find(ctx, service, identity)
 	if err != nil || lb == nil || lb.State.Deleting() {

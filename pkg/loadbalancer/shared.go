@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -75,13 +74,13 @@ func (l *LoadBalancers) updateSharing(
 }
 
 // renewSharing brings a Service that shares up to date, with the nodes that it had last.
-func (l *LoadBalancers) renewSharing(ctx context.Context, identity Identity, service *v1.Service) error {
-	nodes, known := l.sharing.nodes(service.UID)
+func (l *LoadBalancers) renewSharing(ctx context.Context, identity Identity, service *v1.Service, nodes corelisters.NodeLister) error {
+	one, known := l.sharing.get(service.UID)
 	settings, problems := ParseSettings(service)
 	if !known || len(problems)+len(Problems(service)) > 0 {
 		return nil // the controller comes by itself, or the mistake is told of elsewhere
 	}
-	_, err := l.ensureSharing(ctx, identity, service, settings, nodes)
+	_, err := l.ensureSharing(ctx, identity, service, settings, one.present(nodes))
 	return err
 }
 
@@ -183,87 +182,34 @@ func (l *LoadBalancers) leaveOne(ctx context.Context, identity Identity, service
 	return nil
 }
 
-// sharing remembers the Services that share, so that what somebody else does to their components can be mended.
+// sharing remembers the Services that share, as tending those that do not, so that what somebody else does to their components can be
+// mended.
 type sharing struct {
-	mu    sync.Mutex
-	bySvc map[types.UID]*sharer
-}
-
-type sharer struct {
-	namespace, name string
-	nodes           []*v1.Node // as last told
-	tries           int        // in a row that gave the Service nothing
-}
-
-func (s *sharing) note(service *v1.Service, nodes []*v1.Node) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.bySvc == nil {
-		s.bySvc = map[types.UID]*sharer{}
-	}
-	one, ok := s.bySvc[service.UID]
-	if !ok {
-		one = &sharer{namespace: service.Namespace, name: service.Name}
-		s.bySvc[service.UID] = one
-	}
-	one.nodes = nodes
-}
-
-func (s *sharing) nodes(uid types.UID) ([]*v1.Node, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	one, ok := s.bySvc[uid]
-	if !ok {
-		return nil, false
-	}
-	return one.nodes, true
+	tending
+	tries map[types.UID]int // in a row that gave a Service nothing
 }
 
 func (s *sharing) forget(uid types.UID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.bySvc, uid)
+	s.tending.forget(uid)
+	s.settled(uid)
 }
 
 // later is when a Service that got nothing looks again: less and less often.
-func (s *sharing) later(service *v1.Service) time.Duration {
+func (s *sharing) later(uid types.UID) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one, ok := s.bySvc[service.UID]
-	if !ok {
-		return conflictDelay
+	if s.tries == nil {
+		s.tries = map[types.UID]int{}
 	}
-	delay := min(conflictDelay<<min(one.tries, 10), mostConflictDelay)
-	one.tries++
+	delay := min(conflictDelay<<min(s.tries[uid], 10), mostConflictDelay)
+	s.tries[uid]++
 	return delay
 }
 
-func (s *sharing) settled(service *v1.Service) {
+func (s *sharing) settled(uid types.UID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if one, ok := s.bySvc[service.UID]; ok {
-		one.tries = 0
-	}
-}
-
-// get is empty for a Service that has ceased to share.
-func (s *sharing) get(uid types.UID) sharer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if one, ok := s.bySvc[uid]; ok {
-		return *one
-	}
-	return sharer{}
-}
-
-func (s *sharing) all() map[types.UID]sharer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := map[types.UID]sharer{}
-	for uid, one := range s.bySvc {
-		all[uid] = *one
-	}
-	return all
+	delete(s.tries, uid)
 }
 
 // mendPeriod is how often shared load balancers are looked at without a reason.
@@ -271,22 +217,22 @@ const mendPeriod = time.Minute
 
 // FollowShared mends, until ctx ends, what somebody else has done to the Services' components of shared load balancers, and takes
 // what was another Service's and is free again.
-func (l *LoadBalancers) FollowShared(ctx context.Context, services corelisters.ServiceLister) {
-	wait.UntilWithContext(ctx, func(ctx context.Context) { l.mendShared(ctx, services) }, mendPeriod)
+func (l *LoadBalancers) FollowShared(ctx context.Context, services corelisters.ServiceLister, nodes corelisters.NodeLister) {
+	wait.UntilWithContext(ctx, func(ctx context.Context) { l.mendShared(ctx, services, nodes) }, mendPeriod)
 }
 
 // mendShared looks once at each load balancer that the Services share, and brings up to date the Services that are not.
-func (l *LoadBalancers) mendShared(ctx context.Context, services corelisters.ServiceLister) {
+func (l *LoadBalancers) mendShared(ctx context.Context, services corelisters.ServiceLister, nodes corelisters.NodeLister) {
 	seen := map[string]*cloud.LoadBalancer{}
-	for uid := range l.sharing.all() {
-		if err := l.mendOne(ctx, uid, services, seen); err != nil {
+	for _, uid := range l.sharing.uids() {
+		if err := l.mendOne(ctx, uid, services, nodes, seen); err != nil {
 			klog.FromContext(ctx).Error(err, "A shared load balancer is not up to date", "serviceUID", uid)
 		}
 	}
 }
 
 func (l *LoadBalancers) mendOne(
-	ctx context.Context, uid types.UID, services corelisters.ServiceLister, seen map[string]*cloud.LoadBalancer,
+	ctx context.Context, uid types.UID, services corelisters.ServiceLister, nodes corelisters.NodeLister, seen map[string]*cloud.LoadBalancer,
 ) (err error) {
 	ctx, done, err := l.begin(ctx, uid)
 	if err != nil {
@@ -294,13 +240,13 @@ func (l *LoadBalancers) mendOne(
 	}
 	defer done()
 	// Not before: while the lock is waited for, the controller may do more recent work.
-	one := l.sharing.get(uid)
-	service, wanted := tended{namespace: one.namespace, name: one.name}.service(uid, services)
+	one, _ := l.sharing.get(uid) // empty for one that has ceased to share
+	service, wanted := one.service(uid, services)
 	if !wanted {
 		return nil
 	}
 	defer recoverTo(&err, service)
-	nodes := one.nodes
+	told := one.present(nodes)
 	settings, problems := ParseSettings(service)
 	if settings.Shared == nil || len(problems)+len(Problems(service)) > 0 {
 		return nil
@@ -313,12 +259,12 @@ func (l *LoadBalancers) mendOne(
 		}
 	}
 	lb := seen[id]
-	if lb == nil || !settings.Shared.names(lb) || l.upToDate(ctx, identity, service, settings, nodes, lb) {
+	if lb == nil || !settings.Shared.names(lb) || l.upToDate(ctx, identity, service, settings, told, lb) {
 		return nil
 	}
 	delete(seen, id)
 	ctx, changes := recording(ctx)
-	_, err = l.ensureSharing(ctx, identity, service, settings, nodes)
+	_, err = l.ensureSharing(ctx, identity, service, settings, told)
 	l.tellMended(service, *changes)
 	l.reportOutcome(ctx, service, err)
 	return err

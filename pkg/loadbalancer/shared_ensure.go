@@ -54,9 +54,9 @@ func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error)
 		return nil, err
 	}
 	if plan.claims == 0 {
-		return nil, because(plan.conflicts[0].Reason, api.NewRetryError(plan.conflicts[0].Message, w.sharing.later(w.service)))
+		return nil, because(plan.conflicts[0].Reason, api.NewRetryError(plan.conflicts[0].Message, w.sharing.later(w.service.UID)))
 	}
-	w.sharing.settled(w.service)
+	w.sharing.settled(w.service.UID)
 	return w.published(lb)
 }
 

@@ -161,15 +161,16 @@ func TestSharedLoadBalancersAreMended(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	_, nodes := a.listers()
 	a.ResetRequests()
-	l.mendShared(t.Context(), lister)
+	l.mendShared(t.Context(), lister, nodes)
 	if a.Requests().Total() != 1 {
 		t.Errorf("nothing to mend: %v", a.Requests())
 	}
 	lb := a.only()
 	want := routesOf(lb, "ccm-80")
 	a.Do(t, http.MethodDelete, "/load-balancer/"+lb.ID+"/frontends/ccm-80/rules/"+lb.Frontends[0].Rules[0].Name, "", nil)
-	l.mendShared(t.Context(), lister)
+	l.mendShared(t.Context(), lister, nodes)
 	if got := routesOf(a.only(), "ccm-80"); got != want {
 		t.Errorf("mended: %s, want %s", got, want)
 	}

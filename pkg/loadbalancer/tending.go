@@ -10,7 +10,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 )
 
-// tending remembers the Services that have load balancers of their own, each with the names of the nodes that its controller told
+// tending remembers Services, those that have load balancers of their own apart from those that share, each with the names of the nodes that its controller told
 // of last: which nodes it tells of is its own decision, and only names are kept, as old Node objects would fill the memory.
 type tending struct {
 	mu     sync.Mutex
