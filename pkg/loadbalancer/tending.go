@@ -10,8 +10,9 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 )
 
-// tending remembers Services, those that have load balancers of their own apart from those that share, each with the names of the nodes that its controller told
-// of last: which nodes it tells of is its own decision, and only names are kept, as old Node objects would fill the memory.
+// tending remembers Services, those that have load balancers of their own apart from those that share, each with the names of the nodes
+// that its controller told of last: which nodes it tells of is its own decision, and only names are kept, as old Node objects would fill
+// the memory.
 type tending struct {
 	mu     sync.Mutex
 	bySvc  map[types.UID]tended
