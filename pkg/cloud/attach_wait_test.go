@@ -30,7 +30,7 @@ func TestMaintenanceIsWaitedOut(t *testing.T) {
 		if n := sim.Requests()[step.operation]; n.Requests != 1 || n.Failed != 1 {
 			t.Errorf("%s: %+v while in maintenance, want one refusal", step.operation, n)
 		}
-		if err := advanceUntil(clock, outcome); err != nil {
+		if err := advanceUntil(t, clock, outcome); err != nil {
 			t.Errorf("%s: %v", step.operation, err)
 		}
 	}
@@ -66,7 +66,7 @@ func TestWaitForMaintenanceEndsWithTheCaller(t *testing.T) {
 	// The retry finds the work going on, and its end.
 	retried := make(chan error)
 	go func() { retried <- c.Attach(t.Context(), volume.ID, server) }()
-	if err := advanceUntil(clock, retried); err != nil {
+	if err := advanceUntil(t, clock, retried); err != nil {
 		t.Error(err)
 	}
 }
@@ -75,35 +75,17 @@ func TestWaitForMaintenanceEndsWithTheCaller(t *testing.T) {
 func realisticServer(t *testing.T, clock *simulator.ManualClock) (*Cloud, *simulatortest.Server, string) {
 	t.Helper()
 	c, sim := startCloud(t, simulator.Config{Profile: simulator.Realistic, Clock: clock})
-	made := make(chan struct{})
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-made:
-				return
-			case <-time.After(time.Millisecond):
-				clock.Advance(time.Second)
-			}
-		}
-	}()
+	pause := simulatortest.PassTime(t, clock, time.Second)
+	defer pause()
 	server := sim.CreateServer(t, "node", testZone)
-	close(made)
-	<-stopped
 	return c, sim, server
 }
 
 // advanceUntil lets simulated time pass until there is an outcome.
-func advanceUntil(clock *simulator.ManualClock, outcome <-chan error) error {
-	for {
-		select {
-		case err := <-outcome:
-			return err
-		case <-time.After(time.Millisecond):
-			clock.Advance(100 * time.Millisecond)
-		}
-	}
+func advanceUntil(t *testing.T, clock *simulator.ManualClock, outcome <-chan error) error {
+	pause := simulatortest.PassTime(t, clock, 100*time.Millisecond)
+	defer pause()
+	return <-outcome
 }
 
 func TestOneChangeAtATimePerServerInOrderOfArrival(t *testing.T) {
@@ -123,7 +105,7 @@ func TestOneChangeAtATimePerServerInOrderOfArrival(t *testing.T) {
 		})
 	}
 	for range want {
-		if err := advanceUntil(clock, outcome); err != nil {
+		if err := advanceUntil(t, clock, outcome); err != nil {
 			t.Error(err)
 		}
 	}
@@ -158,7 +140,7 @@ func TestServersDoNotWaitForEachOther(t *testing.T) {
 		return stateOf(t, sim, a) == "maintenance" && stateOf(t, sim, b) == "maintenance"
 	})
 	for range 2 {
-		if err := advanceUntil(clock, outcome); err != nil {
+		if err := advanceUntil(t, clock, outcome); err != nil {
 			t.Error(err)
 		}
 	}
@@ -188,7 +170,7 @@ func TestCallersLeaveTheQueueAndTheRetryJoinsWhatHasBegun(t *testing.T) {
 
 	retried := make(chan error)
 	go func() { retried <- c.Attach(t.Context(), begun.ID, server) }()
-	if err := advanceUntil(clock, retried); err != nil {
+	if err := advanceUntil(t, clock, retried); err != nil {
 		t.Error(err)
 	}
 	eventually(t, "the queue is empty", func() bool {
@@ -220,7 +202,7 @@ func TestABusyVolumeDoesNotHoldUpTheOthers(t *testing.T) {
 	go func() { overtaking <- c.Attach(t.Context(), other.ID, server) }()
 	eventually(t, "the other is being attached", func() bool { return stateOf(t, sim, server) == "maintenance" })
 	for _, outcome := range []chan error{overtaking, waiting} {
-		if err := advanceUntil(clock, outcome); err != nil {
+		if err := advanceUntil(t, clock, outcome); err != nil {
 			t.Error(err)
 		}
 	}

@@ -233,7 +233,7 @@ func TestCreationOutlivesItsCaller(t *testing.T) {
 		volume, err = c.CreateVolume(t.Context(), testSpec("pvc-1"))
 		retried <- err
 	}()
-	if err := advanceUntil(clock, retried); err != nil {
+	if err := advanceUntil(t, clock, retried); err != nil {
 		t.Fatal(err)
 	}
 	if got := storagesNamed(t, sim, "pvc-1"); len(got) != 1 || got[0] != volume.ID {

@@ -44,7 +44,7 @@ func TestRestoreWaitsForItsSnapshot(t *testing.T) {
 		_, err := r.controller.CreateVolume(callContext(t), copyRequest("restored", 1, fromSnapshot(snapshot.GetSnapshotId())))
 		done <- err
 	}()
-	if err := advanceUntil(clock, done); err != nil {
+	if err := advanceUntil(t, clock, done); err != nil {
 		t.Error(err)
 	}
 	if n := r.sim.Requests()["POST /storage/{uuid}/clone"]; n.Requests-n.Failed != 1 {

@@ -131,7 +131,7 @@ func TestExpandWaitsForABackup(t *testing.T) {
 		_, err := r.expand(t, volume, 2*gib, 0)
 		done <- err
 	}()
-	if err := advanceUntil(clock, done); err != nil {
+	if err := advanceUntil(t, clock, done); err != nil {
 		t.Error(err)
 	}
 }

@@ -178,7 +178,7 @@ func TestPublishAfterADetachmentThatWasLeft(t *testing.T) {
 
 	published := make(chan error, 1)
 	go func() { published <- r.publishUntilHeard(t, id, server) }()
-	if err := advanceUntil(clock, published); err != nil {
+	if err := advanceUntil(t, clock, published); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the detachment comes", func() bool {

@@ -246,7 +246,7 @@ func TestSnapshotOfABusyVolumeWaits(t *testing.T) {
 		_, err := r.controller.CreateSnapshot(callContext(t), &csi.CreateSnapshotRequest{Name: "second", SourceVolumeId: volume})
 		done <- err
 	}()
-	if err := advanceUntil(clock, done); err != nil {
+	if err := advanceUntil(t, clock, done); err != nil {
 		t.Error(err)
 	}
 	if n := r.sim.Requests()["POST /storage/{uuid}/backup"]; n.Requests-n.Failed != 2 {

@@ -145,15 +145,10 @@ func leaveWhen(t *testing.T, what string, condition func() bool, call func(conte
 }
 
 // advanceUntil lets simulated time pass until there is an outcome.
-func advanceUntil(clock *simulator.ManualClock, outcome <-chan error) error {
-	for {
-		select {
-		case err := <-outcome:
-			return err
-		case <-time.After(time.Millisecond):
-			clock.Advance(100 * time.Millisecond)
-		}
-	}
+func advanceUntil(t *testing.T, clock *simulator.ManualClock, outcome <-chan error) error {
+	pause := simulatortest.PassTime(t, clock, 100*time.Millisecond)
+	defer pause()
+	return <-outcome
 }
 
 func wantCode(t *testing.T, err error, want codes.Code) {

@@ -80,6 +80,14 @@ func (a *account) addNode(name string) {
 	a.nodes = append(a.nodes, node)
 }
 
+// addNodeInTime is addNode in an account whose time stands still.
+func (a *account) addNodeInTime(clock *simulator.ManualClock, name string) {
+	a.t.Helper()
+	pause := simulatortest.PassTime(a.t, clock, time.Second)
+	defer pause()
+	a.addNode(name)
+}
+
 func (a *account) balancers(changes ...func(*Config)) *LoadBalancers {
 	config := Config{Cloud: a.cloud, Status: StatusIP}
 	for _, change := range changes {

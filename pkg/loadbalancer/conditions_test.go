@@ -44,7 +44,7 @@ func (a *account) conditionWrites() int {
 func TestConditionFollowsTheService(t *testing.T) {
 	clock := simulator.NewManualClock()
 	a := newAccount(t, simulator.Config{Profile: simulator.Realistic, Clock: clock})
-	whileTimePasses(clock, func() { a.addNode("n1") })
+	a.addNodeInTime(clock, "n1")
 	l := a.balancers()
 	l.deleteWait = time.Millisecond
 	s := a.addService(service("http 80 30080"))

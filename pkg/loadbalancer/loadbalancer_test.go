@@ -275,7 +275,7 @@ func TestLostAnswerOfTheCreation(t *testing.T) {
 func TestWaitingIsLeftToTheController(t *testing.T) {
 	clock := simulator.NewManualClock()
 	a := newAccount(t, simulator.Config{Profile: simulator.Realistic, Clock: clock})
-	whileTimePasses(clock, func() { a.addNode("n1") })
+	a.addNodeInTime(clock, "n1")
 	l := a.balancers()
 	l.deleteWait = time.Millisecond
 	s := a.addService(service("http 80 30080"))
@@ -348,7 +348,7 @@ func TestWaitingIsLeftToTheController(t *testing.T) {
 func TestWaitForADeletionEndsBetweenRequests(t *testing.T) {
 	clock := simulator.NewManualClock()
 	a := newAccount(t, simulator.Config{Profile: simulator.Realistic, Clock: clock})
-	whileTimePasses(clock, func() { a.addNode("n1") })
+	a.addNodeInTime(clock, "n1")
 	s := a.addService(service("http 80 30080"))
 	_, _ = a.fails(a.balancers(), s)
 	clock.Advance(time.Hour)
@@ -404,25 +404,6 @@ func TestStoppedLoadBalancerIsNotOnItsWay(t *testing.T) {
 	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", fresh, a.nodes); err == nil || !strings.Contains(err.Error(), "start it") {
 		t.Errorf("error %v", err)
 	}
-}
-
-// whileTimePasses moves the clock on until do returns.
-func whileTimePasses(clock *simulator.ManualClock, do func()) {
-	done, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-done:
-				return
-			default:
-				clock.Advance(time.Second)
-			}
-		}
-	}()
-	defer func() { <-stopped }()
-	defer close(done)
-	do()
 }
 
 // Law: whatever call fails, whether or not it had its effect, the retry converges, and nothing is made twice or left.

@@ -12,11 +12,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/simulatortest"
 )
 
 // forwarded is a rule that tells the member who asks.
@@ -200,7 +200,7 @@ func TestDynamicMembersAreFoundByTheResolver(t *testing.T) {
 func TestLoadBalancerThatDiedIsStartedAgain(t *testing.T) {
 	clock := simulator.NewManualClock()
 	b := startWith(t, simulator.Config{Clock: clock})
-	pause := passTime(clock)
+	pause := simulatortest.PassTime(t, clock, 100*time.Millisecond)
 	defer func() { pause() }()
 	uuid, address := b.balance(t, 18206, "tcp", "{}", web(t, "member"))
 	pause() // before it is started again
@@ -235,7 +235,7 @@ func TestLoadBalancerThatDiedIsStartedAgain(t *testing.T) {
 		}
 		return nil
 	})
-	pause = passTime(clock)
+	pause = simulatortest.PassTime(t, clock, 100*time.Millisecond)
 	until(t, "it runs again", func() error {
 		if lb := b.get(t, uuid); lb.OperationalState != "running" {
 			return fmt.Errorf("%+v", lb)
@@ -245,26 +245,6 @@ func TestLoadBalancerThatDiedIsStartedAgain(t *testing.T) {
 	if _, body := get(t, "http://"+address); strings.TrimSpace(body) != "member" {
 		t.Errorf("%q answered", body)
 	}
-}
-
-// passTime moves the clock on until what it returns is called.
-func passTime(clock *simulator.ManualClock) (pause func()) {
-	done, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-done:
-				return
-			case <-time.After(time.Millisecond):
-				clock.Advance(100 * time.Millisecond)
-			}
-		}
-	}()
-	return sync.OnceFunc(func() {
-		close(done)
-		<-stopped
-	})
 }
 
 func TestLoadBalancerThatCannotBeConfiguredIsFailing(t *testing.T) {

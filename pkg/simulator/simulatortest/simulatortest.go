@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,6 +47,28 @@ func Start(t testing.TB, cfg simulator.Config) *Server {
 		server.Token = simulator.DefaultToken
 	}
 	return server
+}
+
+// PassTime moves the clock on, a step a millisecond, until what it returns is called, or the test ends.
+func PassTime(t testing.TB, clock *simulator.ManualClock, step time.Duration) (pause func()) {
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Millisecond):
+				clock.Advance(step)
+			}
+		}
+	}()
+	pause = sync.OnceFunc(func() {
+		close(done)
+		<-stopped
+	})
+	t.Cleanup(pause)
+	return pause
 }
 
 // Metadata serves the metadata service as the server sees it, and returns its URL: what takes the place of
