@@ -28,6 +28,19 @@ type bench struct {
 	network string
 }
 
+// newPlane makes load balancers run, where there is HAProxy.
+func newPlane(t *testing.T, config haproxy.Config) simulator.LoadBalancerPlane {
+	t.Helper()
+	plane, err := haproxy.New(config)
+	if errors.Is(err, haproxy.ErrNoProgram) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plane
+}
+
 func start(t *testing.T) *bench {
 	t.Helper()
 	return startWith(t, simulator.Config{})
@@ -35,13 +48,7 @@ func start(t *testing.T) *bench {
 
 func startWith(t *testing.T, config simulator.Config) *bench {
 	t.Helper()
-	plane, err := haproxy.New(haproxy.Config{Dir: t.TempDir()})
-	if errors.Is(err, haproxy.ErrNoProgram) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	plane := newPlane(t, haproxy.Config{Dir: t.TempDir()})
 	config.LoadBalancers = plane
 	sim := simulatortest.Start(t, config)
 	return &bench{Server: sim, network: sim.CreateNetwork(t, "private", testZone, "172.20.0.0/24")}
@@ -323,13 +330,7 @@ func TestDeletionEndsTheListener(t *testing.T) {
 }
 
 func TestRefusedConfigurationLeavesTheFormerRunning(t *testing.T) {
-	plane, err := haproxy.New(haproxy.Config{Dir: t.TempDir()})
-	if errors.Is(err, haproxy.ErrNoProgram) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	plane := newPlane(t, haproxy.Config{Dir: t.TempDir()})
 	defer plane.Close()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "one") }))
 	defer server.Close()
@@ -418,13 +419,7 @@ func TestTwoSimulatorsDoNotShareAddresses(t *testing.T) {
 func TestAddressesAreGivenUp(t *testing.T) {
 	planes := make([]simulator.LoadBalancerPlane, 2)
 	for i := range planes {
-		plane, err := haproxy.New(haproxy.Config{Dir: t.TempDir()})
-		if errors.Is(err, haproxy.ErrNoProgram) {
-			t.Skip(err)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		plane := newPlane(t, haproxy.Config{Dir: t.TempDir()})
 		defer plane.Close()
 		planes[i] = plane
 	}

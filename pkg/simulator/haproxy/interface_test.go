@@ -30,13 +30,7 @@ func TestAddressesAreAddedToTheInterface(t *testing.T) {
 			t.Fatalf("%s: %s", command, out)
 		}
 	}
-	plane, err := haproxy.New(haproxy.Config{Dir: t.TempDir(), Interface: "public"})
-	if errors.Is(err, haproxy.ErrNoProgram) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	plane := newPlane(t, haproxy.Config{Dir: t.TempDir(), Interface: "public"})
 	sim := simulatortest.Start(t, simulator.Config{LoadBalancers: plane,
 		PublicNetwork: netip.MustParsePrefix("198.18.0.0/15")})
 	b := &bench{Server: sim, network: sim.CreateNetwork(t, "private", testZone, "172.20.0.0/24")}

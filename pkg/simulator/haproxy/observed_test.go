@@ -1,7 +1,6 @@
 package haproxy_test
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -104,13 +103,7 @@ func TestDynamicBundleGetsItsCertificateOnceTheNameLeadsHere(t *testing.T) {
 func TestLoadBalancersAreStartedAgainFromTheKeptState(t *testing.T) {
 	stateDir, dir := t.TempDir(), t.TempDir()
 	run := func() *bench {
-		plane, err := haproxy.New(haproxy.Config{Dir: dir})
-		if errors.Is(err, haproxy.ErrNoProgram) {
-			t.Skip(err)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		plane := newPlane(t, haproxy.Config{Dir: dir})
 		return &bench{Server: simulatortest.Start(t, simulator.Config{LoadBalancers: plane, StateDir: stateDir})}
 	}
 	b := run()
