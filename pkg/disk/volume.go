@@ -6,8 +6,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// SerialLength is how many digits virtio leaves of the storage UUID: VIRTIO_BLK_ID_BYTES is 20.
-const SerialLength = 20
+// serialLength is how many digits virtio leaves of the storage UUID: VIRTIO_BLK_ID_BYTES is 20.
+const serialLength = 20
 
 // Volume says which disk is meant.
 type Volume struct {
@@ -24,7 +24,7 @@ func Serial(volumeID string) (string, error) {
 	if err != nil || len(volumeID) != 36 {
 		return "", fail(ErrInvalid, "volume ID %q is not the UUID of an UpCloud storage", volumeID)
 	}
-	return strings.ReplaceAll(id.String(), "-", "")[:SerialLength], nil
+	return VirtioSerial(id.String()), nil
 }
 
 func isVolumeID(id string) bool {
@@ -48,6 +48,14 @@ func MatchesSerial(serial, volumeID string) bool {
 	if err != nil {
 		return false
 	}
-	digits := strings.ToLower(strings.ReplaceAll(serial, "-", ""))
-	return strings.HasPrefix(digits, start) && strings.HasPrefix(strings.ToLower(strings.ReplaceAll(volumeID, "-", "")), digits)
+	told := digits(serial)
+	return strings.HasPrefix(told, start) && strings.HasPrefix(digits(volumeID), told)
 }
+
+// VirtioSerial is as much of a serial number as a disk on the virtio bus would tell. See [MatchesSerial].
+func VirtioSerial(serial string) string {
+	told := digits(serial)
+	return told[:min(len(told), serialLength)]
+}
+
+func digits(serial string) string { return strings.ToLower(strings.ReplaceAll(serial, "-", "")) }

@@ -89,7 +89,7 @@ func (r *room) countOthers(disks []disk.DiskInfo, volumeIDs []string) int {
 	}
 	others, there := 0, make(map[string]bool, len(disks))
 	for _, d := range disks {
-		serial := virtioSerial(d.Serial)
+		serial := disk.VirtioSerial(d.Serial) // what volumes are known by here, on whatever bus
 		there[serial] = true
 		if serial != "" && slices.ContainsFunc(d.Mounts, isStagingPath) {
 			r.remember(serial)
@@ -101,13 +101,6 @@ func (r *room) countOthers(disks []disk.DiskInfo, volumeIDs []string) int {
 	// A disk that has left may come back as somebody else's.
 	maps.DeleteFunc(r.ours, func(serial string, _ bool) bool { return !there[serial] })
 	return others
-}
-
-// virtioSerial is as much of a serial number as a virtio disk tells, which is what room knows volumes by: see
-// disk.MatchesSerial.
-func virtioSerial(serial string) string {
-	digits := strings.ToLower(strings.ReplaceAll(serial, "-", ""))
-	return digits[:min(len(digits), disk.SerialLength)]
 }
 
 // isStagingPath tells whether something is mounted where container orchestrators let CSI drivers stage volumes: kubelets
