@@ -120,13 +120,7 @@ func TestSecondPublish(t *testing.T) {
 func TestRawBlockVolume(t *testing.T) {
 	m := newMachines(t, "worker-1")[0]
 	c := blockCapability(anyWriter)
-	req := createRequest("pvc-1")
-	req.VolumeCapabilities = []*csi.VolumeCapability{c}
-	id := m.create(t, req).GetVolumeId()
-	m.bring(t, id, c)
-	if err := m.mount(t, id, "a", c, false); err != nil {
-		t.Fatal(err)
-	}
+	id := m.begin(t, "pvc-1", c)
 	device, err := os.OpenFile(m.target("a"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -189,16 +183,6 @@ func TestCleanup(t *testing.T) {
 	whole := t // drivers live as long as it, not as a part
 	for name, c := range map[string]*csi.VolumeCapability{"filesystem": writer(), "raw block": blockCapability(anyWriter)} {
 		m := newMachines(t, "worker-1")[0]
-		begin := func(t *testing.T, name string) string {
-			req := createRequest(name)
-			req.VolumeCapabilities = []*csi.VolumeCapability{c}
-			id := m.create(t, req).GetVolumeId()
-			m.bring(t, id, c)
-			if err := m.mount(t, id, "a", c, false); err != nil {
-				t.Fatal(err)
-			}
-			return id
-		}
 		clean := func(t *testing.T, id string) {
 			t.Helper()
 			for _, path := range []string{m.target("a"), m.staging(id)} {
@@ -214,14 +198,14 @@ func TestCleanup(t *testing.T) {
 			}
 		}
 		t.Run(name+", twice", func(t *testing.T) {
-			id := begin(t, t.Name())
+			id := m.begin(t, t.Name(), c)
 			if err := errors.Join(m.unmount(t, id, "a"), m.unmount(t, id, "a"), m.unstage(t, id), m.unstage(t, id)); err != nil {
 				t.Error(err)
 			}
 			clean(t, id)
 		})
 		t.Run(name+", out of order", func(t *testing.T) {
-			id := begin(t, t.Name())
+			id := m.begin(t, t.Name(), c)
 			patience := m.release
 			m.release = time.Millisecond // nobody will let go of it
 			m.restart(whole)
@@ -239,7 +223,7 @@ func TestCleanup(t *testing.T) {
 			clean(t, id)
 		})
 		t.Run(name+", after the device has gone", func(t *testing.T) {
-			id := begin(t, t.Name())
+			id := m.begin(t, t.Name(), c)
 			if err := m.unpublish(t, id, m.server); err != nil { // detached by force, under the mounts
 				t.Fatal(err)
 			}

@@ -50,13 +50,7 @@ func TestNodeGetVolumeStats(t *testing.T) {
 func TestNodeGetVolumeStatsOfARawBlockVolume(t *testing.T) {
 	m := newMachines(t, "worker-1")[0]
 	c := blockCapability(anyWriter)
-	req := createRequest("pvc-1")
-	req.VolumeCapabilities = []*csi.VolumeCapability{c}
-	id := m.create(t, req).GetVolumeId()
-	m.bring(t, id, c)
-	if err := m.mount(t, id, "a", c, false); err != nil {
-		t.Fatal(err)
-	}
+	id := m.begin(t, "pvc-1", c)
 	got, err := m.stats(t, id, m.target("a"))
 	if err != nil || len(got.GetUsage()) != 1 {
 		t.Fatalf("stats: %v, %v", got, err)
@@ -71,13 +65,7 @@ func TestConditionOfAVolumeWhoseDeviceHasGone(t *testing.T) {
 	for name, c := range map[string]*csi.VolumeCapability{"filesystem": writer(), "raw block": blockCapability(anyWriter)} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachines(t, "worker-1")[0]
-			req := createRequest("pvc-1")
-			req.VolumeCapabilities = []*csi.VolumeCapability{c}
-			id := m.create(t, req).GetVolumeId()
-			m.bring(t, id, c)
-			if err := m.mount(t, id, "a", c, false); err != nil {
-				t.Fatal(err)
-			}
+			id := m.begin(t, "pvc-1", c)
 			if err := m.unpublish(t, id, m.server); err != nil {
 				t.Fatal(err)
 			}

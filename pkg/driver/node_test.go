@@ -126,6 +126,19 @@ func (m machine) mount(t *testing.T, volumeID, pod string, c *csi.VolumeCapabili
 	return err
 }
 
+// begin makes a volume and mounts it for the Pod a.
+func (m machine) begin(t *testing.T, name string, c *csi.VolumeCapability) (volumeID string) {
+	t.Helper()
+	req := createRequest(name)
+	req.VolumeCapabilities = []*csi.VolumeCapability{c}
+	volumeID = m.create(t, req).GetVolumeId()
+	m.bring(t, volumeID, c)
+	if err := m.mount(t, volumeID, "a", c, false); err != nil {
+		t.Fatal(err)
+	}
+	return volumeID
+}
+
 func (m machine) unmount(t *testing.T, volumeID, pod string) error {
 	t.Helper()
 	_, err := m.node.NodeUnpublishVolume(callContext(t), &csi.NodeUnpublishVolumeRequest{
