@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -24,24 +25,40 @@ var packages = map[string]string{
 	"mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs", "cryptsetup": "cryptsetup-bin", "dmsetup": "dmsetup",
 }
 
-// command runs a program to its end and returns its output and exit status. It is never killed, not even when ctx is
-// done: a half-made filesystem is worse than a late answer. The error is nil whenever the program could be run.
-func command(ctx context.Context, name string, args ...string) (output string, status int, err error) {
-	return commandWithInput(ctx, nil, name, args...)
+// program is one to be run. It is never killed, not even when the caller's ctx is done: a half-made filesystem is worse than a
+// late answer.
+type program struct {
+	name string
+	args []string
+	// input is for the program to read: what nobody else may see goes there, never into an argument.
+	input []byte
+	// diesWithDriver is for programs that format a marked disk. A container ends with the driver, and all in it. Elsewhere such
+	// a program would live on, and get into the way of the driver that comes next and begins anew. All others may do more harm
+	// when they are killed.
+	diesWithDriver bool
 }
 
-// commandWithInput is command with something to read for the program: what nobody else may see goes there, never into
-// an argument.
-func commandWithInput(ctx context.Context, input []byte, name string, args ...string) (output string, status int, err error) {
-	cmd := exec.Command(name, args...)
-	if input != nil {
-		cmd.Stdin = bytes.NewReader(input)
+// command runs a program to its end and returns its output and exit status. The error is nil whenever the program could be run.
+func command(ctx context.Context, name string, args ...string) (output string, status int, err error) {
+	return program{name: name, args: args}.run(ctx)
+}
+
+func (p program) run(ctx context.Context) (output string, status int, err error) {
+	cmd := exec.Command(p.name, p.args...)
+	if p.input != nil {
+		cmd.Stdin = bytes.NewReader(p.input)
 	}
 	// The device mapper's library waits for udev with a semaphore that the udev outside of a container does not see: without
 	// this, cryptsetup hangs in some containers. It makes and removes the device nodes itself then.
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DM_DISABLE_UDEV=1")
 	// A group of its own keeps a Ctrl-C that is meant for the driver away from the program.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if p.diesWithDriver {
+		// The kernel sends the signal when the thread ends that began the program (go.dev/issue/27505): it stays until then.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	start := time.Now()
 	data, err := cmd.CombinedOutput()
 	output = strings.TrimSpace(string(data))
@@ -49,13 +66,13 @@ func commandWithInput(ctx context.Context, input []byte, name string, args ...st
 	switch {
 	case errors.As(err, &exit) && exit.Exited():
 		status = exit.ExitCode()
-	case errors.Is(err, exec.ErrNotFound) && packages[name] != "":
+	case errors.Is(err, exec.ErrNotFound) && packages[p.name] != "":
 		return "", -1, fail(ErrRefused, "the program %s is not on this node: install the package %s where the driver runs",
-			name, packages[name])
+			p.name, packages[p.name])
 	case err != nil:
-		return output, -1, fmt.Errorf("running %s %s: %w", name, strings.Join(args, " "), err)
+		return output, -1, fmt.Errorf("running %s %s: %w", p.name, strings.Join(p.args, " "), err)
 	}
-	klog.FromContext(ctx).V(4).Info("Ran", "command", name, "args", args, "status", status,
+	klog.FromContext(ctx).V(4).Info("Ran", "command", p.name, "args", p.args, "status", status,
 		"duration", time.Since(start).Round(time.Millisecond))
 	return output, status, nil
 }

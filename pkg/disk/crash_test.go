@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
 )
@@ -90,17 +93,24 @@ exit $status
 	return dir
 }
 
-// crash does the work in a process that dies at a point, and tells whether it did.
-func crash(t *testing.T, programs, point string, w work) (died bool) {
+// command is a process that does the work with the programs of a folder before all others.
+func (w work) command(t *testing.T, programs string) *exec.Cmd {
 	t.Helper()
 	text, err := json.Marshal(w)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), workVariable+"="+string(text), "CRASH_POINT="+point,
-		"CRASH_COUNT="+filepath.Join(t.TempDir(), "count"), "PATH="+programs+":"+os.Getenv("PATH"),
+	cmd.Env = append(os.Environ(), workVariable+"="+string(text), "PATH="+programs+":"+os.Getenv("PATH"),
 		"TMPDIR="+t.TempDir()) // mount-utils has a folder there when the process is killed
+	return cmd
+}
+
+// crash does the work in a process that dies at a point, and tells whether it did.
+func crash(t *testing.T, programs, point string, w work) (died bool) {
+	t.Helper()
+	cmd := w.command(t, programs)
+	cmd.Env = append(cmd.Env, "CRASH_POINT="+point, "CRASH_COUNT="+filepath.Join(t.TempDir(), "count"))
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && !exit.Exited() {
@@ -205,6 +215,45 @@ func TestStagingAndUnstagingAVolumeWithDataMayEndAnywhere(t *testing.T) {
 				return work{DeviceDir: m.deviceDir, Stage: req, Unstage: true}
 			}
 			eachCrash(t, prepare, func(t *testing.T, w work) { requireKept(t, m, w.Stage, true) })
+		})
+	}
+}
+
+// A program that goes on formatting when its driver has died gets into the way of the next driver, which begins anew.
+func TestFormattingEndsWithTheDriver(t *testing.T) {
+	for name, encryption := range map[string]*disk.Encryption{"mkfs.ext4": nil, "cryptsetup": encrypted("secret")} {
+		t.Run(name, func(t *testing.T) {
+			m := newCryptMachine(t, false)
+			vol, _ := m.attach(t, 64, nil)
+			programs := t.TempDir()
+			script := "#!/bin/sh\necho $$ >&3\nexec sleep 600\n"
+			if err := os.WriteFile(filepath.Join(programs, name), []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			w := work{DeviceDir: m.deviceDir, Stage: disk.StageRequest{Volume: vol, Path: m.path("staging"), Encryption: encryption}}
+			driver := w.command(t, programs)
+			ours, theirs, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ours.Close()
+			driver.ExtraFiles = []*os.File{theirs} // number 3 there, and in the programs that it runs
+			if err := errors.Join(driver.Start(), theirs.Close(), ours.SetReadDeadline(time.Now().Add(time.Minute))); err != nil {
+				t.Fatal(err)
+			}
+			var formatter int
+			_, begun := fmt.Fscan(ours, &formatter)
+			if err := driver.Process.Kill(); err != nil {
+				t.Error(err)
+			}
+			_ = driver.Wait() // it was killed
+			if begun != nil {
+				t.Fatalf("the volume is not formatted: %v", begun)
+			}
+			if _, err := io.Copy(io.Discard, ours); err != nil { // ends with the last that has theirs
+				t.Errorf("%s goes on: %v", name, err)
+				_ = unix.Kill(formatter, unix.SIGKILL)
+			}
 		})
 	}
 }

@@ -75,7 +75,7 @@ func (n *Node) prepare(ctx context.Context, dev Device, fresh bool, req StageReq
 		return Device{}, "", err
 	}
 	if interrupted && (found != content{filesystem: "btrfs"} || req.ReadOnly) {
-		return n.formatAgain(ctx, dev, fresh, req)
+		return n.formatAgain(ctx, dev, found, fresh, req)
 	}
 	if interrupted { // mkfs.btrfs writes the signature last: this is a whole filesystem, maybe one in use
 		if err := unmark(dev, req.Volume.ID); err != nil {
@@ -168,11 +168,11 @@ func (n *Node) formatBlank(ctx context.Context, dev Device, req StageRequest) (D
 
 // formatAgain completes a format that was interrupted: the marker proves that the disk was blank, and that the driver
 // never mounted it.
-func (n *Node) formatAgain(ctx context.Context, dev Device, fresh bool, req StageRequest) (Device, string, error) {
+func (n *Node) formatAgain(ctx context.Context, dev Device, found content, fresh bool, req StageRequest) (Device, string, error) {
 	if err := mayFormat(dev, req); err != nil {
 		return Device{}, "", err
 	}
-	if err := n.requireUnused(ctx, dev, req.Volume.ID); err != nil {
+	if err := requireUnused(dev, found, req.Volume.ID); err != nil {
 		return Device{}, "", err
 	}
 	if !fresh {
@@ -198,7 +198,7 @@ func (n *Node) format(ctx context.Context, dev Device, fsType string, req StageR
 	}
 	args = append(append(args, req.MkfsOptions...), dev.Path)
 	klog.FromContext(ctx).Info("Formatting the blank volume", "device", dev.Path, "filesystem", fsType, "options", req.MkfsOptions)
-	output, status, err := command(ctx, kind.mkfs[0], args...)
+	output, status, err := program{name: kind.mkfs[0], args: args, diesWithDriver: true}.run(ctx)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,8 @@ var knownDefects = []struct {
 	{"an mkfs that was killed leaves a volume that is neither formatted nor blank, and is stuck",
 		[]string{"TestStageFormatsAgainAfterAnInterruption", "TestAnInterruptedBtrfsIsMadeAgain", "TestEncryptionBeginsAnewAfterAnInterruption",
 			"TestStagingANewVolumeMayEndAnywhere"}},
+	{"an mkfs or a luksFormat outlives its driver, and writes to the disk together with that of the next",
+		[]string{"TestFormattingEndsWithTheDriver"}},
 	{"what was interrupted is begun anew over data that somebody put there since",
 		[]string{"TestAFormatIsNotTakenUpAgainOnAFilesystemInUse", "TestAFormatIsNotTakenUpAgainOnWhatIsNoFilesystemOfOurs",
 			"TestAWholeBtrfsIsNotFormattedAgain", "TestEncryptionDoesNotBeginAnewOnSomebodyElsesLUKS", "TestARawBlockVolumeLosesTheMarkerOfAFormat"}},

@@ -52,18 +52,22 @@ const (
 // luksType is what blkid calls a volume that is encrypted.
 const luksType = "crypto_LUKS"
 
+// encrypted is what is found on such a volume.
+var encrypted = content{filesystem: luksType}
+
 // keyCost is how dear cryptsetup makes it to try passphrases. Its own default takes up to 1 GiB of memory each time a
 // volume is opened, which is more than the container of a node plugin may have. 64 MiB for a second is well above what
 // RFC 9106 recommends where memory is scarce.
 var keyCost = []string{"--pbkdf", "argon2id", "--pbkdf-memory", "65536", "--pbkdf-parallel", "2", "--iter-time", "1000"}
 
-func (n *Node) cryptsetup(ctx context.Context, encryption *Encryption, args ...string) (output string, status int, err error) {
-	var input []byte
+// cryptsetup is the program with the passphrase to read, if there is an encryption.
+func cryptsetup(encryption *Encryption, args ...string) program {
+	p := program{name: "cryptsetup", args: append([]string{"--batch-mode"}, args...)}
 	if encryption != nil {
-		input = encryption.Passphrase
-		args = append([]string{"--key-file=-"}, args...)
+		p.input = encryption.Passphrase
+		p.args = append([]string{"--batch-mode", "--key-file=-"}, args...)
 	}
-	return commandWithInput(ctx, input, "cryptsetup", append([]string{"--batch-mode"}, args...)...)
+	return p
 }
 
 // luksFormat makes a marked disk an encrypted one. It carries the volume's UUID as its own, by which it is known again
@@ -74,7 +78,9 @@ func (n *Node) luksFormat(ctx context.Context, disk Device, volumeID string, enc
 	defer n.observe("luks_format", time.Now(), &err)
 	klog.FromContext(ctx).Info("Encrypting the blank volume", "device", disk.Path)
 	args := slices.Concat([]string{"luksFormat", "--type", "luks2", "--uuid", volumeID}, n.keyCost, []string{disk.Path})
-	output, status, err := n.cryptsetup(ctx, encryption, args...)
+	format := cryptsetup(encryption, args...)
+	format.diesWithDriver = true
+	output, status, err := format.run(ctx)
 	if err != nil || status == 0 {
 		return err
 	}
@@ -83,7 +89,7 @@ func (n *Node) luksFormat(ctx context.Context, disk Device, volumeID string, enc
 
 // luksUUID reads the UUID of an encrypted disk, "" if its head is not whole.
 func (n *Node) luksUUID(ctx context.Context, disk Device) (string, error) {
-	output, status, err := n.cryptsetup(ctx, nil, "luksUUID", disk.Path)
+	output, status, err := cryptsetup(nil, "luksUUID", disk.Path).run(ctx)
 	if err != nil || status != 0 {
 		return "", err
 	}
@@ -154,13 +160,12 @@ func (n *Node) encryptBlank(ctx context.Context, disk Device, req StageRequest) 
 	if err != nil {
 		return false, err
 	}
-	encrypted := found == content{filesystem: luksType}
 	switch {
 	case interrupted:
-		if err := n.beginAnew(ctx, disk, req, encrypted); err != nil {
+		if err := n.beginAnew(ctx, disk, found, req); err != nil {
 			return false, err
 		}
-	case encrypted:
+	case found == encrypted:
 		return false, nil
 	case !found.blank():
 		return false, fail(ErrRefused, "volume %s (%s) is to be encrypted, and holds %s in the clear: it is not overwritten. "+
@@ -179,12 +184,12 @@ func (n *Node) encryptBlank(ctx context.Context, disk Device, req StageRequest) 
 	return true, n.luksFormat(ctx, disk, req.Volume.ID, req.Encryption)
 }
 
-// beginAnew erases what an interrupted format left of a marked disk.
-func (n *Node) beginAnew(ctx context.Context, disk Device, req StageRequest, encrypted bool) error {
+// beginAnew erases what an interrupted format left of a marked disk, and was found there.
+func (n *Node) beginAnew(ctx context.Context, disk Device, found content, req StageRequest) error {
 	if err := mayFormat(disk, req); err != nil {
 		return err
 	}
-	if encrypted {
+	if found == encrypted {
 		id, err := n.luksUUID(ctx, disk)
 		if err != nil {
 			return err
@@ -193,7 +198,7 @@ func (n *Node) beginAnew(ctx context.Context, disk Device, req StageRequest, enc
 			return fail(ErrRefused, "the format of volume %s (%s) was interrupted, and the disk was encrypted since by other means "+
 				"(LUKS UUID %s). Not formatting it. If it holds nothing, fill its first MiB with zeros", req.Volume.ID, disk.Path, id)
 		}
-	} else if err := n.requireUnused(ctx, disk, req.Volume.ID); err != nil {
+	} else if err := requireUnused(disk, found, req.Volume.ID); err != nil {
 		return err
 	}
 	klog.FromContext(ctx).Info("An earlier encryption of the volume was interrupted; beginning anew", "device", disk.Path)
@@ -213,7 +218,7 @@ func (n *Node) luksOpen(ctx context.Context, disk Device, req StageRequest) (map
 		args = append(args, "--readonly")
 	}
 	args = append(args, disk.Path, name)
-	output, status, err := n.cryptsetup(ctx, req.Encryption, args...)
+	output, status, err := cryptsetup(req.Encryption, args...).run(ctx)
 	switch {
 	case err != nil:
 		return Device{}, err

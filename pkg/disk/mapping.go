@@ -101,7 +101,7 @@ func (n *Node) closeMapping(ctx context.Context, mapping layer, volumeID string)
 	name := mapping.mapping
 	if _, err := n.wholeDisk(mapping.Device); !errors.Is(err, os.ErrNotExist) {
 		return n.whenReleased(ctx, mapping.Device, volumeID, func() (busy bool, err error) {
-			output, status, err := n.cryptsetup(ctx, nil, "close", name)
+			output, status, err := cryptsetup(nil, "close", name).run(ctx)
 			if err != nil || status == 0 || status == cryptsetupBusy {
 				return status == cryptsetupBusy, err
 			}
@@ -164,7 +164,7 @@ func (n *Node) growMapping(ctx context.Context, disk, mapping Device, volumeID s
 		encryption = nil
 	}
 	klog.FromContext(ctx).Info("Growing the encrypted mapping", "mapping", name, "bytes", mapping.SizeBytes, "diskBytes", disk.SizeBytes)
-	output, status, err = n.cryptsetup(ctx, encryption, "resize", name)
+	output, status, err = cryptsetup(encryption, "resize", name).run(ctx)
 	switch {
 	case err != nil:
 		return err

@@ -2,7 +2,6 @@ package disk
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -65,11 +64,7 @@ const (
 
 // requireUnused refuses a marked disk that somebody has put to use by hand since the format was interrupted: an mkfs of
 // ours leaves no partition table, nothing but the filesystems we know, and none that was ever mounted.
-func (n *Node) requireUnused(ctx context.Context, dev Device, volumeID string) error {
-	found, err := n.probe(ctx, dev.Path)
-	if err != nil {
-		return err
-	}
+func requireUnused(dev Device, found content, volumeID string) error {
 	_, supported := filesystemTypes[found.filesystem]
 	foreign := found.partitionTable != "" || found.filesystem != "" && !supported
 	mounted, err := everMounted(dev)

@@ -252,7 +252,7 @@ func testKill(t *testing.T, r *rig) {
 	if err := <-half; err != nil {
 		t.Logf("the call in which the plugin died: %v", err)
 	}
-	v.stage(t)
+	v.stageInTheEnd(t)
 	r.restartPlugin(t)
 	v.stage(t)
 	v.mount(t, "a")

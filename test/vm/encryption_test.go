@@ -176,7 +176,6 @@ func testEncryptionKill(t *testing.T, r *rig) {
 	if err := <-half; err == nil {
 		t.Error("the call in which the plugin died went well")
 	}
-	// Outside of a container cryptsetup goes on when the plugin has died, and gets into the way of a call that comes too early.
 	v.stageInTheEnd(t)
 	r.restartPlugin(t)
 	v.stage(t)

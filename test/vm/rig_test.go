@@ -143,7 +143,7 @@ func (r *rig) startController(t *testing.T, dir, program string) {
 		}
 		log.Close()
 		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("the end of the controller's log:\n%s", text[max(0, len(text)-2000):])
+			t.Logf("the end of the controller's log:\n%s", text[max(0, len(text)-1000):])
 		}
 	})
 	r.controller = csi.NewControllerClient(dial(t, socket))
@@ -215,7 +215,7 @@ func (r *rig) tellWhatWentWrong(t *testing.T, programs string) {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Log(err)
 	}
-	t.Logf("the end of the guest's logs, of which all is in %s:\n%s", path, text[max(0, len(text)-4000):])
+	t.Logf("the end of the guest's logs, of which all is in %s:\n%s", path, text[max(0, len(text)-2000):])
 }
 
 func callContext(t *testing.T) context.Context {

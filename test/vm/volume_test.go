@@ -93,13 +93,16 @@ func (v *volume) stage(t *testing.T) {
 func (v *volume) stageInTheEnd(t *testing.T) {
 	t.Helper()
 	ctx := callContext(t)
-	for {
+	for seen := ""; ; {
 		err := v.tryStage(t)
 		if err == nil {
 			return
 		}
-		t.Logf("staging goes on: %v", err)
-		if code := status.Code(err); ctx.Err() != nil || code == codes.InvalidArgument || code == codes.FailedPrecondition {
+		if err.Error() != seen {
+			seen = err.Error()
+			t.Logf("staging goes on: %v", err)
+		}
+		if ctx.Err() != nil || status.Code(err) == codes.InvalidArgument {
 			t.Fatal(err)
 		}
 	}
