@@ -88,6 +88,19 @@ func (c *Cloud) AttachFloatingAddress(ctx context.Context, id string, address Fl
 	return c.call(ctx, http.MethodPost, loadBalancerPath(id, "ip-addresses"), address, nil)
 }
 
+// FreeFloatingAddress says whether an address is a floating IP address of the account that leads to no server. Whether it leads to
+// another load balancer the API does not say.
+func (c *Cloud) FreeFloatingAddress(ctx context.Context, address string) (bool, error) {
+	var answer struct {
+		Address wireAddress `json:"ip_address"`
+	}
+	err := c.call(ctx, http.MethodGet, "/ip_address/"+url.PathEscape(address), nil, &answer)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return answer.Address.Floating == "yes" && answer.Address.Server == "", err
+}
+
 // DetachFloatingAddress takes a floating IP address off the load balancer; it stays the account's. Already gone: nil.
 func (c *Cloud) DetachFloatingAddress(ctx context.Context, id, address string) error {
 	return ignoreNotFound(c.call(ctx, http.MethodDelete, loadBalancerPath(id, "ip-addresses", address), nil, nil))

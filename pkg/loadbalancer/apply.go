@@ -36,11 +36,11 @@ func (l *LoadBalancers) apply(ctx context.Context, service *v1.Service, lb *clou
 func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node) error {
 	settings, problems := ParseSettings(service)
 	if settings.Shared != nil && !l.byPods(service) {
-		return l.updateSharing(ctx, identity, service, settings, problems, nodes)
+		return l.updateSharing(ctx, identity, service, settings, len(problems) == 0, nodes)
 	}
 	l.tending.note(service, nodes)
 	if settings.Shared != nil || len(problems) > 0 {
-		return l.updateRefused(ctx, identity, service, settings, problems, nodes)
+		return l.updateRefused(ctx, identity, service, settings, nodes)
 	}
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
 	if err := w.readPods(ctx); err != nil {
@@ -53,6 +53,10 @@ func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *
 	}
 	l.membership.forget(service)
 	lb, err := l.find(ctx, service, identity)
+	var shares *sharesError
+	if errors.As(err, &shares) { // which it has not left yet: its Secret is missing, say
+		return l.updateSharing(ctx, identity, service, settings, false, nodes)
+	}
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err
 	}
@@ -67,17 +71,17 @@ func (l *LoadBalancers) update(ctx context.Context, identity Identity, service *
 	return missed
 }
 
-// updateRefused is update for a Service with a mistake, whose load balancer stands as it was: which nodes may join is not known for
-// certain. Those that leave do, and Pods join, too. Pods cannot be members of a shared load balancer, so that to ask for one is such a
-// mistake.
+// updateRefused is update for a Service with a mistake, or one that cannot yet have what it wants to share, whose load balancer stands
+// as it was: which nodes may join is not known for certain. Those that leave do, and Pods join, too. Pods cannot be members of a shared
+// load balancer, so that to ask for one is such a mistake.
 func (l *LoadBalancers) updateRefused(
-	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, problems []Problem, nodes []*v1.Node,
+	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, nodes []*v1.Node,
 ) error {
 	l.membership.forget(service)
 	lb, err := l.find(ctx, service, identity)
 	var shares *sharesError
-	if settings.Shared != nil && errors.As(err, &shares) { // since before its Pods were to be members
-		return l.updateSharing(ctx, identity, service, settings, problems, nodes)
+	if errors.As(err, &shares) { // since before its Pods were to be members, or it was to have one of its own
+		return l.updateSharing(ctx, identity, service, settings, false, nodes)
 	}
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err

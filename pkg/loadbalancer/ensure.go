@@ -56,6 +56,11 @@ func (l *LoadBalancers) ensure(
 		return l.ensureSharing(ctx, identity, service, settings, nodes)
 	}
 	l.tending.note(service, nodes)
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
+	var err error
+	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
+		return nil, l.refuseSecret(service, err)
+	}
 	lb, err := l.findAfterLeaving(ctx, service, identity)
 	if err != nil {
 		return nil, err
@@ -63,10 +68,6 @@ func (l *LoadBalancers) ensure(
 	if lb != nil && lb.State.Deleting() {
 		return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) is being deleted: a new one is made when it is gone",
 			lb.ID, lb.Name), retryWhile(lb))
-	}
-	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
-	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
-		return nil, l.refuseSecret(service, err)
 	}
 	if err := w.readPods(ctx); err != nil {
 		return nil, err
@@ -192,6 +193,9 @@ func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 	if err != nil {
 		return err
 	}
+	if err := w.checkAddresses(ctx, desired, lb); err != nil {
+		return err
+	}
 	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, lb); err != nil {
 		return err
 	}
@@ -212,6 +216,31 @@ func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 		lb.ID, lb.Name, strings.Join(slices.Concat(foreign, foreignRules), ", "))
 	w.warn(w.service, "ForeignComponent", "%s", problem)
 	return because("ForeignComponent", api.NewRetryError(problem, refusedRetry))
+}
+
+// checkAddresses refuses a floating IP address that the account has not, before the load balancer loses another for it. It costs a call
+// for each address that is new.
+func (w *work) checkAddresses(ctx context.Context, desired Desired, lb *cloud.LoadBalancer) error {
+	for _, want := range desired.Addresses {
+		if slices.ContainsFunc(lb.Addresses, func(have cloud.FloatingAddress) bool { return have.Address == want.Address }) {
+			continue
+		}
+		free, err := w.config.Cloud.FreeFloatingAddress(ctx, want.Address)
+		if err != nil {
+			return err
+		}
+		if free {
+			continue
+		}
+		const why = "the account has no such floating IP address, or it leads to a server: want one that is free"
+		problem := invalidAnnotation(floatingIPsName, want.Address, why)
+		if len(w.settings.Addresses) == 0 {
+			problem = Problem{"UnsupportedLoadBalancerIP", fmt.Sprintf("spec.loadBalancerIP %s: %s", want.Address, why)}
+		}
+		w.said.say(w.service, []Problem{problem}, w.warn)
+		return because(problem.Reason, api.NewRetryError(problem.Message, sharedRetry)) // nothing tells when it is free
+	}
+	return nil
 }
 
 // awaited asks to be called again while a frontend waits for a certificate.

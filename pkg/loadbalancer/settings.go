@@ -180,7 +180,8 @@ var loadBalancerTable = []Setting{
 	forAll(Setting{
 		Name: "floating-ips", Default: "`spec.loadBalancerIP`, else none", Example: "94.237.0.1", MapsTo: "ip_addresses",
 		About: "Floating IP addresses of the account, in the load balancer's zone, through which it is reached: as many as the plan has " +
-			"servers at most. They stay the account's when the Service goes, so that the next one can have them.",
+			"servers at most. One that the account has not, or that a server has, takes none of them off. They stay the account's when " +
+			"the Service goes, so that the next one can have them.",
 	}, listOf(ipAddress, 8), func(s *Settings, v []string) {
 		for _, address := range v {
 			s.Addresses = append(s.Addresses, cloud.FloatingAddress{Address: address})

@@ -45,29 +45,31 @@ func (l *LoadBalancers) ensureSharing(
 	return status, err
 }
 
-// updateSharing is update for a Service that shares.
+// updateSharing is update for a Service that shares, or has not left yet what it shared. certain says that its settings are those of
+// what it has there.
 func (l *LoadBalancers) updateSharing(
-	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, problems []Problem, nodes []*v1.Node,
+	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, certain bool, nodes []*v1.Node,
 ) error {
 	l.sharing.note(service, nodes)
-	eligible := Eligible(nodes, l.config.Scope, settings.Selector)
-	if len(problems) > 0 { // which nodes may join is not known for certain: those that leave do
-		lb, err := l.annotated(ctx, service)
-		if err != nil || lb == nil {
-			return err
-		}
-		settings = &Settings{Ports: settings.Ports, MaxMembers: len(nodes)}
-		eligible = onlyMembers(eligible, lb)
-	}
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
 	var missed error
-	w.nodes, missed = l.withAddresses(ctx, eligible)
-	certain := len(problems) == 0
+	w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
 	if certain && l.membership.has(service, w.members(l.membership.within(service, w.nodes))) {
 		return missed
 	}
 	l.membership.forget(service)
-	if err := w.updateShared(ctx, certain); err != nil {
+	lb, err := l.annotated(ctx, service)
+	if err != nil || lb == nil {
+		return err
+	}
+	if identity.Owns(lb) && !hasParts(lb, identity.serviceKey()) {
+		return l.updateRefused(ctx, identity, service, settings, nodes) // it has its own until it can share
+	}
+	if !certain { // nor is which nodes may join: those that leave do
+		w.settings = &Settings{Ports: settings.Ports, MaxMembers: len(nodes)}
+		w.nodes = onlyMembers(w.nodes, lb)
+	}
+	if err := w.updateShared(ctx, lb, certain); err != nil {
 		return err
 	}
 	return missed
@@ -186,12 +188,32 @@ func (l *LoadBalancers) leaveOne(ctx context.Context, identity Identity, service
 // mended.
 type sharing struct {
 	tending
-	tries map[types.UID]int // in a row that gave a Service nothing
+	tries   map[types.UID]int  // in a row that gave a Service nothing
+	dropped map[types.UID]bool // certificates were taken off whose bundles may be there still
 }
 
 func (s *sharing) forget(uid types.UID) {
 	s.tending.forget(uid)
 	s.settled(uid)
+	s.setDropped(uid, false)
+}
+
+func (s *sharing) setDropped(uid types.UID, dropped bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dropped == nil {
+		s.dropped = map[types.UID]bool{}
+	}
+	s.dropped[uid] = true
+	if !dropped {
+		delete(s.dropped, uid)
+	}
+}
+
+func (s *sharing) hasDropped(uid types.UID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dropped[uid]
 }
 
 // later is when a Service that got nothing looks again: less and less often.

@@ -102,9 +102,15 @@ func (w *work) share(ctx context.Context, lb *cloud.LoadBalancer) (sharedPlan, e
 		if err != nil {
 			return plan, err
 		}
+		if slices.ContainsFunc(plan.changes, func(c Change) bool { return c.DeleteTLS || c.DeleteFrontend }) {
+			w.sharing.setDropped(w.service.UID, true)
+		}
 		err = w.applyShared(ctx, w.service, shared, plan.changes)
 		if err == nil && plan.leaves {
 			err = w.sweep(ctx, w.service, shared, lb)
+		}
+		if err == nil {
+			err = w.deleteDropped(ctx)
 		}
 		// A hub that the Service has just left may have been in the way of its own next claim, on the same port.
 		again := err == nil && plan.leaves && len(plan.conflicts) > 0 && round < sharedRounds
@@ -124,6 +130,25 @@ func (w *work) share(ctx context.Context, lb *cloud.LoadBalancer) (sharedPlan, e
 			return plan, err
 		}
 	}
+}
+
+// deleteDropped deletes the certificate bundles that were made for the Service and that it no longer presents, once one has been taken
+// off. Of one that this program died over, upcloud-doctor tells, and it goes with the Service.
+func (w *work) deleteDropped(ctx context.Context) error {
+	if !w.sharing.hasDropped(w.service.UID) {
+		return nil
+	}
+	cleanup := bundleCleanup{serviceUID: w.identity.ServiceUID}
+	for _, port := range w.settings.everyPort() {
+		for _, certificate := range port.Certificates {
+			cleanup.keep = append(cleanup.keep, certificate.bundleName(w.identity))
+		}
+	}
+	if err := deleteBundles(ctx, w.config.Cloud, cleanup); err != nil {
+		return err
+	}
+	w.sharing.setDropped(w.service.UID, false)
+	return nil
 }
 
 // sharedPlan finds what has to be done. If all nodes are out of reach there is nothing to claim ports or routes for.
@@ -252,12 +277,12 @@ func (w *work) provideShared(ctx context.Context, want *sharedDesired, lb *cloud
 }
 
 // updateShared changes the members of the Service's backends, and nothing else. certain says that the settings are without a mistake.
-func (w *work) updateShared(ctx context.Context, certain bool) error {
-	lb, err := w.annotated(ctx, w.service)
-	if err != nil || lb == nil || lb.State.Deleting() || !hasParts(lb, w.identity.serviceKey()) {
-		return err
+func (w *work) updateShared(ctx context.Context, lb *cloud.LoadBalancer, certain bool) error {
+	if lb.State.Deleting() || !hasParts(lb, w.identity.serviceKey()) {
+		return nil
 	}
 	var outside []string
+	var err error
 	if w.nodes, outside, err = w.reachable(ctx, lb, w.nodes); err != nil {
 		return err
 	}

@@ -73,7 +73,8 @@ func (l *LoadBalancers) referred(ctx context.Context, reference Reference, known
 const sharedRetry = time.Minute
 
 // join returns the load balancer that the Service is to use. Whatever the Service had elsewhere goes first: two places to clean up
-// cannot be remembered.
+// cannot be remembered. But it stays until it is known that there is a load balancer to join, and that the Service may: a slip in the
+// annotation must not cost the Service what it has.
 func (w *work) join(ctx context.Context) (*cloud.LoadBalancer, error) {
 	reference := *w.settings.Shared
 	before, err := w.annotated(ctx, w.service)
@@ -83,24 +84,34 @@ func (w *work) join(ctx context.Context) (*cloud.LoadBalancer, error) {
 	if before != nil && reference.names(before) {
 		return before, nil
 	}
-	if err := w.leave(ctx, before); err != nil {
+	lb, err := w.referred(ctx, reference, nil)
+	if err != nil {
 		return nil, err
 	}
-	lb, err := w.referred(ctx, reference, nil)
-	if err != nil || lb != nil {
-		return lb, err
+	if lb == nil {
+		if lb, err = w.missing(ctx, reference); err != nil {
+			return nil, err
+		}
 	}
-	if reference.Group == "" {
-		problem := Problem{"NoSuchLoadBalancer", fmt.Sprintf("annotation %s%s=%s: the account has no such load balancer: make it, or name one that "+
-			"there is, or set create/NAME to have one made", AnnotationPrefix, sharedName, reference)}
-		w.said.say(w.service, []Problem{problem}, w.warn)
-		return nil, because(problem.Reason, api.NewRetryError(problem.Message, sharedRetry))
+	if refused := lb.State.Deleting() || mayShare(w.config.Shared, lb, reference, w.service, w.settings) != nil; refused {
+		return lb, nil // the caller tells of it
 	}
-	return w.createForGroup(ctx, reference)
+	return lb, w.leave(ctx, before, lb)
 }
 
-// leave takes the Service off what it used before: another shared load balancer, or one of its own.
-func (w *work) leave(ctx context.Context, before *cloud.LoadBalancer) error {
+// missing makes the load balancer that a reference means, or says that somebody has to.
+func (w *work) missing(ctx context.Context, reference Reference) (*cloud.LoadBalancer, error) {
+	if reference.Group != "" {
+		return w.createForGroup(ctx, reference)
+	}
+	problem := Problem{"NoSuchLoadBalancer", fmt.Sprintf("annotation %s%s=%s: the account has no such load balancer: make it, or name one that "+
+		"there is, or set create/NAME to have one made", AnnotationPrefix, sharedName, reference)}
+	w.said.say(w.service, []Problem{problem}, w.warn)
+	return nil, because(problem.Reason, api.NewRetryError(problem.Message, sharedRetry))
+}
+
+// leave takes the Service off what it used before it joins another: a shared load balancer, or one of its own.
+func (w *work) leave(ctx context.Context, before, joined *cloud.LoadBalancer) error {
 	if before != nil && hasParts(before, w.identity.serviceKey()) {
 		if err := w.release(ctx, w.service, w.identity, before); err != nil {
 			return err
@@ -111,7 +122,7 @@ func (w *work) leave(ctx context.Context, before *cloud.LoadBalancer) error {
 		own = withoutID(own)
 	}
 	lb, err := w.find(ctx, own, w.identity)
-	if err != nil || lb == nil {
+	if err != nil || lb == nil || lb.ID == joined.ID {
 		return err
 	}
 	return w.deleteOwn(ctx, w.identity, own, w.settings)
