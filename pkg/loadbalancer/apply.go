@@ -90,6 +90,7 @@ func (l *LoadBalancers) updateRefused(
 		Ports: settings.Ports, MaxMembers: max(len(nodes), cmp.Or(settings.MaxMembers, l.config.MaxMembers)),
 	}}
 	isPods := podBackends(lb)
+	l.tending.setPods(service.UID, slices.ContainsFunc(lb.Backends, func(b cloud.Backend) bool { return isPods(b.Name) }))
 	asItStood := func(port v1.ServicePort) bool { return port.NodePort == 0 || isPods(portName(port)) }
 	if l.config.PodMembers && slices.ContainsFunc(service.Spec.Ports, asItStood) {
 		if w.pods, err = l.podsOf(ctx, service, asItStood); err != nil {

@@ -52,7 +52,7 @@ func (l *LoadBalancers) deleteOwn(ctx context.Context, identity Identity, servic
 		}
 		if err := l.refuseDeletion(service, settings, lb); err != nil {
 			if failed := l.updateProtected(ctx, identity, service, settings, lb); failed != nil {
-				err = fmt.Errorf("%w; and Pods that came or went meanwhile are not followed yet: %w", err, failed)
+				err = notFollowed(err, failed)
 			}
 			return err
 		}

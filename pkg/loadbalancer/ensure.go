@@ -110,14 +110,19 @@ func (l *LoadBalancers) refuseAndTend(
 	ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node, problems []Problem,
 ) error {
 	refused := l.refuse(service, problems)
-	if !l.byPods(service) {
-		return refused
+	if _, slips := ParseSettings(service); !l.byPods(service) && (!l.config.PodMembers || len(slips) == 0) {
+		return refused // no Pods are members
 	}
 	if err := l.update(ctx, identity, service, nodes); err != nil { // is tried again sooner than what is refused
-		return because(problems[0].Reason, fmt.Errorf("%s; and Pods that came or went meanwhile are not followed yet: %w",
-			refused.Error(), err))
+		return notFollowed(refused, err)
 	}
 	return refused
+}
+
+// notFollowed is the error for a Service that is told of something, and of which Pods may be members that could not be followed
+// meanwhile.
+func notFollowed(told, failed error) error {
+	return because(reasonOf(told), fmt.Errorf("%s; and Pods that came or went meanwhile are not followed yet: %w", told.Error(), failed))
 }
 
 // refuseSecret is refuse for a Secret, whose mending nothing may tell of.
@@ -216,31 +221,6 @@ func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 		lb.ID, lb.Name, strings.Join(slices.Concat(foreign, foreignRules), ", "))
 	w.warn(w.service, "ForeignComponent", "%s", problem)
 	return because("ForeignComponent", api.NewRetryError(problem, refusedRetry))
-}
-
-// checkAddresses refuses a floating IP address that the account has not, before the load balancer loses another for it. It costs a call
-// for each address that is new.
-func (w *work) checkAddresses(ctx context.Context, desired Desired, lb *cloud.LoadBalancer) error {
-	for _, want := range desired.Addresses {
-		if slices.ContainsFunc(lb.Addresses, func(have cloud.FloatingAddress) bool { return have.Address == want.Address }) {
-			continue
-		}
-		free, err := w.config.Cloud.FreeFloatingAddress(ctx, want.Address)
-		if err != nil {
-			return err
-		}
-		if free {
-			continue
-		}
-		const why = "the account has no such floating IP address, or it leads to a server: want one that is free"
-		problem := invalidAnnotation(floatingIPsName, want.Address, why)
-		if len(w.settings.Addresses) == 0 {
-			problem = Problem{"UnsupportedLoadBalancerIP", fmt.Sprintf("spec.loadBalancerIP %s: %s", want.Address, why)}
-		}
-		w.said.say(w.service, []Problem{problem}, w.warn)
-		return because(problem.Reason, api.NewRetryError(problem.Message, sharedRetry)) // nothing tells when it is free
-	}
-	return nil
 }
 
 // awaited asks to be called again while a frontend waits for a certificate.

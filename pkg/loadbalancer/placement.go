@@ -244,3 +244,28 @@ func mostOf(counts map[string]int) string {
 	}
 	return best
 }
+
+// checkAddresses refuses a floating IP address that the account has not, before the load balancer loses another for it. It costs a call
+// for each address that is new.
+func (w *work) checkAddresses(ctx context.Context, desired Desired, lb *cloud.LoadBalancer) error {
+	for _, want := range desired.Addresses {
+		if slices.ContainsFunc(lb.Addresses, func(have cloud.FloatingAddress) bool { return have.Address == want.Address }) {
+			continue
+		}
+		free, err := w.config.Cloud.FreeFloatingAddress(ctx, want.Address)
+		if err != nil {
+			return err
+		}
+		if free {
+			continue
+		}
+		const why = "the account has no such floating IP address, or it leads to a server: want one that is free"
+		problem := invalidAnnotation(floatingIPsName, want.Address, why)
+		if len(w.settings.Addresses) == 0 {
+			problem = Problem{"UnsupportedLoadBalancerIP", fmt.Sprintf("spec.loadBalancerIP %s: %s", want.Address, why)}
+		}
+		w.said.say(w.service, []Problem{problem}, w.warn)
+		return because(problem.Reason, api.NewRetryError(problem.Message, sharedRetry)) // nothing tells when it is free
+	}
+	return nil
+}

@@ -95,14 +95,13 @@ func (l *LoadBalancers) updatePods(
 // hasPods says whether a Service may have a load balancer whose members are Pods to be followed. While it goes its lock is held for
 // long, but if the load balancer is protected.
 func (l *LoadBalancers) hasPods(service *v1.Service) bool {
+	one, known := l.tending.get(service.UID)
 	if service.Spec.Type == v1.ServiceTypeLoadBalancer && service.DeletionTimestamp == nil {
-		return l.byPods(service)
-	}
-	if _, known := l.tending.get(service.UID); !known || !l.config.PodMembers {
-		return false
+		_, problems := ParseSettings(service)
+		return l.byPods(service) || one.pods && len(problems) > 0 // it had Pods, and what it asks for now is refused
 	}
 	settings, _ := ParseSettings(service)
-	return settings.Protected
+	return known && l.config.PodMembers && settings.Protected
 }
 
 // updateProtected brings those members up to date that are Pods, of a load balancer that is not deleted though its Service is about to

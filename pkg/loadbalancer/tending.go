@@ -22,6 +22,7 @@ type tending struct {
 type tended struct {
 	namespace, name string
 	nodes           []string // sorted
+	pods            bool     // Pods are members, or were when somebody looked
 }
 
 func (t *tending) note(service *v1.Service, nodes []*v1.Node) {
@@ -38,7 +39,17 @@ func (t *tending) note(service *v1.Service, nodes []*v1.Node) {
 	if t.bySvc == nil {
 		t.bySvc = map[types.UID]tended{}
 	}
-	t.bySvc[service.UID] = tended{namespace: service.Namespace, name: service.Name, nodes: t.recent}
+	t.bySvc[service.UID] = tended{namespace: service.Namespace, name: service.Name, nodes: t.recent, pods: t.bySvc[service.UID].pods}
+}
+
+// setPods notes whether Pods are members.
+func (t *tending) setPods(uid types.UID, pods bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if one, known := t.bySvc[uid]; known {
+		one.pods = pods
+		t.bySvc[uid] = one
+	}
 }
 
 func (t *tending) forget(uid types.UID) {
