@@ -118,6 +118,9 @@ func (i *Instances) unlistedExists(ctx context.Context, node *v1.Node) (bool, er
 			return false, err
 		}
 	}
+	if err := i.vanished.unchanged(node); err != nil {
+		return false, err
+	}
 	klog.FromContext(ctx).Info("Server is gone", "node", node.Name, "providerID", node.Spec.ProviderID)
 	return false, nil
 }

@@ -73,7 +73,7 @@ func (v *vanished) missingNow() float64 {
 
 // confirm asks about the server of a node until it is certain that it is gone, or not. While the list lacks the servers of
 // many nodes, nobody is believed. Else the server itself must be unknown to the API twice, some seconds apart, and to a list
-// that is read after that.
+// that is read after the first time.
 func (v *vanished) confirm(ctx context.Context, node *v1.Node) (gone bool, err error) {
 	id, err := v.instances.serverID(ctx, node)
 	if err != nil {
@@ -83,16 +83,17 @@ func (v *vanished) confirm(ctx context.Context, node *v1.Node) (gone bool, err e
 	if err != nil {
 		return false, err
 	}
-	first, gone, err := v.ask(ctx, id)
-	if err != nil || !gone {
-		return false, err
-	}
-	if wait := time.Until(first.Add(confirmAfter)); wait > 0 {
-		v.askAll(ctx, others)
-		if err := sleep(ctx, wait); err != nil {
+	for {
+		denied, gone, err := v.ask(ctx, id)
+		if err != nil || !gone {
 			return false, err
 		}
-		if _, gone, err = v.ask(ctx, id); err != nil || !gone {
+		if denied >= confirmAfter {
+			break
+		}
+		v.askAll(ctx, others)
+		others = nil
+		if err := sleep(ctx, confirmAfter-denied); err != nil {
 			return false, err
 		}
 	}
@@ -103,6 +104,23 @@ func (v *vanished) confirm(ctx context.Context, node *v1.Node) (gone bool, err e
 	return true, nil
 }
 
+// unchanged is an error if the Node is another one by now, or another server's: it is deleted by its name alone.
+func (v *vanished) unchanged(node *v1.Node) error {
+	if v.nodes == nil {
+		return nil
+	}
+	current, err := v.nodes.Get(node.Name)
+	if err != nil {
+		return err
+	}
+	asked, err := namedServer(node)
+	named, currentErr := namedServer(current)
+	if err != nil || currentErr != nil || current.UID != node.UID || named != asked {
+		return fmt.Errorf("node %s was made anew while its server was looked for: it is looked for again", node.Name)
+	}
+	return nil
+}
+
 // found forgets that a server was missing.
 func (v *vanished) found(id string) {
 	v.mu.Lock()
@@ -110,26 +128,27 @@ func (v *vanished) found(id string) {
 	delete(v.denied, id)
 }
 
-// ask asks the API for the server, and remembers a "not found".
-func (v *vanished) ask(ctx context.Context, id string) (first time.Time, gone bool, err error) {
+// ask asks the API for the server, and remembers a "not found". denied is for how long the API has been saying that: zero when
+// this was the first time.
+func (v *vanished) ask(ctx context.Context, id string) (denied time.Duration, gone bool, err error) {
 	_, err = v.instances.cloud.Server(ctx, id)
 	if err == nil {
 		v.found(id)
-		return time.Time{}, false, nil
+		return 0, false, nil
 	}
 	if !errors.Is(err, cloud.ErrNotFound) {
-		return time.Time{}, false, err
+		return 0, false, err
 	}
 	now := time.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	first, denied := v.denied[id]
-	if !denied || now.Sub(first) > markAge {
+	first, known := v.denied[id]
+	if !known || now.Sub(first) > markAge {
 		maps.DeleteFunc(v.denied, func(_ string, first time.Time) bool { return now.Sub(first) > markAge })
 		first = now
 		v.denied[id] = now
 	}
-	return first, true, nil
+	return now.Sub(first), true, nil
 }
 
 // askAll asks for other servers that are missing, so that their nodes need not each wait for themselves.
@@ -146,7 +165,7 @@ func (v *vanished) askAll(ctx context.Context, ids []string) {
 }
 
 // fewMissing returns the other nodes' servers that the list of servers lacks. It is an error if they are many: two may always
-// be missing, unless they are all there are.
+// be missing, unless they are all there are; so may the only one, unless nobody has seen it yet.
 func (v *vanished) fewMissing(ctx context.Context, node *v1.Node, id string, age time.Duration) (others []string, err error) {
 	set, err := v.instances.cloud.ServersSince(ctx, time.Now().Add(-age))
 	if err != nil {
@@ -165,7 +184,7 @@ func (v *vanished) fewMissing(ctx context.Context, node *v1.Node, id string, age
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.missing, v.counted = missing, time.Now()
-	all := missing >= len(ours) && missing > 1
+	all := missing >= len(ours) && (missing > 1 || initializing(node))
 	if limit >= 100 || !all && (missing <= 2 || missing*100 < limit*len(ours)) {
 		return others, nil
 	}

@@ -4,16 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
@@ -44,6 +51,82 @@ func TestMissingServerIsAskedForTwice(t *testing.T) {
 	}
 	if n := account.Requests().Of("GET /server/{uuid}"); n != 2 || time.Since(began) < confirmAfter {
 		t.Errorf("the server was asked for %d times within %s: %v", n, time.Since(began), account.Requests())
+	}
+}
+
+// A process that stands still for a while after the first answer, as machines under load do, needs the second one all the same.
+func TestAPauseIsNoSecondAnswer(t *testing.T) {
+	account := newAccount(t)
+	gone := account.CreateServer(t, "gone", zone)
+	account.deleteServer(t, gone)
+	target, err := url.Parse(account.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var instances *Instances
+	var pause sync.Once
+	forward := httputil.NewSingleHostReverseProxy(target)
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, gone) {
+			pause.Do(func() {
+				instances.vanished.mu.Lock() // so that the answer cannot be noted down
+				time.AfterFunc(confirmAfter+100*time.Millisecond, instances.vanished.mu.Unlock)
+			})
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(web.Close)
+	client, err := cloud.New(cloud.Config{Token: account.Token, BaseURL: web.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	instances = newInstances(t, client)
+	account.ResetRequests()
+	exists, err := instances.InstanceExists(t.Context(), node("gone", providerid.New(gone)))
+	if n := account.Requests().Of("GET /server/{uuid}"); exists || err != nil || n != 2 {
+		t.Errorf("InstanceExists = %v, %v after %d answers, want false after 2", exists, err, n)
+	}
+}
+
+// A Node is deleted by its name. One that was made anew while its server was looked for is not the one that was asked about.
+func TestANodeMadeAnewIsKept(t *testing.T) {
+	account := newAccount(t)
+	const gone = "00ffffff-ffff-4fff-bfff-ffffffffffff"
+	here := account.CreateServer(t, "n1", zone)
+	for _, test := range []struct {
+		name    string
+		current *v1.Node
+	}{
+		{"another Node", &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "new"}, Spec: v1.NodeSpec{ProviderID: providerid.New(gone)}}},
+		{"another server", node("n1", providerid.New(here))},
+		{"no Node", node("n2", providerid.New(here))},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			instances := newInstances(t, account.cloud)
+			instances.SetNodes(lister(t, test.current, node("n3", providerid.New(here))))
+			exists, err := instances.InstanceExists(t.Context(), node("n1", providerid.New(gone)))
+			if exists || err == nil || !strings.Contains(err.Error(), "n1") {
+				t.Errorf("InstanceExists = %v, %v, want an error", exists, err)
+			}
+		})
+	}
+}
+
+// The first Node of a cluster, which names its server itself, and credentials of another account: kubelets whose Nodes are deleted
+// stay away until they are restarted.
+func TestTheFirstNodeOfAClusterIsKept(t *testing.T) {
+	account := newAccount(t)
+	instances := newInstances(t, account.cloud)
+	n := tainted(node("control-1", providerid.New("00ffffff-ffff-4fff-bfff-ffffffffffff")))
+	instances.SetNodes(lister(t, n))
+	if exists, err := instances.InstanceExists(t.Context(), n); exists || err == nil || !strings.Contains(err.Error(), "credentials") {
+		t.Errorf("before it was initialized: InstanceExists = %v, %v, want an error", exists, err)
+	}
+	n.Spec.Taints = nil
+	if exists, err := instances.InstanceExists(t.Context(), n); exists || err != nil {
+		t.Errorf("after it was initialized: InstanceExists = %v, %v, want false", exists, err)
 	}
 }
 
