@@ -83,10 +83,14 @@ type routerAnswer struct {
 	Router Router `json:"router"`
 }
 
-// of checks that an answer is about that router, and leaves out the routes of services.
+// of checks that an answer is about that router and its routes, and leaves out the routes of services. One that has no list of
+// routes is not one of a router without any: what is written on the strength of it would take away all that there are.
 func (a *routerAnswer) of(id string) (*Router, error) {
 	if !strings.EqualFold(a.Router.ID, id) {
 		return nil, notAbout("router " + id)
+	}
+	if a.Router.Routes == nil {
+		return nil, notAbout("the static routes of router " + id)
 	}
 	users := make([]StaticRoute, 0, len(a.Router.Routes))
 	for _, route := range a.Router.Routes {

@@ -4,7 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -90,6 +94,25 @@ func (r *rig) leads() string {
 	}
 	slices.Sort(texts)
 	return strings.Join(texts, " ")
+}
+
+// lastingAPI is the API as one program sees it. finish returns when all that the program asked for has had its effect, what it no
+// longer waits for too, and nothing else of it comes through.
+func (r *rig) lastingAPI() (address string, finish func()) {
+	r.t.Helper()
+	target, err := url.Parse(r.URL)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	forward := httputil.NewSingleHostReverseProxy(target)
+	forward.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		ctx, cancel := context.WithCancel(context.WithoutCancel(request.Context()))
+		defer cancel()
+		forward.ServeHTTP(w, request.WithContext(ctx))
+	}))
+	r.t.Cleanup(web.Close)
+	return web.URL, web.Close
 }
 
 // cluster is a Kubernetes cluster's nodes, and its Routes.

@@ -247,13 +247,15 @@ func TestARouterIsMadeWhereThatIsAllowed(t *testing.T) {
 		r.Do(t, "PUT", "/network/"+r.network, `{"network":{"router":null}}`, nil)
 		r.Do(t, "DELETE", "/router/"+r.router, "", nil)
 		allow := func(c *Config) { c.CreateRouter, c.ClusterID = true, "prod" }
-		first := r.newCluster(r.URL, allow)
+		api, finish := r.lastingAPI()
+		first := r.newCluster(api, allow)
 		node := first.addNode("a", "10.244.0.0/24")
 		remove := r.Inject(simulator.Fault{Skip: requests, Drop: true, AfterEffect: true})
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		_ = first.CreateRoute(ctx, "", "", &cloudprovider.Route{TargetNode: "a", DestinationCIDR: "10.244.0.0/24"})
 		cancel()
 		first.Close()
+		finish() // nobody can find a router again that is not made yet
 		remove()
 
 		second := r.newCluster(r.URL, allow)

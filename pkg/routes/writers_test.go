@@ -285,3 +285,38 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 		t.Errorf("sent %s, want %s", sent.Router.Routes[0], strange)
 	}
 }
+
+// An answer that leaves the static routes out says nothing about them: nothing is written, which would take away others'.
+func TestAnAnswerWithoutRoutesIsNoEmptyRouter(t *testing.T) {
+	r := newRig(t, simulator.Config{})
+	r.put(foreign)
+	target, err := url.Parse(r.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forward := httputil.NewSingleHostReverseProxy(target)
+	for name, fields := range map[string]string{"absent": `"name":"r"`, "null": `"static_routes":null`} {
+		t.Run(name, func(t *testing.T) {
+			web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+				if request.Method == http.MethodGet && strings.Contains(request.URL.Path, "/router/") {
+					fmt.Fprintf(w, `{"router":{"uuid":%q,%s}}`, r.router, fields)
+					return
+				}
+				forward.ServeHTTP(w, request)
+			}))
+			t.Cleanup(web.Close)
+			c := r.newCluster(web.URL, nil).impatient()
+			owner, err := c.ownerOf(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.writerOf(r.router, owner).pace.Steps = 3
+			if err := c.create(c.addNode(name, "10.244.0.0/24")); err == nil || !strings.Contains(err.Error(), "static routes") {
+				t.Errorf("error %v", err)
+			}
+			if raw := r.raw(); !slices.Equal(raw, []string{foreign}) {
+				t.Errorf("the other owner's route is lost: %s", raw)
+			}
+		})
+	}
+}
