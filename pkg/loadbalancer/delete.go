@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -80,13 +81,39 @@ func (l *LoadBalancers) finish(ctx context.Context, service *v1.Service) {
 }
 
 func (l *LoadBalancers) refuseDeletion(service *v1.Service, settings *Settings, lb *cloud.LoadBalancer) error {
-	if !settings.Protected || lb.State.Deleting() {
+	if lb.State.Deleting() {
 		return nil
 	}
-	text := fmt.Sprintf("load balancer %s (%s) is protected: it is deleted when annotation %sdeletion-protection is removed from the Service",
-		lb.ID, lb.Name, AnnotationPrefix)
+	if problems := unclearKeeping(service); len(problems) > 0 {
+		l.said.say(service, problems, l.warn)
+		return because(problems[0].Reason, fmt.Errorf("load balancer %s (%s) is not deleted before that is corrected or removed: %s", lb.ID,
+			lb.Name, problems[0].Message))
+	}
+	if !settings.Protected {
+		return nil
+	}
+	text := fmt.Sprintf("load balancer %s (%s) is protected: it is deleted when annotation %s%s is removed from the Service",
+		lb.ID, lb.Name, AnnotationPrefix, protectionName)
 	l.said.say(service, []Problem{{"DeletionProtected", text}}, l.warn)
 	return because("DeletionProtected", errors.New(text))
+}
+
+// unclearKeeping are mistakes in the annotations that keep a load balancer from being deleted. Other ones keep no Service from going; but
+// these were there to save the load balancer, and it cannot be had back.
+func unclearKeeping(service *v1.Service) []Problem {
+	var problems []Problem
+	for _, name := range []string{retainName, protectionName} {
+		value, given := service.Annotations[AnnotationPrefix+name]
+		if _, err := boolean.parse(strings.TrimSpace(value)); given && err != nil {
+			problems = append(problems, invalidAnnotation(name, value, "want "+boolean.allowed))
+		}
+	}
+	return problems
+}
+
+// isKept says whether the Service's annotations keep its load balancer from being deleted.
+func isKept(service *v1.Service, settings *Settings) bool {
+	return settings.Protected || len(unclearKeeping(service)) > 0
 }
 
 // deleteOne deletes a load balancer and waits a little for it to go.

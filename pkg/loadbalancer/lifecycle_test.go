@@ -292,39 +292,6 @@ func TestFloatingAddressOutlivesTheLoadBalancer(t *testing.T) {
 	}
 }
 
-// An address that cannot be had does not cost the load balancer the one that it has.
-func TestFloatingAddressStaysUntilTheNextCanBeHad(t *testing.T) {
-	for _, more := range []string{"", "production-small"} { // which has room for both
-		a := newAccount(t, simulator.Config{}, "n1")
-		l := a.balancers()
-		address, next := a.floatingAddress(), a.floatingAddress()
-		ordinary := a.nodes[0].Status.Addresses
-		s := a.addService(annotated(service("http 80 30080"), "floating-ips", address))
-		if more != "" {
-			a.change(s, func(s *v1.Service) { annotated(s, "plan", more) })
-		}
-		a.ensure(l, s)
-		for _, wrong := range []string{"94.237.250.1", ordinary[len(ordinary)-1].Address} {
-			a.change(s, func(s *v1.Service) { annotated(s, "floating-ips", wrong) })
-			a.said()
-			_, text := a.fails(l, s)
-			if said := a.said(); len(said) != 1 || !strings.Contains(said[0], "InvalidAnnotation") || !strings.Contains(said[0], wrong) ||
-				!strings.Contains(text, wrong) {
-				t.Errorf("%s: said %q, error %q", wrong, said, text)
-			}
-			if lb := a.only(); len(lb.Addresses) != 1 || lb.Addresses[0].Address != address {
-				t.Errorf("with %s: %v", wrong, lb.Addresses)
-			}
-		}
-		a.change(s, func(s *v1.Service) { annotated(s, "floating-ips", next) })
-		a.ensure(l, s)
-		if lb := a.only(); len(lb.Addresses) != 1 || lb.Addresses[0].Address != next {
-			t.Errorf("with %s: %v", next, lb.Addresses)
-		}
-		a.unchanged(l, s)
-	}
-}
-
 // A larger plan allows each member more; with UpCloud's own CCM it does so, too.
 func TestPlanChange(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")

@@ -81,7 +81,7 @@ func (l *LoadBalancers) updatePods(
 		return l.update(ctx, l.identity(l.lastClusterName(), current), current, one.present(nodes))
 	}
 	settings, _ := ParseSettings(service)
-	if !settings.Protected {
+	if !isKept(service, settings) {
 		return nil
 	}
 	identity := l.identity(l.lastClusterName(), service)
@@ -101,7 +101,7 @@ func (l *LoadBalancers) hasPods(service *v1.Service) bool {
 		return l.byPods(service) || one.pods && len(problems) > 0 // it had Pods, and what it asks for now is refused
 	}
 	settings, _ := ParseSettings(service)
-	return known && l.config.PodMembers && settings.Protected
+	return known && l.config.PodMembers && isKept(service, settings)
 }
 
 // updateProtected brings those members up to date that are Pods, of a load balancer that is not deleted though its Service is about to

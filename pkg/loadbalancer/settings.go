@@ -205,12 +205,12 @@ var loadBalancerTable = []Setting{
 		About:  "How many nodes at most get traffic. Which ones hardly changes when nodes come and go; ready ones are preferred.",
 	}, integer(1, 1000), func(s *Settings, v int) { s.MaxMembers = v }),
 	forAll(Setting{
-		Name: "retain", Default: "false", Example: "true", MapsTo: "nothing",
+		Name: retainName, Default: "false", Example: "true", MapsTo: "nothing",
 		About: "Leave the load balancer, with its address, in the account when the Service is deleted. It loses the labels that make " +
 			"it the Service's; what it costs is then yours to watch.",
 	}, boolean, func(s *Settings, v bool) { s.Retain = v }),
 	forAll(Setting{
-		Name: "deletion-protection", Default: "false", Example: "true", MapsTo: "nothing",
+		Name: protectionName, Default: "false", Example: "true", MapsTo: "nothing",
 		About: "Refuse to delete the load balancer: the Service stays, with an event, until this is removed.",
 	}, boolean, func(s *Settings, v bool) { s.Protected = v }),
 	forAll(Setting{
@@ -222,6 +222,8 @@ var loadBalancerTable = []Setting{
 // Names of annotations that messages mention.
 const (
 	nodeSelectorName = "node-selector"
+	retainName       = "retain"
+	protectionName   = "deletion-protection"
 	floatingIPsName  = "floating-ips"
 	visibilityName   = "visibility"
 	tlsSecretName    = "tls-secret"

@@ -54,10 +54,20 @@ func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error)
 		return nil, err
 	}
 	if plan.claims == 0 {
-		return nil, because(plan.conflicts[0].Reason, api.NewRetryError(plan.conflicts[0].Message, w.sharing.later(w.service.UID)))
+		return nil, w.nothing(plan)
 	}
 	w.sharing.settled(w.service.UID)
 	return w.published(lb)
+}
+
+// nothing is the error of a Service all of whose ports and routes are others'.
+func (w *work) nothing(plan sharedPlan) error {
+	return because(plan.conflicts[0].Reason, api.NewRetryError(plan.conflicts[0].Message, w.sharing.later(w.service.UID)))
+}
+
+func outOfReach(lb *cloud.LoadBalancer) error {
+	return because("NetworkNotAttached", api.NewRetryError(fmt.Sprintf("no node is in a network of load balancer %s (%s): %s",
+		lb.ID, lb.Name, attachedNetworks(lb)), sharedRetry))
 }
 
 // denied takes off what the Service has there still, if it was allowed once.
@@ -155,8 +165,7 @@ func (w *work) deleteDropped(ctx context.Context) error {
 func (w *work) sharedPlan(ctx context.Context, lb *cloud.LoadBalancer) (sharedPlan, error) {
 	want := sharedState(w.input(lb.Networks), lb)
 	if len(w.nodes) == 0 && !hasParts(lb, want.key) {
-		return sharedPlan{}, because("NetworkNotAttached", api.NewRetryError(fmt.Sprintf("no node is in a network of load balancer %s (%s): %s",
-			lb.ID, lb.Name, attachedNetworks(lb)), sharedRetry))
+		return sharedPlan{}, outOfReach(lb)
 	}
 	if err := w.provideShared(ctx, &want, lb); err != nil {
 		return sharedPlan{}, err

@@ -96,7 +96,32 @@ func (w *work) join(ctx context.Context) (*cloud.LoadBalancer, error) {
 	if refused := lb.State.Deleting() || mayShare(w.config.Shared, lb, reference, w.service, w.settings) != nil; refused {
 		return lb, nil // the caller tells of it
 	}
+	if before != nil {
+		if err := w.mayExchange(ctx, lb); err != nil {
+			return nil, err
+		}
+	}
 	return lb, w.leave(ctx, before, lb)
+}
+
+// mayExchange returns an error if the Service would get nothing of a load balancer now. It changes nothing of the Service's.
+func (w *work) mayExchange(ctx context.Context, lb *cloud.LoadBalancer) error {
+	if err := w.notDoomed(ctx, lb); err != nil {
+		return err
+	}
+	nodes, _, err := w.reachable(ctx, lb, w.nodes)
+	if err != nil {
+		return err
+	}
+	if len(nodes) == 0 {
+		return outOfReach(lb)
+	}
+	plan := shareDiff(sharedState(w.input(lb.Networks), lb), lb, sessionLimits{})
+	if plan.claims > 0 {
+		return nil
+	}
+	w.tellShared(lb, plan, nil)
+	return w.nothing(plan)
 }
 
 // missing makes the load balancer that a reference means, or says that somebody has to.

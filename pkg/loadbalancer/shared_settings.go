@@ -175,7 +175,7 @@ func (c *checker) checkShared() {
 		}
 		return
 	}
-	never := []string{"config", "floating-ips", "labels", "maintenance-window", "retain", "deletion-protection"}
+	never := []string{"config", "floating-ips", "labels", "maintenance-window", retainName, protectionName}
 	if s.Shared.Group == "" {
 		never = append(never, "plan", "zone", "private-networks", "shared-deletion")
 	}

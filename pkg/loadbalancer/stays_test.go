@@ -1,8 +1,10 @@
 package loadbalancer
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
@@ -16,7 +18,7 @@ func TestWhatAServiceHasStaysUntilItCanShare(t *testing.T) {
 	for _, before := range []string{"", "create/one"} {
 		for reference, reason := range map[string]string{
 			"no-such-load-balancer": "NoSuchLoadBalancer", "edge": "SharingDenied", "create/edge": "choose another name",
-			"create/closed": "SharingDenied",
+			"create/closed": "SharingDenied", "create/taken": "PortConflict", "create/doomed": "about to be deleted",
 		} {
 			t.Run(before+" to "+reference, func(t *testing.T) {
 				a := newAccount(t, simulator.Config{}, "n1", "n2")
@@ -24,6 +26,16 @@ func TestWhatAServiceHasStaysUntilItCanShare(t *testing.T) {
 				l := a.balancers(func(c *Config) {
 					c.Shared = []SharedAccess{{LoadBalancer: "create/closed", Namespaces: []string{"others"}}}
 				})
+				other := a.addService(sharingService("other", "create/taken", []string{"http 80 30081"}))
+				a.ensure(l, other)
+				was := a.addService(sharingService("was", "create/doomed", []string{"http 80 30082"}))
+				a.ensure(l, was)
+				doomed := a.current(was).Annotations[AnnotationID]
+				a.delete(l, was)
+				mark := fmt.Sprintf("000000000000@%d", time.Now().Unix())
+				if err := a.cloud.CreateLoadBalancerLabel(t.Context(), doomed, LabelDeleting, mark); err != nil {
+					t.Fatal(err)
+				}
 				s := a.addService(annotated(service("http 80 30080"), sharedName, before))
 				if before == "" {
 					a.change(s, func(s *v1.Service) { delete(s.Annotations, AnnotationPrefix+sharedName) })
@@ -31,13 +43,12 @@ func TestWhatAServiceHasStaysUntilItCanShare(t *testing.T) {
 				a.ensure(l, s)
 				id := a.current(s).Annotations[AnnotationID]
 				a.change(s, func(s *v1.Service) { annotated(s, sharedName, reference) })
-				was := a.raw("/load-balancer/" + id)
-				a.said()
+				had := a.raw("/load-balancer/" + id)
 				_, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes)
 				if err == nil || !strings.Contains(reasonOf(err)+err.Error(), reason) {
 					t.Errorf("error %v, want %s", err, reason)
 				}
-				if diff := cmp.Diff(withoutTimes(was), withoutTimes(a.raw("/load-balancer/"+id))); diff != "" {
+				if diff := cmp.Diff(withoutTimes(had), withoutTimes(a.raw("/load-balancer/"+id))); diff != "" {
 					t.Errorf("what the Service had: %s", diff)
 				}
 				a.nodes = a.nodes[:1]
@@ -49,7 +60,7 @@ func TestWhatAServiceHasStaysUntilItCanShare(t *testing.T) {
 				a.change(s, func(s *v1.Service) { annotated(s, sharedName, "create/two") })
 				a.ensure(l, s)
 				for _, lb := range a.list() {
-					if lb.ID != edge && lb.Name != "two" && len(lb.Frontends) > 0 {
+					if lb.ID != edge && lb.Name != "two" && lb.Name != "taken" && len(lb.Frontends) > 0 {
 						t.Errorf("left: %s", summary(lb))
 					}
 				}
@@ -125,5 +136,67 @@ func TestUnusedCertificatesOfSharedLoadBalancersGo(t *testing.T) {
 	a.delete(l, other)
 	if got := bundles(); got > 0 {
 		t.Errorf("left: %d bundles", got)
+	}
+}
+
+// An address that cannot be had does not cost the load balancer the one that it has.
+func TestFloatingAddressStaysUntilTheNextCanBeHad(t *testing.T) {
+	for _, more := range []string{"", "production-small"} { // which has room for both
+		a := newAccount(t, simulator.Config{}, "n1")
+		l := a.balancers()
+		address, next := a.floatingAddress(), a.floatingAddress()
+		ordinary := a.nodes[0].Status.Addresses
+		s := a.addService(annotated(service("http 80 30080"), "floating-ips", address))
+		if more != "" {
+			a.change(s, func(s *v1.Service) { annotated(s, "plan", more) })
+		}
+		a.ensure(l, s)
+		for _, wrong := range []string{"94.237.250.1", ordinary[len(ordinary)-1].Address} {
+			a.change(s, func(s *v1.Service) { annotated(s, "floating-ips", wrong) })
+			a.said()
+			_, text := a.fails(l, s)
+			if said := a.said(); len(said) != 1 || !strings.Contains(said[0], "InvalidAnnotation") || !strings.Contains(said[0], wrong) ||
+				!strings.Contains(text, wrong) {
+				t.Errorf("%s: said %q, error %q", wrong, said, text)
+			}
+			if lb := a.only(); len(lb.Addresses) != 1 || lb.Addresses[0].Address != address {
+				t.Errorf("with %s: %v", wrong, lb.Addresses)
+			}
+		}
+		a.change(s, func(s *v1.Service) { annotated(s, "floating-ips", next) })
+		a.ensure(l, s)
+		if lb := a.only(); len(lb.Addresses) != 1 || lb.Addresses[0].Address != next {
+			t.Errorf("with %s: %v", next, lb.Addresses)
+		}
+		a.unchanged(l, s)
+	}
+}
+
+// A slip in what was to save the load balancer does not lose it: it cannot be had back.
+func TestLoadBalancerStaysDespiteASlip(t *testing.T) {
+	for name, value := range map[string]string{"retain": "ture", "deletion-protection": "yes"} {
+		a := newAccount(t, simulator.Config{}, "n1")
+		l := a.balancers()
+		s := a.addService(service("http 80 30080"))
+		a.ensure(l, s)
+		a.change(s, func(s *v1.Service) { annotated(s, name, value, "mode", "udp") })
+		a.said()
+		for range 2 {
+			err := l.EnsureLoadBalancerDeleted(t.Context(), "prod", a.current(s))
+			if err == nil || !strings.Contains(err.Error(), name+"="+value+": want true or false") || reasonOf(err) != "InvalidAnnotation" {
+				t.Errorf("%s: error %v", name, err)
+			}
+		}
+		if said := a.said(); len(said) != 1 || !strings.Contains(said[0], value) {
+			t.Errorf("%s: said %q", name, said)
+		}
+		if lb := a.only(); lb.State.Deleting() {
+			t.Errorf("%s: the load balancer is %s", name, lb.State)
+		}
+		a.change(s, func(s *v1.Service) { annotated(s, name, "false") }) // no other mistake keeps it
+		a.delete(l, s)
+		if all := a.list(); len(all) > 0 {
+			t.Errorf("%s: left: %s", name, summary(all[0]))
+		}
 	}
 }
