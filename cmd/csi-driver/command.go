@@ -94,7 +94,7 @@ func (o *options) flags() []help.Section {
 
 	serving.DurationVar(&o.stopTimeout, "stop-timeout", driver.DefaultStopTimeout,
 		"how long calls in flight may take once the end is asked for with SIGTERM; programs that work on a disk then get 5 s "+
-			"more, and are not killed. Kubernetes gives both 30 s")
+			"more; a format ends with the driver and is begun anew by the next. Kubernetes gives both 30 s")
 
 	controller := help.NewFlagSet()
 	controller.StringVar(&o.credentialsDir, "credentials-dir", "",

@@ -34,7 +34,7 @@ func (n *Node) StageBlock(ctx context.Context, req StageBlockRequest) error {
 	if err := ValidateEncryption(req.Encryption); err != nil {
 		return err
 	}
-	if _, err := n.Find(ctx, req.Volume); err != nil {
+	if err := n.findUsable(ctx, req.Volume); err != nil {
 		return err
 	}
 	type stageBlockKey struct {

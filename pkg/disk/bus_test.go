@@ -178,6 +178,35 @@ func TestADiskWithoutANodeIsExplained(t *testing.T) {
 	}
 }
 
+// The node of a new disk is there a moment before the disk can be opened.
+func TestADiskThatCannotBeOpenedYetIsWaitedFor(t *testing.T) {
+	b := newBus(t)
+	b.plug(t, "vdb", 1<<19, map[string]string{"serial": busSerial}) // a number that no disk has
+	if file, err := os.Open(b.path("dev/vdb")); !errors.Is(err, unix.ENXIO) {
+		_ = file.Close()
+		t.Skipf("needs a node without a disk: %v", err)
+	}
+	ctx := context.Background()
+	for what, err := range map[string]error{
+		"filesystem": b.Stage(ctx, disk.StageRequest{Volume: busVolume, Path: b.path("staging")}),
+		"raw block":  b.StageBlock(ctx, disk.StageBlockRequest{Volume: busVolume, Path: b.path("staging")}),
+	} {
+		if !errors.Is(err, disk.ErrNoDevice) || !strings.Contains(err.Error(), "cannot be opened after 10ms") {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	patient, err := disk.New(disk.Config{DeviceDir: b.path("by-id"), DevDir: b.path("dev"), SysDir: b.path("sys"), DeviceTimeout: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = patient.Stage(ctx, disk.StageRequest{Volume: busVolume, Path: b.path("staging")})
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), b.path("dev/vdb")) {
+		t.Errorf("the caller has left: got %v", err)
+	}
+}
+
 // What is not a device of the server does not count against the number that it can have; what is in use by the machine does.
 func TestDisksOfTheMachine(t *testing.T) {
 	b := newBus(t)

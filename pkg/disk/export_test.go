@@ -25,6 +25,18 @@ func (n *Node) Hold(volumeID string) (release func()) {
 	}
 }
 
+// HoldFormats keeps volumes from being formatted until release is called.
+func (n *Node) HoldFormats() (release func()) {
+	for range cap(n.formats) {
+		n.formats <- struct{}{}
+	}
+	return func() {
+		for range cap(n.formats) {
+			<-n.formats
+		}
+	}
+}
+
 // WithoutWatchers makes the node unable to watch for devices, as one is whose kernel has no watchers left.
 func (n *Node) WithoutWatchers(err error) {
 	n.newWatcher = func() (*fsnotify.Watcher, error) { return nil, err }

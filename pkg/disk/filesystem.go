@@ -185,11 +185,24 @@ func (n *Node) formatAgain(ctx context.Context, dev Device, found content, fresh
 	return dev, fsType, n.format(ctx, dev, fsType, req)
 }
 
+// awaitTurn waits until one more volume may be formatted: many at once must not take all of the node's memory and disk
+// bandwidth from its Pods. The wait may be long, and the disk be detached meanwhile: then nothing may be done to what has its name.
+func (n *Node) awaitTurn(dev Device, vol Volume) (release func(), err error) {
+	n.formats <- struct{}{}
+	if err := n.verifyAgain(dev, vol); err != nil {
+		<-n.formats
+		return nil, err
+	}
+	return func() { <-n.formats }, nil
+}
+
 // format makes the filesystem on a marked disk, and erases the marker.
 func (n *Node) format(ctx context.Context, dev Device, fsType string, req StageRequest) (err error) {
-	// Many volumes at once must not take all of the node's memory and disk bandwidth from its Pods.
-	n.formats <- struct{}{}
-	defer func() { <-n.formats }()
+	release, err := n.awaitTurn(dev, req.Volume)
+	if err != nil {
+		return err
+	}
+	defer release()
 	defer n.observe("format", time.Now(), &err)
 	kind := filesystemTypes[fsType]
 	args := slices.Clone(kind.mkfs[1:])

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 )
 
@@ -57,6 +58,34 @@ func (n *Node) Find(ctx context.Context, vol Volume) (dev Device, err error) {
 				vol.ID, n.deviceTimeout, err)
 		case cancelled:
 			return Device{}, fmt.Errorf("waiting for the device of volume %s: %w (%w)", vol.ID, ctx.Err(), err)
+		}
+	}
+}
+
+// findUsable is Find for a disk that is to be worked on: it waits until the disk can be opened, too. The kernel makes the node of
+// a new disk, whose coming ends the wait of Find, a moment before there is anything behind it; and who opens the disk while its
+// partitions are being read waits for that.
+func (n *Node) findUsable(ctx context.Context, vol Volume) error {
+	deadline := time.Now().Add(n.deviceTimeout)
+	for wait := time.Millisecond; ; wait = min(2*wait, lookAgain) {
+		dev, err := n.Find(ctx, vol)
+		if err != nil {
+			return err
+		}
+		file, err := os.OpenFile(dev.Path, os.O_RDONLY|unix.O_CLOEXEC, 0)
+		switch {
+		case err == nil:
+			return file.Close()
+		case !isGone(err):
+			return err
+		case time.Now().After(deadline):
+			return fail(ErrNoDevice, "the device of volume %s is on this node and cannot be opened after %s: %v. "+
+				"Check that the storage is attached to this server", vol.ID, n.deviceTimeout, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting until the device of volume %s can be opened: %w (%w)", vol.ID, ctx.Err(), err)
+		case <-time.After(wait):
 		}
 	}
 }

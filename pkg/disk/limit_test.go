@@ -2,7 +2,9 @@ package disk_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,17 +47,22 @@ func TestFewVolumesAreFormattedAtOnce(t *testing.T) {
 	for probed := uint64(0); probed < 2*volumes; probed = m.observed(t, "probe") { // all were found to be blank twice
 		time.Sleep(time.Millisecond)
 	}
+	counts := func() []string {
+		noted, err := os.ReadFile(notes)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return strings.Fields(string(noted))
+	}
+	for len(counts()) < limit { // as many wait for the gate as may, at the same time
+		time.Sleep(time.Millisecond)
+	}
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	wg.Wait()
-	noted, err := os.ReadFile(notes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	counts := strings.Fields(string(noted))
-	if len(counts) != volumes || slices.Max(counts) != strconv.Itoa(limit) {
-		t.Errorf("as many were formatted at once: %v, want %d at most", counts, limit)
+	if got := counts(); len(got) != volumes || slices.Max(got) != strconv.Itoa(limit) {
+		t.Errorf("as many were formatted at once: %v, want %d at most", got, limit)
 	}
 	for i := range volumes {
 		if len(mountsOn(t, m.path(fmt.Sprintf("staging-%d", i)))) != 1 {

@@ -72,12 +72,15 @@ func cryptsetup(encryption *Encryption, args ...string) program {
 
 // luksFormat makes a marked disk an encrypted one. It carries the volume's UUID as its own, by which it is known again
 // if this is interrupted.
-func (n *Node) luksFormat(ctx context.Context, disk Device, volumeID string, encryption *Encryption) (err error) {
-	n.formats <- struct{}{}
-	defer func() { <-n.formats }()
+func (n *Node) luksFormat(ctx context.Context, disk Device, vol Volume, encryption *Encryption) (err error) {
+	release, err := n.awaitTurn(disk, vol)
+	if err != nil {
+		return err
+	}
+	defer release()
 	defer n.observe("luks_format", time.Now(), &err)
 	klog.FromContext(ctx).Info("Encrypting the blank volume", "device", disk.Path)
-	args := slices.Concat([]string{"luksFormat", "--type", "luks2", "--uuid", volumeID}, n.keyCost, []string{disk.Path})
+	args := slices.Concat([]string{"luksFormat", "--type", "luks2", "--uuid", vol.ID}, n.keyCost, []string{disk.Path})
 	format := cryptsetup(encryption, args...)
 	format.diesWithDriver = true
 	output, status, err := format.run(ctx)
@@ -126,17 +129,24 @@ func (n *Node) unlocked(ctx context.Context, disk Device, volumeID string, readO
 
 // unlock opens the encrypted disk of a volume and returns what is inside: a device like a disk. A disk that is provably
 // blank is encrypted first, if the request lets it be formatted. For as long as nothing was written inside, the marker is
-// there (see marker.go), and fresh says that it is new: it is written to the disk before luksFormat, and writing it again inside replaces it.
+// there (see marker.go), and fresh says that it is new: it is written to the disk before luksFormat, and writing it again inside
+// replaces it.
 func (n *Node) unlock(ctx context.Context, disk Device, req StageRequest) (mapping Device, fresh bool, err error) {
 	mapping, open, err := n.unlocked(ctx, disk, req.Volume.ID, req.ReadOnly)
 	if err != nil {
 		return Device{}, false, err
 	}
-	if open { // with the marker on the disk still, if the driver died right after opening it
-		if fresh, err = marked(disk, req.Volume.ID); err != nil || !fresh {
+	if open {
+		interrupted, err := marked(disk, req.Volume.ID)
+		if err != nil || !interrupted {
 			return mapping, false, err
 		}
-		return mapping, true, mark(mapping, req.Volume.ID)
+		// The driver died as it opened what it had just encrypted, and nothing was written inside. Whether the disk's head is the one
+		// that it was opened by nobody knows: the cryptsetup that opened it may have outlived the driver, and the next driver begun
+		// anew under it. What is written inside would be lost then.
+		if err := n.closeVolume(ctx, req.Volume.ID); err != nil {
+			return Device{}, false, err
+		}
 	}
 	if fresh, err = n.encryptBlank(ctx, disk, req); err != nil {
 		return Device{}, false, err
@@ -181,7 +191,7 @@ func (n *Node) encryptBlank(ctx context.Context, disk Device, req StageRequest) 
 			return false, err
 		}
 	}
-	return true, n.luksFormat(ctx, disk, req.Volume.ID, req.Encryption)
+	return true, n.luksFormat(ctx, disk, req.Volume, req.Encryption)
 }
 
 // beginAnew erases what an interrupted format left of a marked disk, and was found there.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
@@ -48,6 +51,57 @@ func TestEncryptedVolumeThatCannotBeStagedIsClosedAgain(t *testing.T) {
 	}
 	if err := m.unstage(vol); err != nil {
 		t.Fatal(err)
+	}
+	requireClosed(t, vol)
+}
+
+// A cryptsetup that outlived its driver may have opened the volume by a head that the next driver has replaced since: what is
+// written through that mapping can be read by nobody later.
+func TestEncryptedVolumeThatSomebodyElseOpenedWhileItWasMadeIsMadeAnew(t *testing.T) {
+	m := newCryptMachine(t, true)
+	vol, dev := m.attach(t, 64, nil)
+	closeAfter(t, m, vol)
+	real, err := exec.LookPath("cryptsetup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs, path := t.TempDir(), os.Getenv("PATH")
+	script := "#!/bin/sh\n" + real + " \"$@\" || exit\ncase \"$*\" in *luksFormat*) kill -9 $$;; esac\n"
+	if err := os.WriteFile(filepath.Join(programs, "cryptsetup"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", programs+":"+path)
+	if err := stageEncrypted(m, vol, "secret", nil); err == nil {
+		t.Fatal("staged by a cryptsetup that was killed")
+	}
+	t.Setenv("PATH", path)
+	open := exec.Command("cryptsetup", "open", "--disable-keyring", "--key-file=-", dev, "upcloud-"+vol.ID)
+	open.Stdin = strings.NewReader("secret")
+	if out, err := open.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	other, head := m.attach(t, 64, nil)
+	encryptByHand(t, head, "secret")
+	run(t, "cryptsetup", "luksUUID", "--batch-mode", "--uuid", vol.ID, head)
+	run(t, "sync", head)
+	run(t, "dd", "if="+m.path(other.ID+".img"), "of="+dev, "bs=1M", "count=16", "conv=notrunc,fsync", "status=none")
+
+	for i := range 2 {
+		if err := stageEncrypted(m, vol, "secret", nil); err != nil {
+			t.Fatal(err)
+		}
+		file := m.path("staging/file")
+		if i == 0 {
+			err = os.WriteFile(file, []byte("data"), 0o600)
+		} else {
+			_, err = os.Stat(file)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		if err := m.unstage(vol); err != nil {
+			t.Fatal(err)
+		}
 	}
 	requireClosed(t, vol)
 }

@@ -78,7 +78,8 @@ func New(cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// Close waits until the commands that are running have ended, or until ctx is done. They are not killed.
+// Close waits until the commands that are running have ended, or until ctx is done. Those that format end with this process,
+// others are not killed.
 func (n *Node) Close(ctx context.Context) error { return n.jobs.close(ctx) }
 
 // observe records how long an operation took; use it as defer n.observe("find", time.Now(), &err).

@@ -61,6 +61,62 @@ func TestADiskThatWasReplacedMeanwhileIsNotTouched(t *testing.T) {
 	}
 }
 
+// Volumes that wait for their turn to be formatted may wait for long.
+func TestADiskThatWasReplacedBeforeItsTurnIsNotFormatted(t *testing.T) {
+	for name, encryption := range map[string]*disk.Encryption{"mkfs": nil, "luksFormat": encrypted("secret")} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t, time.Second)
+			if _, err := exec.LookPath("cryptsetup"); encryption != nil && err != nil {
+				t.Skip("needs cryptsetup")
+			}
+			m.WithCheapKeys()
+			dev := ownLoopDevice(t)
+			vol, other := m.makeDisk(t, 64), m.makeDisk(t, 64)
+			run(t, "mkfs.ext4", "-q", m.path(other.ID+".img"))
+			runUntilFree(t, "losetup", dev, m.path(vol.ID+".img"))
+			m.link(t, vol.ID, dev)
+			release := sync.OnceFunc(m.HoldFormats())
+			t.Cleanup(release)
+			outcome := make(chan error)
+			go func() {
+				outcome <- stageEncrypted(m, vol, "", func(req *disk.StageRequest) { req.Encryption = encryption })
+			}()
+			m.untilMarked(t, vol)
+			run(t, "losetup", "--detach", dev)
+			runUntilFree(t, "losetup", dev, m.path(other.ID+".img"))
+			before := fingerprint(t, dev, m.path(other.ID+".img"))
+			release()
+			if err := <-outcome; !errors.Is(err, disk.ErrNoDevice) {
+				t.Errorf("got %v, want that the device is gone", err)
+			}
+			if fingerprint(t, dev, m.path(other.ID+".img")) != before {
+				t.Error("the other disk was written to")
+			}
+			unmountBelow(t, m.dir)
+			run(t, "losetup", "--detach", dev)
+		})
+	}
+}
+
+// untilMarked waits until the volume is about to be formatted.
+func (m *machine) untilMarked(t *testing.T, vol disk.Volume) {
+	t.Helper()
+	file, err := os.Open(m.path(vol.ID + ".img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	marker := make([]byte, 22)
+	for deadline := time.Now().Add(time.Minute); string(marker) != "cloud-provider-upcloud"; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the disk is not marked")
+		}
+		if _, err := file.ReadAt(marker, vol.SizeBytes-192<<10); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // ownLoopDevice makes a loop device of a number that nobody else on the machine is given by chance.
 func ownLoopDevice(t *testing.T) string {
 	t.Helper()

@@ -58,7 +58,7 @@ func (n *Node) Stage(ctx context.Context, req StageRequest) error {
 	if err := ValidateEncryption(req.Encryption); err != nil {
 		return err
 	}
-	if _, err := n.Find(ctx, req.Volume); err != nil {
+	if err := n.findUsable(ctx, req.Volume); err != nil {
 		return err
 	}
 	return n.jobs.run(ctx, req.Volume.ID, req.key(), func(ctx context.Context) error {

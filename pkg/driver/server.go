@@ -21,7 +21,8 @@ const (
 	// DefaultStopTimeout bounds how long calls in flight may take after a stop was asked for: less than the 30 s that
 	// Kubernetes gives a pod.
 	DefaultStopTimeout = 20 * time.Second
-	// commandTimeout bounds how long commands on disks (mkfs, fsck) are waited for after that. They are not killed.
+	// commandTimeout bounds how long commands on disks (mkfs, fsck) are waited for after that. Those that format end with the
+	// driver then (see pkg/disk), others are not killed.
 	commandTimeout = 5 * time.Second
 )
 
@@ -176,6 +177,6 @@ func (d *Driver) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 	defer cancel()
 	if err := d.config.Disk.Close(ctx); err != nil {
-		d.log.Info("A command on a disk is still running; it goes on without the driver")
+		d.log.Info("A command on a disk is still running; if it formats, it ends with the driver and is begun anew by the next")
 	}
 }
