@@ -71,7 +71,7 @@ func (n *Node) stageBlock(ctx context.Context, req StageBlockRequest) (err error
 		}
 	}
 	// Whoever gets the device may write to it: a marker of a format that was interrupted must not stay.
-	if err := unmark(dev, req.Volume.ID); err != nil {
+	if err := unmark(ctx, dev, req.Volume.ID); err != nil {
 		return err
 	}
 	node := stagedNode(req.Path, req.Volume.ID)

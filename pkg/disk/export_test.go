@@ -49,3 +49,10 @@ func (n *Node) WithCheapKeys() {
 
 // MayGrowMountedExt is mayGrowMountedExt, for tests to know what can be tested here.
 func MayGrowMountedExt() bool { return mayGrowMountedExt() }
+
+// WriteExclusively and TryExclusively are writeExclusively and tryExclusively.
+func WriteExclusively(ctx context.Context, path string, data []byte) error {
+	return writeExclusively(ctx, Device{Path: path}, 0, data)
+}
+
+func TryExclusively(path string) error { return tryExclusively(Device{Path: path}) }

@@ -78,7 +78,7 @@ func (n *Node) prepare(ctx context.Context, dev Device, fresh bool, req StageReq
 		return n.formatAgain(ctx, dev, found, fresh, req)
 	}
 	if interrupted { // mkfs.btrfs writes the signature last: this is a whole filesystem, maybe one in use
-		if err := unmark(dev, req.Volume.ID); err != nil {
+		if err := unmark(ctx, dev, req.Volume.ID); err != nil {
 			return Device{}, "", err
 		}
 	}
@@ -159,7 +159,7 @@ func (n *Node) formatBlank(ctx context.Context, dev Device, req StageRequest) (D
 	if err := n.requireBlank(ctx, dev); err != nil {
 		return Device{}, "", err
 	}
-	if err := mark(dev, req.Volume.ID); err != nil {
+	if err := mark(ctx, dev, req.Volume.ID); err != nil {
 		return Device{}, "", err
 	}
 	fsType := orDefault(req.Filesystem, DefaultFilesystem)
@@ -178,7 +178,7 @@ func (n *Node) formatAgain(ctx context.Context, dev Device, found content, fresh
 	if !fresh {
 		klog.FromContext(ctx).Info("An earlier format of the volume was interrupted; beginning anew", "device", dev.Path)
 	}
-	if err := eraseHead(dev); err != nil {
+	if err := eraseHead(ctx, dev); err != nil {
 		return Device{}, "", err
 	}
 	fsType := orDefault(req.Filesystem, DefaultFilesystem)
@@ -226,7 +226,7 @@ func (n *Node) format(ctx context.Context, dev Device, fsType string, req StageR
 		return fail(ErrInvalid, "mkfs with the options %q made %s on volume %s (%s), and %s was asked for: change the options",
 			strings.Join(req.MkfsOptions, " "), made, req.Volume.ID, dev.Path, fsType)
 	}
-	return unmark(dev, req.Volume.ID)
+	return unmark(ctx, dev, req.Volume.ID)
 }
 
 // Exit status bits of e2fsck(8) that still leave a filesystem that can be used.

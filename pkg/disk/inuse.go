@@ -45,16 +45,14 @@ func (n *Node) whenReleased(ctx context.Context, dev Device, volumeID string, ta
 // filesystem on it is mounted in any mount namespace, and while a mapping, swap or an array is on it.
 func (n *Node) requireReleased(ctx context.Context, disk Device, volumeID string) error {
 	return n.whenReleased(ctx, disk, volumeID, func() (busy bool, err error) {
-		file, err := os.OpenFile(disk.Path, os.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-		switch {
+		switch err := tryExclusively(disk); {
 		case errors.Is(err, unix.EBUSY):
 			return true, nil
 		case isGone(err):
 			return false, nil
-		case err != nil:
+		default:
 			return false, err
 		}
-		return false, file.Close()
 	})
 }
 

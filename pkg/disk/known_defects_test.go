@@ -37,6 +37,8 @@ var knownDefects = []struct {
 		[]string{"TestAStaleLinkIsNotBelieved", "TestStageRefusesAWrongDevice", "TestOtherSerialNumbersAreNotTheVolumes"}},
 	{"a disk that is replaced while work waits for its turn is written to",
 		[]string{"TestADiskThatWasReplacedMeanwhileIsNotTouched", "TestADiskThatWasReplacedBeforeItsTurnIsNotFormatted"}},
+	{"a disk is taken to be in use by others, as a program that was just started for another volume has a copy of what is open",
+		[]string{"TestADiskThatIsInUseForAMomentIsFormatted", "TestADiskThatWasWrittenToIsFreeForTheNextProgram"}},
 	{"a disk whose node has come is used before it can be opened",
 		[]string{"TestADiskThatCannotBeOpenedYetIsWaitedFor"}},
 	{"a new encrypted volume is used through a mapping that its head does not open again",

@@ -155,7 +155,7 @@ func (n *Node) unlock(ctx context.Context, disk Device, req StageRequest) (mappi
 		return Device{}, false, err
 	}
 	if fresh {
-		return mapping, true, mark(mapping, req.Volume.ID)
+		return mapping, true, mark(ctx, mapping, req.Volume.ID)
 	}
 	return mapping, false, nil
 }
@@ -187,7 +187,7 @@ func (n *Node) encryptBlank(ctx context.Context, disk Device, req StageRequest) 
 		if err := n.requireBlank(ctx, disk); err != nil {
 			return false, err
 		}
-		if err := mark(disk, req.Volume.ID); err != nil {
+		if err := mark(ctx, disk, req.Volume.ID); err != nil {
 			return false, err
 		}
 	}
@@ -212,7 +212,7 @@ func (n *Node) beginAnew(ctx context.Context, disk Device, found content, req St
 		return err
 	}
 	klog.FromContext(ctx).Info("An earlier encryption of the volume was interrupted; beginning anew", "device", disk.Path)
-	return eraseHead(disk)
+	return eraseHead(ctx, disk)
 }
 
 func (n *Node) luksOpen(ctx context.Context, disk Device, req StageRequest) (mapping Device, err error) {

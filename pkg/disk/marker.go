@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -96,39 +97,20 @@ func everMounted(dev Device) (bool, error) {
 }
 
 // mark writes the marker, after which the disk may be formatted at any time. The caller has proved that it is blank.
-func mark(dev Device, volumeID string) error {
-	return writeExclusively(dev, dev.SizeBytes-markerFromEnd, markerFor(volumeID))
+func mark(ctx context.Context, dev Device, volumeID string) error {
+	return writeExclusively(ctx, dev, dev.SizeBytes-markerFromEnd, markerFor(volumeID))
 }
 
 // unmark erases the marker. Where it is not whole, something else was written there, which stays.
-func unmark(dev Device, volumeID string) error {
+func unmark(ctx context.Context, dev Device, volumeID string) error {
 	whole, err := marked(dev, volumeID)
 	if err != nil || !whole {
 		return err
 	}
-	return writeExclusively(dev, dev.SizeBytes-markerFromEnd, make([]byte, markerBytes))
+	return writeExclusively(ctx, dev, dev.SizeBytes-markerFromEnd, make([]byte, markerBytes))
 }
 
 // eraseHead removes what an interrupted mkfs left at the start of a marked disk: mkfs would refuse to overwrite it.
-func eraseHead(dev Device) error {
-	return writeExclusively(dev, 0, make([]byte, proofBytes))
-}
-
-// writeExclusively writes through to a disk that nobody else uses.
-func writeExclusively(dev Device, offset int64, data []byte) error {
-	file, err := openExclusively(dev, os.O_WRONLY)
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteAt(data, offset)
-	return errors.Join(err, file.Sync(), file.Close())
-}
-
-// openExclusively fails on a disk that is mounted, held by LVM or MD, or open exclusively elsewhere.
-func openExclusively(dev Device, flag int) (*os.File, error) {
-	file, err := os.OpenFile(dev.Path, flag|unix.O_EXCL|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.EBUSY) {
-		return nil, fail(ErrRefused, "%s is in use by something else on this node: not formatting it", dev.Path)
-	}
-	return file, err
+func eraseHead(ctx context.Context, dev Device) error {
+	return writeExclusively(ctx, dev, 0, make([]byte, proofBytes))
 }

@@ -80,7 +80,7 @@ const proofBytes = 1 << 20
 // requireBlank proves that the device holds nothing, or tells why it cannot: nobody else has it open, both ends can be
 // read and are zero, and blkid finds nothing, before (the caller's probe) and after.
 func (n *Node) requireBlank(ctx context.Context, dev Device) error {
-	if err := requireZeros(dev); err != nil {
+	if err := requireZeros(ctx, dev); err != nil {
 		return err
 	}
 	found, err := n.probe(ctx, dev.Path)
@@ -93,8 +93,8 @@ func (n *Node) requireBlank(ctx context.Context, dev Device) error {
 	return nil
 }
 
-func requireZeros(dev Device) error {
-	file, err := openExclusively(dev, os.O_RDONLY)
+func requireZeros(ctx context.Context, dev Device) error {
+	file, err := openExclusively(ctx, dev, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
