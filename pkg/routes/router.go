@@ -25,11 +25,16 @@ const (
 )
 
 // noRouterError says that there is no router to put routes on, which is the operator's to change.
-type noRouterError struct{ text string }
+type noRouterError struct {
+	text    string
+	several bool // there are too many
+}
 
 func (e *noRouterError) Error() string { return e.text }
 
-func noRouter(format string, args ...any) error { return &noRouterError{fmt.Sprintf(format, args...)} }
+func noRouter(format string, args ...any) error {
+	return &noRouterError{text: fmt.Sprintf(format, args...)}
+}
 
 // domain is a router with the private networks that it joins.
 type domain struct {
@@ -45,14 +50,14 @@ type foundDomain struct {
 }
 
 // routerDomain finds the cluster's router: the one that is configured, else the one that the private networks of the nodes
-// are on. The error is a noRouterError if there is none. known, if not nil, is a node that is known better than the cluster
+// are on, or that of several which has the cluster's routes already. The error is a noRouterError if there is none. known, if not nil, is a node that is known better than the cluster
 // knows it; missed says that the caller missed something in a domain that it got before.
 func (r *Routes) routerDomain(ctx context.Context, known *v1.Node, missed bool) (domain, error) {
 	r.finding.Lock()
 	defer r.finding.Unlock()
 	age := networksAge
 	switch {
-	case r.found.none != nil && known != nil:
+	case r.found.none != nil && known != nil && !r.found.none.several:
 		age = 0
 	case r.found.none != nil:
 		age = noRouterAge
@@ -86,7 +91,11 @@ func (r *Routes) domainOf(ctx context.Context, known *v1.Node, moment time.Time)
 		if err != nil {
 			return domain{}, err
 		}
-		if router, err = routerOf(nodes, networks); err != nil {
+		routers, err := routersOf(nodes, networks)
+		if err != nil {
+			return domain{}, err
+		}
+		if router, err = r.oneOf(ctx, routers); err != nil {
 			return domain{}, err
 		}
 	}
@@ -103,9 +112,36 @@ func (r *Routes) domainOf(ctx context.Context, known *v1.Node, moment time.Time)
 	return found, nil
 }
 
-// routerOf returns the one router that the nodes' private networks are on.
-func routerOf(nodes []*v1.Node, networks []cloud.PrivateNetwork) (string, error) {
-	var routers, without []string
+// oneOf chooses among the routers of the nodes' networks. Of several it is the one that has this cluster's routes: a node that joins
+// in the wrong place must not take the network from all others.
+func (r *Routes) oneOf(ctx context.Context, routers []string) (string, error) {
+	if len(routers) == 1 {
+		return routers[0], nil
+	}
+	owner, err := r.ownerOf(ctx)
+	if err != nil {
+		return "", err
+	}
+	var used []string
+	for _, id := range routers {
+		router, err := r.config.Cloud.Router(ctx, id)
+		if err != nil {
+			return "", err
+		}
+		if slices.ContainsFunc(router.Routes, func(route cloud.StaticRoute) bool { return owner.owns(route.Name) }) {
+			used = append(used, id)
+		}
+	}
+	if len(used) == 1 {
+		return used[0], nil
+	}
+	return "", &noRouterError{several: true, text: fmt.Sprintf("the nodes are on private networks of %d routers (%s), and Pods on one do "+
+		"not reach those on another: name the one to use in routerUUID of the configuration file", len(routers), strings.Join(routers, ", "))}
+}
+
+// routersOf returns the routers that the nodes' private networks are on, one at least.
+func routersOf(nodes []*v1.Node, networks []cloud.PrivateNetwork) (routers []string, err error) {
+	var without []string
 	for _, network := range nodesNetworks(nodes, networks) {
 		switch {
 		case network.RouterID == "":
@@ -115,16 +151,13 @@ func routerOf(nodes []*v1.Node, networks []cloud.PrivateNetwork) (string, error)
 		}
 	}
 	switch {
-	case len(routers) == 1:
-		return routers[0], nil
-	case len(routers) > 1:
-		return "", noRouter("the nodes are on private networks of %d routers (%s), and Pods on one do not reach those on another: "+
-			"name the one to use in routerUUID of the configuration file", len(routers), strings.Join(routers, ", "))
+	case len(routers) > 0:
+		return routers, nil
 	case len(without) > 0:
-		return "", noRouter("the nodes' private network %s has no router: create one and attach the network to it, or set createRouter "+
+		return nil, noRouter("the nodes' private network %s has no router: create one and attach the network to it, or set createRouter "+
 			"in the configuration file to have it done", strings.Join(without, ", "))
 	}
-	return "", noRouter("no node is known to have its internal address on a private network of this account: attach the servers to " +
+	return nil, noRouter("no node is known to have its internal address on a private network of this account: attach the servers to " +
 		"one, or leave --configure-cloud-routes out and use a CNI with an overlay network")
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	cloudprovider "k8s.io/cloud-provider"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
@@ -238,6 +239,35 @@ func TestNodesOnTwoRouters(t *testing.T) {
 	again.settle()
 	if got := len(r.raw()); got != 2 {
 		t.Errorf("%d routes, want 2: %s", got, r.raw())
+	}
+}
+
+// A node that joins on the network of another router gets no route, and the others keep theirs: by a CCM that has just started, too.
+func TestANodeInTheWrongPlaceStopsNobody(t *testing.T) {
+	r := newRig(t, simulator.Config{})
+	named := func(c *Config) { c.ClusterID = "prod" }
+	first := r.newCluster(r.URL, named).impatient()
+	a, c := first.addNode("a", "10.244.0.0/24"), first.addNode("c", "10.244.2.0/24")
+	first.mustCreate(a)
+	router := r.router
+	r.network, r.router = r.CreateNetwork(t, "more", zone, "172.20.0.0/16"), r.createRouter()
+	r.attach(r.network, r.router)
+	b := first.addNode("b", "10.244.1.0/24")
+	r.router = router
+
+	second := r.newCluster(r.URL, named).impatient()
+	for _, node := range []*v1.Node{a, b, c} {
+		second.setNode(node)
+	}
+	if listed := second.list(); len(listed) != 1 || listed[0].TargetNode != "a" {
+		t.Errorf("listed: %+v", listed)
+	}
+	second.mustCreate(c)
+	if err := second.create(b); err == nil || !strings.Contains(second.event(), ReasonNoNextHop) {
+		t.Errorf("the node in the wrong place: %v", err)
+	}
+	if got, want := r.leads(), "10.244.0.0/24>"+internalIP(a)+" 10.244.2.0/24>"+internalIP(c); got != want {
+		t.Errorf("routes %s, want %s", got, want)
 	}
 }
 
