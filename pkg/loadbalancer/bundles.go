@@ -18,6 +18,9 @@ import (
 func (l *LoadBalancers) provideCertificates(
 	ctx context.Context, service *v1.Service, settings *Settings, secrets map[string]secret, desired Desired, lb *cloud.LoadBalancer,
 ) error {
+	if err := l.checkBundles(ctx, service, settings, lb); err != nil {
+		return err
+	}
 	have := map[string]string{} // names of TLS configurations to bundles
 	if lb != nil {
 		for _, frontend := range lb.Frontends {

@@ -8,11 +8,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cloud-provider/api"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
@@ -133,4 +135,66 @@ func fingerprintsOf(secrets map[string]secret) map[string]string {
 		all[name] = one.fingerprint
 	}
 	return all
+}
+
+// checkBundles refuses certificate bundles of the user's that the account has not, before anything is changed for their sake. It costs a
+// call for each that is new on the load balancer; lb is nil if there is none yet.
+func (l *LoadBalancers) checkBundles(ctx context.Context, service *v1.Service, settings *Settings, lb *cloud.LoadBalancer) error {
+	there := map[string]bool{}
+	note := func(configs []cloud.TLSConfig) {
+		for _, config := range configs {
+			there[config.BundleID] = true
+		}
+	}
+	if lb != nil {
+		for _, frontend := range lb.Frontends {
+			note(frontend.TLSConfigs)
+		}
+		for _, backend := range lb.Backends {
+			note(backend.TLSConfigs)
+		}
+	}
+	for _, port := range settings.everyPort() {
+		for _, id := range port.bundles() {
+			if id == "" || there[id] {
+				continue
+			}
+			_, err := l.config.Cloud.CertificateBundle(ctx, id)
+			if errors.Is(err, cloud.ErrNotFound) {
+				problem := port.noSuchBundle(id)
+				l.said.say(service, []Problem{problem}, l.warn)
+				return because(problem.Reason, api.NewRetryError(problem.Message, sharedRetry)) // nothing tells when it is made
+			}
+			if err != nil {
+				return err
+			}
+			there[id] = true
+		}
+	}
+	return nil
+}
+
+// bundles are the IDs of the user's own certificate bundles that a port has.
+func (p *PortSettings) bundles() []string {
+	var all []string
+	for _, certificate := range p.Certificates {
+		if certificate.Bundle != nil {
+			all = append(all, certificate.Bundle.BundleID)
+		}
+	}
+	for _, config := range p.BackendTLS {
+		all = append(all, config.BundleID)
+	}
+	return all
+}
+
+func (p *PortSettings) noSuchBundle(id string) Problem {
+	const why = "the account has no such certificate bundle: name one that it has"
+	switch {
+	case slices.Contains(p.tls.bundles, id):
+		return invalidAnnotation("tls-bundle", id, why)
+	case slices.Contains(p.tls.backend, id):
+		return invalidAnnotation("backend-tls-bundle", id, why)
+	}
+	return Problem{"InvalidAnnotation", fmt.Sprintf("annotation %s: port %s has certificate bundle %s: %s", AnnotationConfig, p.FrontendName, id, why)}
 }

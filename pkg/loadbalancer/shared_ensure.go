@@ -250,6 +250,9 @@ func (w *work) reachable(ctx context.Context, lb *cloud.LoadBalancer, nodes []*v
 
 // provideShared makes the certificates, and fills in their IDs. What is there already costs no call.
 func (w *work) provideShared(ctx context.Context, want *sharedDesired, lb *cloud.LoadBalancer) error {
+	if err := w.checkBundles(ctx, w.service, w.settings, lb); err != nil {
+		return err
+	}
 	ids := map[string]string{}
 	for _, frontend := range lb.Frontends {
 		for _, config := range frontend.TLSConfigs {

@@ -109,6 +109,9 @@ func (w *work) mayExchange(ctx context.Context, lb *cloud.LoadBalancer) error {
 	if err := w.notDoomed(ctx, lb); err != nil {
 		return err
 	}
+	if err := w.checkBundles(ctx, w.service, w.settings, lb); err != nil {
+		return err
+	}
 	nodes, _, err := w.reachable(ctx, lb, w.nodes)
 	if err != nil {
 		return err

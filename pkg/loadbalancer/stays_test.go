@@ -200,3 +200,45 @@ func TestLoadBalancerStaysDespiteASlip(t *testing.T) {
 		}
 	}
 }
+
+// A certificate bundle that the account does not have is told of, and nothing is changed for its sake.
+func TestNoSuchCertificateBundle(t *testing.T) {
+	const none = "0aded5c1-c7a3-498a-b9c8-a871611c47a2"
+	asked := map[string][]string{
+		"tls-bundle":         {"tls-bundle", "https=" + none},
+		"backend-tls-bundle": {"backend-tls-bundle", "https=" + none, "backend-tls", "https=verify"},
+		"config": {"config", `{"frontends":[{"name":"https","mode":"http","tls_configs":[{"name":"own","certificate_bundle_uuid":"` + none +
+			`"}]}]}`},
+	}
+	for name, annotations := range asked {
+		for _, shared := range []string{"", "create/one"} {
+			if shared != "" && name == "config" {
+				continue // is refused there
+			}
+			t.Run(name+" "+shared, func(t *testing.T) {
+				a := newAccount(t, simulator.Config{}, "n1")
+				l := a.balancers()
+				s := a.addService(service("http 80 30080", "https 443 30443"))
+				if shared != "" {
+					a.change(s, func(s *v1.Service) { annotated(s, sharedName, shared) })
+				}
+				a.ensure(l, s)
+				id := a.only().ID
+				before := a.raw("/load-balancer/" + id)
+				a.change(s, func(s *v1.Service) { annotated(annotated(s, annotations...), "timeout-client", "77") })
+				a.said()
+				for range 2 {
+					if _, text := a.fails(l, s); !strings.Contains(text, AnnotationPrefix+name) || !strings.Contains(text, none) {
+						t.Error(text)
+					}
+				}
+				if said := a.said(); len(said) != 1 || !strings.Contains(said[0], "InvalidAnnotation") {
+					t.Errorf("said %q", said)
+				}
+				if diff := cmp.Diff(withoutTimes(before), withoutTimes(a.raw("/load-balancer/"+id))); diff != "" {
+					t.Errorf("the load balancer: %s", diff)
+				}
+			})
+		}
+	}
+}
