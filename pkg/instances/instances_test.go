@@ -88,7 +88,7 @@ func TestMetadata(t *testing.T) {
 	id := account.CreateServer(t, "worker-1", zone)
 	instances := newInstances(t, account.cloud)
 	for _, node := range []*v1.Node{
-		node("worker-1", ""),
+		tainted(node("worker-1", "")),
 		node("another-name", providerid.New(id)),
 		node("another-name", "upcloud://"+id),
 		{ObjectMeta: metav1.ObjectMeta{Name: "x", Annotations: map[string]string{AnnotationServerID: id}}},
@@ -127,7 +127,7 @@ func TestMetadataWithoutPrivateNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	metadata, err := newInstances(t, account.cloud).InstanceMetadata(t.Context(), node("plain", ""))
+	metadata, err := newInstances(t, account.cloud).InstanceMetadata(t.Context(), tainted(node("plain", "")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,11 +185,11 @@ func TestAmbiguousNameIsAnError(t *testing.T) {
 	account := newAccount(t)
 	first, second := account.CreateServer(t, "worker-1", zone), account.CreateServer(t, "worker-1", "us-nyc1")
 	instances := newInstances(t, account.cloud)
-	_, err := instances.InstanceMetadata(t.Context(), node("worker-1", ""))
+	_, err := instances.InstanceMetadata(t.Context(), tainted(node("worker-1", "")))
 	if err == nil || !strings.Contains(err.Error(), first) || !strings.Contains(err.Error(), second) {
 		t.Errorf("error %v, want one that names both servers", err)
 	}
-	if exists, err := instances.InstanceExists(t.Context(), node("worker-1", "")); err == nil {
+	if exists, err := instances.InstanceExists(t.Context(), tainted(node("worker-1", ""))); err == nil {
 		t.Errorf("InstanceExists = %v, want an error", exists)
 	}
 }
@@ -214,7 +214,7 @@ func TestExistence(t *testing.T) {
 		{name: "never was", node: node("here", providerid.New(never))},
 		{name: "never was, by annotation", node: &v1.Node{ObjectMeta: metav1.ObjectMeta{
 			Name: "here", Annotations: map[string]string{AnnotationServerID: never}}}},
-		{name: "no provider ID and no such name", node: node("gone", ""), wantErr: true},
+		{name: "no provider ID and no such name", node: tainted(node("gone", "")), wantErr: true},
 		{name: "another cloud's", node: node("gone", "hcloud://1"), exists: true},
 		{name: "bare metal", node: node("gone", "gone"), exists: true},
 		{name: "broken provider ID", node: node("here", "upcloud:////here"), wantErr: true},

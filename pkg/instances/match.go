@@ -63,7 +63,9 @@ func (i *Instances) own(ctx context.Context, node *v1.Node, age time.Duration) (
 }
 
 // serverID finds out which server a node is: by provider ID, else by annotation, else by exactly its name, else by
-// exactly one of its addresses. What follows from it is written into the Node for good, so several candidates are none.
+// exactly one of its addresses. What follows from it is written into the Node for good, so several candidates are none; and only a
+// Node that waits for its initialization is looked for by name or address: what has neither provider ID nor taint is a machine
+// elsewhere, whose kubelet asks for no cloud provider, and which may have a name or a private address of a server's by chance.
 func (i *Instances) serverID(ctx context.Context, node *v1.Node) (string, error) {
 	if !i.config.Scope.Matches(labels.Set(node.Labels)) {
 		return "", errNotOurs
@@ -71,6 +73,9 @@ func (i *Instances) serverID(ctx context.Context, node *v1.Node) (string, error)
 	id, err := namedServer(node)
 	if err != nil || id != "" {
 		return id, err
+	}
+	if !initializing(node) {
+		return "", errNotOurs
 	}
 	candidates, err := i.serversNamed(ctx, node.Name)
 	if err != nil {

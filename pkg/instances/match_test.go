@@ -109,13 +109,35 @@ func TestPartOfATitleIsNoMatch(t *testing.T) {
 	account := newAccount(t)
 	account.CreateServer(t, "database-of-worker-1-customer", "us-nyc1")
 	instances := newInstances(t, account.cloud)
-	for _, n := range []*v1.Node{node("worker-1", ""), tainted(node("worker-1", ""))} {
-		metadata, err := instances.InstanceMetadata(t.Context(), n)
-		if err == nil || !strings.Contains(err.Error(), "no server of the account has this host name or title") {
-			t.Errorf("metadata %+v, error %v", metadata, err)
+	n := tainted(node("worker-1", ""))
+	metadata, err := instances.InstanceMetadata(t.Context(), n)
+	if err == nil || !strings.Contains(err.Error(), "no server of the account has this host name or title") {
+		t.Errorf("metadata %+v, error %v", metadata, err)
+	}
+	if exists, err := instances.InstanceExists(t.Context(), n); err == nil {
+		t.Errorf("InstanceExists = %v, want an error", exists)
+	}
+}
+
+// A Node whose kubelet asks for no cloud provider, as of a machine elsewhere, is not that of a server which has its name or its
+// address by chance: private addresses are the same in many places.
+func TestNodesThatAskForNoCloudAreLeftAlone(t *testing.T) {
+	account := newAccount(t)
+	id := account.CreateServer(t, "worker-1", zone)
+	account.stop(t, id)
+	instances := newInstances(t, account.cloud)
+	byAddress := node("elsewhere", "")
+	byAddress.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: account.addresses(t, id, "private")[0]}}
+	for _, n := range []*v1.Node{node("worker-1", ""), byAddress} {
+		if exists, err := instances.InstanceExists(t.Context(), n); !exists || err != nil {
+			t.Errorf("%s: InstanceExists = %v, %v", n.Name, exists, err)
 		}
-		if exists, err := instances.InstanceExists(t.Context(), n); err == nil {
-			t.Errorf("InstanceExists = %v, want an error", exists)
+		if shutdown, err := instances.InstanceShutdown(t.Context(), n); shutdown || err != nil {
+			t.Errorf("%s: InstanceShutdown = %v, %v", n.Name, shutdown, err)
+		}
+		metadata, err := instances.InstanceMetadata(t.Context(), n)
+		if err != nil || metadata == nil || metadata.ProviderID != "" || len(metadata.NodeAddresses) > 0 {
+			t.Errorf("%s: metadata %+v, %v", n.Name, metadata, err)
 		}
 	}
 }

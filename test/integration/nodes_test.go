@@ -239,8 +239,14 @@ func TestNodesOutOfScopeAreLeftAlone(t *testing.T) {
 	hybrid.Status.Conditions[0].Status = v1.ConditionUnknown
 	metal := c.newNode("scope-metal")
 	metal.Spec.ProviderID = "metal-1"
-	names := []string{controlPlane.Name, waiting.Name, left.Name, hybrid.Name, metal.Name}
-	c.register(controlPlane, waiting, left, hybrid, metal)
+	elsewhere := c.newNode("scope-elsewhere") // selected, and named like a stopped server, but its kubelet asks for no cloud provider
+	elsewhere.Spec.Taints = nil
+	elsewhere.Status.Conditions[0].Status = v1.ConditionUnknown
+	if err := c.SetServerState(c.CreateServer(t, "scope-elsewhere", zone), "stopped"); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{controlPlane.Name, waiting.Name, left.Name, hybrid.Name, metal.Name, elsewhere.Name}
+	c.register(controlPlane, waiting, left, hybrid, metal, elsewhere)
 	t.Cleanup(func() {
 		other := *c
 		other.name = c.name + "-not"
