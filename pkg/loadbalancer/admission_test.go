@@ -231,7 +231,9 @@ func TestAdmissionPolicy(t *testing.T) {
 		if refused := admit(nil, s); len(refused) > 0 {
 			t.Errorf("the example of %s: %q", setting.Name, refused)
 		}
-		for _, value := range []string{"no such thing: ;", "http=no such thing;", "-1", "99999999", "nobody=tcp; http=tcp", ""} {
+		values := []string{"no such thing: ;", "http=no such thing;", "-1", "99999999", "nobody=tcp; http=tcp", "", "256.0.0.1", "94.237.0.01",
+			"10.0.0.255", "ccm_id=x", "_id=x", "c=x", "cc=x", "ccm=x", "ccmx=x", "ccx_=x", "cx=", "xc=x"}
+		for _, value := range values {
 			annotated(s, setting.Name, value)
 			err := setting.apply(value, s, &Settings{Ports: emptyPorts(3)})
 			if refused := admit(nil, s); setting.pattern != "" && (len(refused) > 0) != (err != nil) {

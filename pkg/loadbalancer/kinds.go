@@ -142,6 +142,7 @@ func listOf(item kind[string], most int) kind[[]string] {
 
 const (
 	uuidPattern = `[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}`
+	octet       = `(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])`
 	dnsLabel    = `[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?`
 )
 
@@ -166,7 +167,7 @@ var (
 	cookieName = text("cookie name", "a cookie's name: 1 to 64 letters, digits, dashes, dots and underscores", `[A-Za-z0-9_.-]{1,64}`)
 	urlPath    = text("path", "a path that begins with a slash, at most 200 characters, without blanks and semicolons", `/[!-:<-~]{0,199}`)
 	ipAddress  = func() kind[string] {
-		k := text("IPv4 address", "an IPv4 address such as 94.237.0.1", `[0-9]{1,3}(?:\.[0-9]{1,3}){3}`)
+		k := text("IPv4 address", "an IPv4 address such as 94.237.0.1", octet+`(?:\.`+octet+`){3}`)
 		k.parse = func(text string) (string, error) {
 			ip, err := netip.ParseAddr(text)
 			if err != nil || !ip.Is4() {
@@ -207,10 +208,14 @@ var maintenanceWindow = kind[window]{
 
 var weekdays = []string{"monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"}
 
+// labelKey is a key that begins neither with an underscore nor with ccm_.
+const labelKey = "[!-+\\--<>-^`abd-~][ -+\\--<>-~]{1,31}|c[ -+\\--<>-bd-~][ -+\\--<>-~]{0,30}|" +
+	"cc(?:[ -+\\--<>-ln-~][ -+\\--<>-~]{0,29})?|ccm(?:[ -+\\--<>-^`-~][ -+\\--<>-~]{0,28})?"
+
 var labelList = kind[cloud.Labels]{
 	name: "list of key=value", allowed: "pairs such as env=prod,team=web: keys of 2 to 32 and values of 0 to 255 printable characters, keys " +
 		"that do not begin with ccm_ or an underscore",
-	pattern: `[!-+\--<>-~][ -+\--<>-~]{1,31}=[ -+\--~]{0,255}`, list: 100,
+	pattern: `(?:` + labelKey + `)=[ -+\--~]{0,255}`, list: 100,
 	parse: func(text string) (cloud.Labels, error) {
 		all := cloud.Labels{}
 		for part := range strings.SplitSeq(text, ",") {
