@@ -79,7 +79,8 @@ func (n *Node) btrfsDevice(path string) (Device, error) {
 func (n *Node) btrfsDir(path string) (string, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return "", &fs.PathError{Op: "open", Path: path, Err: err}
+		// Not an error that matches fs.ErrNotExist: the path is gone when it was unmounted meanwhile, and the device need not be.
+		return "", fmt.Errorf("opening %s: %s", path, err.Error())
 	}
 	defer unix.Close(fd)
 	info := make([]byte, btrfsFSInfoBytes)

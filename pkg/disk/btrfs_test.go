@@ -121,3 +121,23 @@ func TestAWholeBtrfsIsNotFormattedAgain(t *testing.T) {
 		}
 	}
 }
+
+// Between the list of mounts and the look at one of them it can be taken down, and its path removed: its disk is there still.
+func TestABtrfsThatIsUnmountedMeanwhileHasNotLostItsDisk(t *testing.T) {
+	m := newMachine(t, 10*time.Second)
+	requireFilesystem(t, "btrfs")
+	vol, _ := m.attach(t, 320, nil)
+	if err := stage(m, vol, "btrfs"); err != nil {
+		t.Fatal(err)
+	}
+	mounts := mountsOn(t, m.path("staging"))
+	if err := m.unstage(vol); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(m.path("staging")); err != nil {
+		t.Fatal(err)
+	}
+	if len(mounts) != 1 || m.DeviceGone(mounts[0]) {
+		t.Errorf("the disk of %+v is taken to have left the node", mounts)
+	}
+}

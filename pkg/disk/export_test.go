@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/fsnotify/fsnotify"
+	"k8s.io/mount-utils"
 )
 
 // Hold keeps the volume's turn until release is called.
@@ -56,3 +57,6 @@ func WriteExclusively(ctx context.Context, path string, data []byte) error {
 }
 
 func TryExclusively(path string) error { return tryExclusively(Device{Path: path}) }
+
+// DeviceGone is deviceGone.
+func (n *Node) DeviceGone(m mount.MountInfo) bool { return n.deviceGone(m, m.MountPoint) }

@@ -39,6 +39,8 @@ var knownDefects = []struct {
 		[]string{"TestADiskThatWasReplacedMeanwhileIsNotTouched", "TestADiskThatWasReplacedBeforeItsTurnIsNotFormatted"}},
 	{"a disk is taken to be in use by others, as a program that was just started for another volume has a copy of what is open",
 		[]string{"TestADiskThatIsInUseForAMomentIsFormatted", "TestADiskThatWasWrittenToIsFreeForTheNextProgram"}},
+	{"a volume that is being unmounted is told to have lost its disk",
+		[]string{"TestABtrfsThatIsUnmountedMeanwhileHasNotLostItsDisk"}},
 	{"a disk whose node has come is used before it can be opened",
 		[]string{"TestADiskThatCannotBeOpenedYetIsWaitedFor"}},
 	{"a new encrypted volume is used through a mapping that its head does not open again",
