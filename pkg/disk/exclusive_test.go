@@ -17,20 +17,27 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
 )
 
+// occupy has a disk open exclusively until end is called, or the test ends.
+func occupy(t *testing.T, dev string) (end func()) {
+	t.Helper()
+	file, err := os.OpenFile(dev, os.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end = sync.OnceFunc(func() {
+		if err := file.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(end)
+	return end
+}
+
 // What formatted a disk for a driver that died needs its time to end.
 func TestADiskThatIsInUseForAMomentIsFormatted(t *testing.T) {
 	m := newMachine(t, 10*time.Second)
 	vol, dev := m.attach(t, 64, nil)
-	other, err := os.OpenFile(dev, os.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	end := sync.OnceFunc(func() {
-		if err := other.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	end := occupy(t, dev)
 	log := funcr.New(func(_, args string) {
 		if strings.Contains(args, "Waiting for the disk") {
 			end()
@@ -75,11 +82,7 @@ func TestADiskThatWasWrittenToIsFreeForTheNextProgram(t *testing.T) {
 func TestADiskThatIsInUseIsNotFormatted(t *testing.T) {
 	m := newMachine(t, 10*time.Second)
 	vol, dev := m.attach(t, 64, nil)
-	other, err := os.OpenFile(dev, os.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
+	occupy(t, dev)
 	before := fingerprint(t, dev, m.path(vol.ID+".img"))
 	if err := stage(m, vol, "ext4"); !errors.Is(err, disk.ErrRefused) || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("got %v, want a refusal", err)

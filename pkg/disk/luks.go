@@ -62,11 +62,12 @@ var keyCost = []string{"--pbkdf", "argon2id", "--pbkdf-memory", "65536", "--pbkd
 
 // cryptsetup is the program with the passphrase to read, if there is an encryption.
 func cryptsetup(encryption *Encryption, args ...string) program {
-	p := program{name: "cryptsetup", args: append([]string{"--batch-mode"}, args...)}
+	p := program{name: "cryptsetup", args: []string{"--batch-mode"}}
 	if encryption != nil {
 		p.input = encryption.Passphrase
-		p.args = append([]string{"--batch-mode", "--key-file=-"}, args...)
+		p.args = append(p.args, "--key-file=-")
 	}
+	p.args = append(p.args, args...)
 	return p
 }
 

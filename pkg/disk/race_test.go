@@ -28,11 +28,7 @@ func TestADiskThatWasReplacedMeanwhileIsNotTouched(t *testing.T) {
 	for name, do := range work {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t, time.Second)
-			dev := ownLoopDevice(t)
-			vol, other := m.makeDisk(t, 64), m.makeDisk(t, 64)
-			run(t, "mkfs.ext4", "-q", m.path(other.ID+".img"))
-			runUntilFree(t, "losetup", dev, m.path(vol.ID+".img"))
-			m.link(t, vol.ID, dev)
+			vol, replace := m.attachReplaceable(t)
 			release := sync.OnceFunc(m.Hold(vol.ID))
 			t.Cleanup(release)
 			outcome := make(chan error)
@@ -40,9 +36,7 @@ func TestADiskThatWasReplacedMeanwhileIsNotTouched(t *testing.T) {
 			for m.observed(t, "find") == 0 {
 				time.Sleep(time.Millisecond)
 			}
-			run(t, "losetup", "--detach", dev)
-			runUntilFree(t, "losetup", dev, m.path(other.ID+".img"))
-			before := fingerprint(t, dev, m.path(other.ID+".img"))
+			untouched := replace()
 			release()
 			if err := <-outcome; !errors.Is(err, disk.ErrNoDevice) {
 				t.Errorf("got %v, want that the device is gone", err)
@@ -52,11 +46,7 @@ func TestADiskThatWasReplacedMeanwhileIsNotTouched(t *testing.T) {
 					t.Errorf("mounted: %+v", got)
 				}
 			}
-			if fingerprint(t, dev, m.path(other.ID+".img")) != before {
-				t.Error("the other disk was written to")
-			}
-			unmountBelow(t, m.dir)
-			run(t, "losetup", "--detach", dev)
+			untouched()
 		})
 	}
 }
@@ -70,11 +60,7 @@ func TestADiskThatWasReplacedBeforeItsTurnIsNotFormatted(t *testing.T) {
 				t.Skip("needs cryptsetup")
 			}
 			m.WithCheapKeys()
-			dev := ownLoopDevice(t)
-			vol, other := m.makeDisk(t, 64), m.makeDisk(t, 64)
-			run(t, "mkfs.ext4", "-q", m.path(other.ID+".img"))
-			runUntilFree(t, "losetup", dev, m.path(vol.ID+".img"))
-			m.link(t, vol.ID, dev)
+			vol, replace := m.attachReplaceable(t)
 			release := sync.OnceFunc(m.HoldFormats())
 			t.Cleanup(release)
 			outcome := make(chan error)
@@ -82,19 +68,39 @@ func TestADiskThatWasReplacedBeforeItsTurnIsNotFormatted(t *testing.T) {
 				outcome <- stageEncrypted(m, vol, "", func(req *disk.StageRequest) { req.Encryption = encryption })
 			}()
 			m.untilMarked(t, vol)
-			run(t, "losetup", "--detach", dev)
-			runUntilFree(t, "losetup", dev, m.path(other.ID+".img"))
-			before := fingerprint(t, dev, m.path(other.ID+".img"))
+			untouched := replace()
 			release()
 			if err := <-outcome; !errors.Is(err, disk.ErrNoDevice) {
 				t.Errorf("got %v, want that the device is gone", err)
 			}
-			if fingerprint(t, dev, m.path(other.ID+".img")) != before {
+			untouched()
+		})
+	}
+}
+
+// attachReplaceable attaches a volume's disk. replace gives its device to another disk, which holds a filesystem; untouched
+// checks that nobody wrote to that one, and takes it off.
+func (m *machine) attachReplaceable(t *testing.T) (vol disk.Volume, replace func() (untouched func())) {
+	t.Helper()
+	dev := ownLoopDevice(t)
+	vol, other := m.makeDisk(t, 64), m.makeDisk(t, 64)
+	image := m.path(other.ID + ".img")
+	run(t, "mkfs.ext4", "-q", image)
+	runUntilFree(t, "losetup", dev, m.path(vol.ID+".img"))
+	m.link(t, vol.ID, dev)
+	return vol, func() func() {
+		t.Helper()
+		run(t, "losetup", "--detach", dev)
+		runUntilFree(t, "losetup", dev, image)
+		before := fingerprint(t, dev, image)
+		return func() {
+			t.Helper()
+			if fingerprint(t, dev, image) != before {
 				t.Error("the other disk was written to")
 			}
 			unmountBelow(t, m.dir)
 			run(t, "losetup", "--detach", dev)
-		})
+		}
 	}
 }
 
