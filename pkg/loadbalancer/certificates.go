@@ -40,6 +40,19 @@ func (c Certificate) bundleName(identity Identity) string {
 	return namedLike(identity.Name, identity.ServiceUID+"/managed/"+c.KeyType+"/"+strings.Join(c.Hostnames, ","))
 }
 
+// bundleNames are the names of the certificate bundles that are made for the Service.
+func (s *Settings) bundleNames(identity Identity) []string {
+	var names []string
+	for _, port := range s.everyPort() {
+		for _, certificate := range port.Certificates {
+			if name := certificate.bundleName(identity); name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
 // ownBundleName is the name that UpCloud's own CCM gives to the certificate for a load balancer's own name.
 func ownBundleName(generatedName string) string {
 	return cut(generatedName, maxName-len("-tls")) + "-tls"

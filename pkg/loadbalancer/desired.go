@@ -149,13 +149,7 @@ func DesiredState(in Input) Desired {
 	}
 	slices.SortFunc(desired.Frontends, func(a, b Frontend) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(desired.Backends, func(a, b Backend) int { return strings.Compare(a.Name, b.Name) })
-	for _, port := range in.Settings.everyPort() {
-		for _, certificate := range port.Certificates {
-			if name := certificate.bundleName(in.Identity); name != "" && !slices.Contains(desired.Bundles, name) {
-				desired.Bundles = append(desired.Bundles, name)
-			}
-		}
-	}
+	desired.Bundles = in.Settings.bundleNames(in.Identity)
 	return desired
 }
 

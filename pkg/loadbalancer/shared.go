@@ -201,13 +201,14 @@ func (s *sharing) forget(uid types.UID) {
 func (s *sharing) setDropped(uid types.UID, dropped bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !dropped {
+		delete(s.dropped, uid)
+		return
+	}
 	if s.dropped == nil {
 		s.dropped = map[types.UID]bool{}
 	}
 	s.dropped[uid] = true
-	if !dropped {
-		delete(s.dropped, uid)
-	}
 }
 
 func (s *sharing) hasDropped(uid types.UID) bool {

@@ -148,12 +148,7 @@ func (w *work) deleteDropped(ctx context.Context) error {
 	if !w.sharing.hasDropped(w.service.UID) {
 		return nil
 	}
-	cleanup := bundleCleanup{serviceUID: w.identity.ServiceUID}
-	for _, port := range w.settings.everyPort() {
-		for _, certificate := range port.Certificates {
-			cleanup.keep = append(cleanup.keep, certificate.bundleName(w.identity))
-		}
-	}
+	cleanup := bundleCleanup{serviceUID: w.identity.ServiceUID, keep: w.settings.bundleNames(w.identity)}
 	if err := deleteBundles(ctx, w.config.Cloud, cleanup); err != nil {
 		return err
 	}
