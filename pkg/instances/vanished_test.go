@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -59,13 +57,9 @@ func TestAPauseIsNoSecondAnswer(t *testing.T) {
 	account := newAccount(t)
 	gone := account.CreateServer(t, "gone", zone)
 	account.deleteServer(t, gone)
-	target, err := url.Parse(account.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var instances *Instances
 	var pause sync.Once
-	forward := httputil.NewSingleHostReverseProxy(target)
+	forward := account.Proxy(t)
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, gone) {
 			pause.Do(func() {

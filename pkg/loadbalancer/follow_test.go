@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -28,11 +26,7 @@ func (a *account) holding() *hold {
 	a.t.Helper()
 	held := &hold{asked: make(chan struct{})}
 	held.id.Store("nobody's")
-	target, err := url.Parse(a.URL)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy := a.Proxy(a.t)
 	var first atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.Contains(r.URL.Path, held.id.Load().(string)) {
@@ -45,6 +39,7 @@ func (a *account) holding() *hold {
 		<-r.Context().Done()
 	}))
 	a.t.Cleanup(server.Close)
+	var err error
 	if a.cloud, err = cloud.New(cloud.Config{Token: a.Token, BaseURL: server.URL}); err != nil {
 		a.t.Fatal(err)
 	}

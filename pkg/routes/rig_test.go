@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -100,11 +98,7 @@ func (r *rig) leads() string {
 // longer waits for too, and nothing else of it comes through.
 func (r *rig) lastingAPI() (address string, finish func()) {
 	r.t.Helper()
-	target, err := url.Parse(r.URL)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	forward := httputil.NewSingleHostReverseProxy(target)
+	forward := r.Proxy(r.t)
 	forward.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		ctx, cancel := context.WithCancel(context.WithoutCancel(request.Context()))

@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/simulatortest"
 )
 
 // gate lets the requests of several programs to the router pass one at a time, in an order that the test chooses.
@@ -73,12 +72,8 @@ func (g *gate) end(who int) {
 }
 
 // proxy is the API as one program sees it: its requests that concern routers go through the gate.
-func (g *gate) proxy(t *testing.T, who int, api string) string {
-	target, err := url.Parse(api)
-	if err != nil {
-		t.Fatal(err)
-	}
-	forward := httputil.NewSingleHostReverseProxy(target)
+func (g *gate) proxy(t *testing.T, who int, api *simulatortest.Server) string {
+	forward := api.Proxy(t)
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		if !strings.Contains(request.URL.Path, "/router/") {
 			forward.ServeHTTP(w, request)
@@ -121,7 +116,7 @@ func TestTwoWritersInEveryOrder(t *testing.T) {
 		}
 		var clusters [2]*cluster
 		for i := range clusters {
-			clusters[i] = r.newCluster(g.proxy(t, i, r.URL), func(c *Config) { c.ClusterID = fmt.Sprint(i) }).impatient()
+			clusters[i] = r.newCluster(g.proxy(t, i, r.Server), func(c *Config) { c.ClusterID = fmt.Sprint(i) }).impatient()
 			clusters[i].setNode(fakeNode(i))
 			clusters[i].config.RouterID = r.router
 		}
@@ -153,7 +148,7 @@ func TestTwoWritersInEveryOrder(t *testing.T) {
 func TestAnUndoneChangeIsMadeAgain(t *testing.T) {
 	r := newRig(t, simulator.Config{})
 	g := newGate([]int{0, 0, 0, 1, 0}) // list, read, write; the other program; read
-	c := r.newCluster(g.proxy(t, 0, r.URL), nil).impatient()
+	c := r.newCluster(g.proxy(t, 0, r.Server), nil).impatient()
 	c.config.RouterID = r.router
 	c.setNode(fakeNode(0))
 	var running sync.WaitGroup
@@ -179,7 +174,7 @@ func TestAnotherProgramInEveryOrder(t *testing.T) {
 	for _, order := range orders(7) {
 		r := newRig(t, simulator.Config{})
 		g := newGate(order)
-		c := r.newCluster(g.proxy(t, 0, r.URL), nil).impatient()
+		c := r.newCluster(g.proxy(t, 0, r.Server), nil).impatient()
 		c.config.RouterID = r.router
 		c.setNode(fakeNode(0))
 		var running sync.WaitGroup
@@ -252,11 +247,7 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 			Routes []json.RawMessage `json:"static_routes"`
 		}
 	}
-	target, err := url.Parse(r.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	forward := httputil.NewSingleHostReverseProxy(target)
+	forward := r.Proxy(t)
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		switch {
 		case request.Method == http.MethodPatch:
@@ -290,11 +281,7 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 func TestAnAnswerWithoutRoutesIsNoEmptyRouter(t *testing.T) {
 	r := newRig(t, simulator.Config{})
 	r.put(foreign)
-	target, err := url.Parse(r.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	forward := httputil.NewSingleHostReverseProxy(target)
+	forward := r.Proxy(t)
 	for name, fields := range map[string]string{"absent": `"name":"r"`, "null": `"static_routes":null`} {
 		t.Run(name, func(t *testing.T) {
 			web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {

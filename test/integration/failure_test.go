@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -159,12 +157,8 @@ type gate struct {
 
 func newGate(t *testing.T, c *cluster) *gate {
 	t.Helper()
-	target, err := url.Parse(c.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
 	g := &gate{}
-	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy := c.Proxy(t)
 	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !g.open.Load() {
 			panic(http.ErrAbortHandler)

@@ -6,8 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -68,12 +66,8 @@ type door struct {
 
 func newDoor(c *cluster) *door {
 	c.t.Helper()
-	target, err := url.Parse(c.URL)
-	if err != nil {
-		c.t.Fatal(err)
-	}
 	d := &door{}
-	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy := c.Proxy(c.t)
 	d.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if name, password, _ := r.BasicAuth(); name != d.user.Load() || password != name {
 			w.Header().Set("Content-Type", "application/json")

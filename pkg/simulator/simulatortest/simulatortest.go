@@ -11,6 +11,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"sync"
 	"testing"
 	"time"
@@ -47,6 +49,16 @@ func Start(t testing.TB, cfg simulator.Config) *Server {
 		server.Token = simulator.DefaultToken
 	}
 	return server
+}
+
+// Proxy passes requests on to the simulator, for tests that stand between it and a client.
+func (s *Server) Proxy(t testing.TB) *httputil.ReverseProxy {
+	t.Helper()
+	target, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return httputil.NewSingleHostReverseProxy(target)
 }
 
 // PassTime moves the clock on, a step a millisecond, until what it returns is called, or the test ends.
