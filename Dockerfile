@@ -1,5 +1,5 @@
 # One image a program: docker build --target csi-driver . ; likewise ccm, upcloud-doctor and upcloud-sim.
-ARG GO_VERSION=1.26
+ARG GO_VERSION=1.26.10
 ARG DEBIAN=bookworm
 
 FROM golang:${GO_VERSION}-${DEBIAN} AS build
@@ -22,6 +22,7 @@ ENTRYPOINT ["/csi-driver"]
 FROM scratch AS ccm
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/ccm /ccm
+USER 65534:65534
 ENTRYPOINT ["/ccm"]
 
 FROM scratch AS upcloud-doctor

@@ -29,6 +29,9 @@ test: ## set up, then run every test, with the race detector
 	@hack/install-packages test
 	hack/test
 
+property: ## look for new faults: random sequences with new seeds, and fuzzing; COUNT=3, STEPS=3000 a seed, FUZZTIME=30s by default
+	hack/property
+
 test-vm: ## take the node plugin through its work in a virtual machine with hot-plugged disks; TEST="-run Machine/xfs" for some
 	@hack/test-vm $(TEST)
 
@@ -36,7 +39,7 @@ demo-shared: ## show two clusters behind one load balancer: /foo is answered by 
 	cd test/cluster && KUBERNETES_DIR="$$(go run -buildvcs=false . kubernetes --project ../..)" && export KUBERNETES_DIR && \
 	  cd ../.. && go test -count=1 -timeout 30m -v ./test/integration -run TestTwoClusters -args -rights=false
 
-integration: ## run the CCM against a real kube-apiserver and the simulator (a minute; the first time builds Kubernetes)
+integration: ## run the CCM against a real kube-apiserver and the simulator (some minutes; the first time builds Kubernetes)
 	@hack/install-packages integration
 	cd test/cluster && KUBERNETES_DIR="$$(go run -buildvcs=false . kubernetes --project ../..)" && export KUBERNETES_DIR && \
 	  cd ../.. && go test -count=1 -parallel 8 -timeout 30m ./test/integration
@@ -44,14 +47,20 @@ integration: ## run the CCM against a real kube-apiserver and the simulator (a m
 conformance: ## hold the simulator against the official SDK's live tests and recordings (a few minutes)
 	go run ./test/conformance
 
-bench: ## measure API calls, attach throughput, staging (as root), memory, the CCM and load balancers (14 minutes); figures also in build/bench.json
+bench: ## measure API calls, also at rest, attach throughput, staging (as root), memory, the CCM, load balancers and fairness (18 minutes); figures also in build/bench.json
 	go run -buildvcs=false ./test/bench --output $(BUILD)/bench.json
 
 bench-sim: ## measure the simulator with 10,000 storages, 5,000 servers and 1,000 load balancers
 	go test -run '^$$' -bench LargeAccount -benchtime 10x ./pkg/simulator
 
+fuzz: ## fuzz what others write, FUZZTIME (1m) for each target, two at a time
+	hack/fuzz
+
 lint: ## check formatting, vet, and the linters of .golangci.yaml
 	hack/lint
+
+vulncheck: ## look for known vulnerabilities that the programs call (a minute; the first time some more)
+	hack/vulncheck
 
 clean: ## remove what was built here (the cache of the local Kubernetes stays in the user's cache folder)
 	rm -rf $(BUILD)
@@ -62,5 +71,5 @@ cluster:
 	@mkdir -p $(BUILD)/cluster
 	cd test/cluster && CGO_ENABLED=0 go build -buildvcs=false -o ../../$(BUILD)/cluster/cluster .
 
-.PHONY: help build demo demo-shared e2e e2e-lb up demo-down test test-vm integration conformance bench bench-sim lint clean cluster
+.PHONY: help build demo demo-shared e2e e2e-lb up demo-down test property test-vm fuzz integration conformance bench bench-sim lint vulncheck clean cluster
 .DEFAULT_GOAL := help

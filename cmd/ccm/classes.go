@@ -15,11 +15,12 @@ import (
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/app"
 	appconfig "k8s.io/cloud-provider/app/config"
-	servicecontroller "k8s.io/cloud-provider/controllers/service"
 	"k8s.io/cloud-provider/names"
 	servicehelpers "k8s.io/cloud-provider/service/helpers"
 	genericcontrollermanager "k8s.io/controller-manager/app"
 	"k8s.io/controller-manager/controller"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/fairness"
 )
 
 const (
@@ -33,30 +34,29 @@ const (
 )
 
 // The service controller of k8s.io/cloud-provider leaves Services with a loadBalancerClass alone. The controller of our class is
-// that same one, looking through glasses: it sees the Services of the class as if they had none, and no others; and it says
-// classFinalizer where it thinks of the shared one.
+// that same one with another view (classView): it sees the Services of the class as if they had none, and no others. Its patches
+// (classClient) have classFinalizer in place of the shared one.
 
 // constructors are the controllers of the library and ours.
 func constructors(class *string) map[string]app.ControllerInitFuncConstructor {
 	all := maps.Clone(app.DefaultInitFuncConstructors)
 	all[names.ServiceLBController] = serviceConstructor(func(
 		cloud cloudprovider.Interface, client kubernetes.Interface, config *appconfig.CompletedConfig,
-	) (*servicecontroller.Controller, func(<-chan struct{}), error) {
+	) (*fairness.Controller, error) {
 		core := config.SharedInformers.Core().V1()
-		services, err := newServiceController(cloud, client, core.Services(), core.Nodes(), config.ComponentConfig.KubeCloudShared.ClusterName)
-		return services, func(<-chan struct{}) {}, err
+		return newServiceController(cloud, client, core.Services(), core.Nodes(), config.ComponentConfig.KubeCloudShared.ClusterName)
 	})
 	all[classController] = serviceConstructor(func(
 		cloud cloudprovider.Interface, client kubernetes.Interface, config *appconfig.CompletedConfig,
-	) (*servicecontroller.Controller, func(<-chan struct{}), error) {
+	) (*fairness.Controller, error) {
 		return newClassController(cloud, client, config.SharedInformers, *class, config.ComponentConfig.KubeCloudShared.ClusterName)
 	})
 	return all
 }
 
-// serviceConstructor is a controller of Services; what make answers with besides begins to watch what is not watched yet.
+// serviceConstructor is a controller of Services.
 func serviceConstructor(
-	make func(cloudprovider.Interface, kubernetes.Interface, *appconfig.CompletedConfig) (*servicecontroller.Controller, func(<-chan struct{}), error),
+	make func(cloudprovider.Interface, kubernetes.Interface, *appconfig.CompletedConfig) (*fairness.Controller, error),
 ) app.ControllerInitFuncConstructor {
 	return app.ControllerInitFuncConstructor{
 		InitContext: app.ControllerInitContext{ClientName: "service-controller"},
@@ -64,11 +64,10 @@ func serviceConstructor(
 			initContext app.ControllerInitContext, config *appconfig.CompletedConfig, cloud cloudprovider.Interface,
 		) app.InitFunc {
 			return func(ctx context.Context, manager genericcontrollermanager.ControllerContext) (controller.Interface, bool, error) {
-				services, start, err := make(cloud, config.ClientBuilder.ClientOrDie(initContext.ClientName), config)
+				services, err := make(cloud, config.ClientBuilder.ClientOrDie(initContext.ClientName), config)
 				if err != nil {
 					return nil, false, err
 				}
-				start(ctx.Done())
 				go services.Run(ctx, int(config.ComponentConfig.ServiceController.ConcurrentServiceSyncs), manager.ControllerManagerMetrics)
 				return nil, true, nil
 			}
@@ -76,36 +75,12 @@ func serviceConstructor(
 	}
 }
 
-// newClassController makes the controller; start begins to watch Services.
+// newClassController makes the controller.
 func newClassController(
 	cloud cloudprovider.Interface, client kubernetes.Interface, shared informers.SharedInformerFactory, class, clusterName string,
-) (services *servicecontroller.Controller, start func(<-chan struct{}), err error) {
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(ofClass(class)))
-	services, err = newServiceController(cloud, classClient{client}, factory.Core().V1().Services(), shared.Core().V1().Nodes(), clusterName)
-	return services, factory.Start, err
-}
-
-// ofClass shows a Service of the class as one without, and any other as none of the controller's business.
-func ofClass(class string) func(any) (any, error) {
-	return func(object any) (any, error) {
-		service, ok := object.(*v1.Service)
-		if !ok {
-			return object, nil
-		}
-		held := slices.Contains(service.Finalizers, classFinalizer)
-		if given := service.Spec.LoadBalancerClass; (given == nil || *given != class) && !held {
-			other := "another"
-			service.Spec.LoadBalancerClass = &other
-			service.Finalizers = without(service.Finalizers, servicehelpers.LoadBalancerCleanupFinalizer)
-			return service, nil
-		}
-		service.Spec.LoadBalancerClass = nil // a Service that was of the class, and is held, has to be let go
-		service.Finalizers = without(service.Finalizers, servicehelpers.LoadBalancerCleanupFinalizer)
-		if held {
-			service.Finalizers = append(without(service.Finalizers, classFinalizer), servicehelpers.LoadBalancerCleanupFinalizer)
-		}
-		return service, nil
-	}
+) (*fairness.Controller, error) {
+	core := shared.Core().V1()
+	return newServiceController(cloud, classClient{client}, classView{core.Services(), class}, core.Nodes(), clusterName)
 }
 
 func without(all []string, one string) []string {

@@ -19,12 +19,11 @@ import (
 
 // classAndNodeControllers are those of a cluster where somebody else serves Services without a class.
 func classAndNodeControllers(ctx context.Context, c *cluster, shared informers.SharedInformerFactory) []func() {
-	services, start, err := newClassController(c.provider, c.client, shared, defaultClass, "prod")
+	services, err := newClassController(c.provider, c.client, shared, defaultClass, "prod")
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	return append(nodeControllers(ctx, c, shared), func() {
-		start(ctx.Done())
 		services.Run(ctx, 4, managerMetrics())
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -94,6 +95,7 @@ func newCommand(stop <-chan struct{}) *cobra.Command {
 	// The library's default is true. Most clusters have an overlay network, and a router without room for their routes.
 	setDefault(command, "configure-cloud-routes", "false")
 	setHelp(command)
+	command.AddCommand(newAdmissionCommand())
 
 	run := command.RunE
 	command.RunE = func(command *cobra.Command, args []string) error {
@@ -122,8 +124,8 @@ func newCommand(stop <-chan struct{}) *cobra.Command {
 // setDefaults makes the defaults of the controller manager fit UpCloud.
 func setDefaults(o *options.CloudControllerManagerOptions) {
 	o.KubeCloudShared.CloudProvider.Name = providerid.Scheme
-	// A load balancer is made and deleted in minutes. One worker would make Services wait for each other.
-	o.ServiceController.ConcurrentServiceSyncs = 10
+	// They are shared out between namespaces (pkg/fairness); most of them wait for the UpCloud API.
+	o.ServiceController.ConcurrentServiceSyncs = 100
 	// A new node takes one call of the UpCloud API and three of Kubernetes': with so many at once, 500 of them take seconds.
 	o.NodeController.ConcurrentNodeSyncs, o.NodeController.ConcurrentNodeStatusUpdates = 50, 10
 	// That takes more than the 20 calls a second that the library lets through.
@@ -144,7 +146,8 @@ func newCheckedProvider(ctx context.Context, ours flags, manager *options.CloudC
 		names.CCMControllerAliases(), app.AllWebhooks, app.DisabledByDefaultWebhooks); err != nil {
 		return nil, fmt.Errorf("%w; see ccm --help", err)
 	}
-	if err := checkRoutes(manager.KubeCloudShared); err != nil {
+	podNetwork, err := checkRoutes(manager.KubeCloudShared)
+	if err != nil {
 		return nil, err
 	}
 	ours.routes = manager.KubeCloudShared.ConfigureCloudRoutes
@@ -162,13 +165,14 @@ func newCheckedProvider(ctx context.Context, ours flags, manager *options.CloudC
 		return nil, err
 	}
 	election := manager.Generic.LeaderElection
-	leadership := &fence{lease: election.ResourceName}
+	leadership := newLeadership(election.ResourceName)
 	config.cloud.UserAgent = "upcloud-ccm/" + programVersion()
 	config.cloud.Registerer, config.instances.Registerer = legacyregistry.Registerer(), legacyregistry.Registerer()
 	if config.routes != nil {
-		config.routes.Registerer = config.cloud.Registerer
+		config.routes.Registerer, config.routes.ClusterCIDRs = config.cloud.Registerer, podNetwork
 	}
 	config.cloud.RequestsPerSecond, config.cloud.Burst, config.cloud.Concurrency = requestsPerSecond, requestBurst, requestsAtOnce
+	config.cloud.GroupConcurrency, config.cloud.TenantConcurrency = requestsOfGroup, requestsOfTenant
 	if election.LeaderElect {
 		config.cloud.BeforeChange, config.instances.BeforeGone = leadership.check, leadership.check
 	} else if err := waitForKubernetes(ctx, manager); err != nil {
@@ -198,6 +202,10 @@ const (
 	requestsPerSecond = 100
 	requestBurst      = 500
 	requestsAtOnce    = 64
+	// What nodes, routes and load balancers may each have under way, so that the others' requests go on where theirs get no answer; and
+	// what the load balancers of one namespace may.
+	requestsOfGroup  = 48
+	requestsOfTenant = 12
 )
 
 // checkCloud asks the API for the first time. What is wrong with the settings ends the program; an API that is down does
@@ -217,23 +225,32 @@ func checkCloud(ctx context.Context, client *cloud.Cloud) error {
 
 func warn(text string) { fmt.Fprintln(os.Stderr, "ccm: warning:", oneLine(errors.New(text))) }
 
-// checkRoutes finds out whether --configure-cloud-routes has what it needs. The library would end with a stack.
-func checkRoutes(shared *options.KubeCloudSharedOptions) error {
+// checkRoutes returns the cluster's Pod network, and finds out whether --configure-cloud-routes has what it needs. The library would end
+// with a stack.
+func checkRoutes(shared *options.KubeCloudSharedOptions) ([]netip.Prefix, error) {
 	if !shared.ConfigureCloudRoutes {
-		return nil
+		return nil, nil
 	}
 	const remedy = "set it to what the kube-controller-manager has in --cluster-cidr, such as 10.244.0.0/16"
 	if shared.ClusterCIDR == "" {
-		return errors.New("--configure-cloud-routes needs the cluster's Pod network in --cluster-cidr: " + remedy)
+		return nil, errors.New("--configure-cloud-routes needs the cluster's Pod network in --cluster-cidr: " + remedy)
 	}
-	prefixes, err := netutils.ParseCIDRs(strings.Split(shared.ClusterCIDR, ","))
+	networks, err := netutils.ParseCIDRs(strings.Split(shared.ClusterCIDR, ","))
 	if err != nil {
-		return fmt.Errorf("--cluster-cidr=%s: %w: %s", shared.ClusterCIDR, err, remedy)
+		return nil, fmt.Errorf("--cluster-cidr=%s: %w: %s", shared.ClusterCIDR, err, remedy)
 	}
-	if dual, _ := netutils.IsDualStackCIDRs(prefixes); len(prefixes) > 2 || len(prefixes) == 2 && !dual {
-		return fmt.Errorf("--cluster-cidr=%s: want one network, or one of IPv4 and one of IPv6", shared.ClusterCIDR)
+	if dual, _ := netutils.IsDualStackCIDRs(networks); len(networks) > 2 || len(networks) == 2 && !dual {
+		return nil, fmt.Errorf("--cluster-cidr=%s: want one network, or one of IPv4 and one of IPv6", shared.ClusterCIDR)
 	}
-	return nil
+	var prefixes []netip.Prefix
+	for _, network := range networks {
+		prefix, err := netip.ParsePrefix(network.String())
+		if err != nil {
+			return nil, fmt.Errorf("--cluster-cidr=%s: %w: %s", shared.ClusterCIDR, err, remedy)
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	return prefixes, nil
 }
 
 // checkPort finds out whether the port of health and metrics is free: it is not when a second copy runs on one machine.

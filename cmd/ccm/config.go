@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -13,11 +12,13 @@ import (
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"sigs.k8s.io/yaml"
 
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/internal/bounded"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/tenants"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/routes"
 )
 
@@ -67,22 +68,32 @@ type configFile struct {
 			Password string `json:"password"`
 			Token    string `json:"token"`
 		} `json:"apiCredentials"`
-		ClusterName                   string                      `json:"clusterName"`
-		ClusterID                     string                      `json:"clusterID"`
-		NodeScopeSelector             metav1.LabelSelector        `json:"nodeScopeSelector"`
-		LoadBalancerPlan              string                      `json:"loadBalancerPlan"`
-		LoadBalancerMaxBackendMembers int                         `json:"loadBalancerMaxBackendMembers"`
-		LoadBalancerStatus            string                      `json:"loadBalancerStatus"`
-		LoadBalancerDefaultMode       string                      `json:"loadBalancerDefaultMode"`
-		SharedLoadBalancers           []loadbalancer.SharedAccess `json:"sharedLoadBalancers"`
-		LoadBalancerCheckInterval     *metav1.Duration            `json:"loadBalancerCheckInterval"`
-		NodePrivateNetworks           []string                    `json:"nodePrivateNetworks"`
-		ServerLabelPrefix             string                      `json:"serverLabelPrefix"`
-		MaxMissingServersPercent      *int                        `json:"maxMissingServersPercent"`
-		RouterUUID                    string                      `json:"routerUUID"`
-		CreateRouter                  bool                        `json:"createRouter"`
-		ManageSourceIPFiltering       bool                        `json:"manageSourceIPFiltering"`
+		ClusterName                   string                  `json:"clusterName"`
+		ClusterID                     string                  `json:"clusterID"`
+		NodeScopeSelector             metav1.LabelSelector    `json:"nodeScopeSelector"`
+		LoadBalancerPlan              string                  `json:"loadBalancerPlan"`
+		LoadBalancerMaxBackendMembers int                     `json:"loadBalancerMaxBackendMembers"`
+		LoadBalancerStatus            string                  `json:"loadBalancerStatus"`
+		LoadBalancerDefaultMode       string                  `json:"loadBalancerDefaultMode"`
+		SharedLoadBalancers           []settings.SharedAccess `json:"sharedLoadBalancers"`
+		Tenants                       tenantsConfig           `json:"tenants"`
+		LoadBalancerCheckInterval     *metav1.Duration        `json:"loadBalancerCheckInterval"`
+		NodePrivateNetworks           []string                `json:"nodePrivateNetworks"`
+		ServerLabelPrefix             string                  `json:"serverLabelPrefix"`
+		MaxMissingServersPercent      *int                    `json:"maxMissingServersPercent"`
+		RouterUUID                    string                  `json:"routerUUID"`
+		CreateRouter                  bool                    `json:"createRouter"`
+		ManageSourceIPFiltering       bool                    `json:"manageSourceIPFiltering"`
 	} `json:"data"`
+}
+
+// tenantsConfig is data.tenants. That the key is there says that the cluster has tenants.
+type tenantsConfig struct{ *tenants.Config }
+
+// UnmarshalJSON refuses what is not understood, also null.
+func (c *tenantsConfig) UnmarshalJSON(text []byte) error {
+	c.Config = &tenants.Config{}
+	return c.Config.UnmarshalJSON(text)
 }
 
 // Of the configuration file.
@@ -99,7 +110,7 @@ func loadConfig(ours flags, path string) (config, error) {
 	var file configFile
 	var loaded config
 	if path != "" {
-		text, err := os.ReadFile(path)
+		text, err := bounded.ReadFile(path, bounded.File.Bytes)
 		if err != nil {
 			return config{}, fmt.Errorf("--cloud-config: %w", err)
 		}
@@ -121,6 +132,7 @@ func loadConfig(ours flags, path string) (config, error) {
 		ClusterID: file.Data.ClusterID, ClusterName: file.Data.ClusterName,
 		Plan: file.Data.LoadBalancerPlan, MaxMembers: file.Data.LoadBalancerMaxBackendMembers,
 		DefaultMode: file.Data.LoadBalancerDefaultMode, Shared: file.Data.SharedLoadBalancers,
+		Tenants:    file.Data.Tenants.Config,
 		PodMembers: ours.podMembers,
 	}
 	if interval := file.Data.LoadBalancerCheckInterval; interval != nil {
@@ -130,7 +142,7 @@ func loadConfig(ours flags, path string) (config, error) {
 	if ours.loadBalancerStatus != "" {
 		status = ours.loadBalancerStatus
 	}
-	if loaded.loadBalancer.Status, err = loadbalancer.ParseStatusMode(status); err != nil {
+	if loaded.loadBalancer.Status, err = settings.ParseStatusMode(status); err != nil {
 		return config{}, fmt.Errorf("--load-balancer-status: %w", err)
 	}
 	if ours.routes {
@@ -158,9 +170,9 @@ func instancesConfig(file configFile) instances.Config {
 // parseConfigFile reads the file, and tells every fault of it at once. UpCloud's own CCM takes no notice of keys that it does
 // not know, and files live on that: here they are the second answer.
 func parseConfigFile(text []byte) (file configFile, unknown, err error) {
-	if strict := yaml.UnmarshalStrict(text, &file); strict != nil {
+	if strict := bounded.File.UnmarshalStrict(text, &file); strict != nil {
 		file = configFile{}
-		if err := yaml.Unmarshal(text, &file); err != nil {
+		if err := bounded.File.Unmarshal(text, &file); err != nil {
 			return configFile{}, nil, withoutPackage(err)
 		}
 		unknown = withoutPackage(strict)
@@ -183,7 +195,7 @@ func parseConfigFile(text []byte) (file configFile, unknown, err error) {
 		fault("data.loadBalancerMaxBackendMembers is %d: want 1 or more, or 0 for %d",
 			file.Data.LoadBalancerMaxBackendMembers, loadbalancer.DefaultMaxMembers)
 	}
-	if _, err := loadbalancer.ParseStatusMode(file.Data.LoadBalancerStatus); err != nil {
+	if _, err := settings.ParseStatusMode(file.Data.LoadBalancerStatus); err != nil {
 		fault("data.loadBalancerStatus: %w", err)
 	}
 	if mode := file.Data.LoadBalancerDefaultMode; mode != "" && mode != "tcp" && mode != "http" {
@@ -198,11 +210,16 @@ func parseConfigFile(text []byte) (file configFile, unknown, err error) {
 			fault("data.sharedLoadBalancers[%d]: %w", i, err)
 		}
 	}
+	if file.Data.Tenants.Config != nil {
+		if err := file.Data.Tenants.Validate(); err != nil {
+			fault("data.tenants: %w", err)
+		}
+	}
 	if err := instances.ValidatePrivateNetworks(file.Data.NodePrivateNetworks); err != nil {
 		fault("data.nodePrivateNetworks: %w", err)
 	}
 	if limit := file.Data.MaxMissingServersPercent; limit != nil && (*limit < 1 || *limit > 100) {
-		fault("data.maxMissingServersPercent is %d: want 1 to 100, or leave it out for %d", *limit, instances.DefaultMaxMissing)
+		fault("invalid data.maxMissingServersPercent %d: must be 1 to 100; leave it out for no limit", *limit)
 	}
 	if id := file.Data.RouterUUID; id != "" && (len(id) != 36 || uuid.Validate(id) != nil) {
 		fault("data.routerUUID is %q: want the UUID of the router of the nodes' private network, or leave it out to have it found", id)
@@ -239,7 +256,7 @@ func cloudConfig(ours flags, file configFile, path string) (cloud.Config, error)
 // the next start.
 func credentialsIn(text []byte) (token, username, password string, err error) {
 	var file configFile
-	if err := yaml.Unmarshal(text, &file); err != nil {
+	if err := bounded.File.Unmarshal(text, &file); err != nil {
 		return "", "", "", withoutPackage(err)
 	}
 	given := file.Data.APICredentials

@@ -10,7 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/labels"
 
-	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // upstreamConfig has every key of the configuration file of UpCloud's own CCM, as its documentation writes them.
@@ -85,7 +85,7 @@ func TestUpstreamConfigFile(t *testing.T) {
 	}
 	lb := got.loadBalancer
 	if lb.ClusterName != "production" || lb.ClusterID != "0d4f1e3b-8a5e-4a84-9b67-6a4d7a2f4c11" || lb.Plan != "production-small" ||
-		lb.MaxMembers != 50 || lb.Status != loadbalancer.StatusHostname {
+		lb.MaxMembers != 50 || lb.Status != settings.StatusHostname {
 		t.Errorf("load balancers: %+v", lb)
 	}
 	for _, test := range []struct {
@@ -135,7 +135,7 @@ func TestConfigWithoutFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.cloud.Token != "env-token" || got.loadBalancer.Status != loadbalancer.StatusIP || !got.instances.Scope.Matches(labels.Set{}) {
+	if got.cloud.Token != "env-token" || got.loadBalancer.Status != settings.StatusIP || !got.instances.Scope.Matches(labels.Set{}) {
 		t.Errorf("config: %v, %+v, scope %v", got.cloud, got.loadBalancer, got.instances.Scope)
 	}
 	if got, err = loadConfig(flags{credentialsDir: "/secret"}, ""); err != nil || got.cloud.CredentialsDir != "/secret" || got.cloud.Token != "" {
@@ -161,21 +161,25 @@ func TestRoutesAreConfiguredWhenAskedFor(t *testing.T) {
 
 func TestConfigFileFaults(t *testing.T) {
 	for text, want := range map[string][]string{
-		"kind: ConfigMap":                                                         {"ConfigMap", "CCMConfig"},
-		"apiVersion: v1":                                                          {`"v1"`, configVersion},
-		"data: {apiCredentials: {user: u}}":                                       {"data.apiCredentials", "password"},
-		"data: {loadBalancerMaxBackendMembers: -1}":                               {"loadBalancerMaxBackendMembers", "-1"},
-		"data: {loadBalancerMaxBackendMembers: many}":                             {"loadBalancerMaxBackendMembers"},
-		"data: {loadBalancerStatus: dns}":                                         {"data.loadBalancerStatus", "dns", "hostname"},
-		"data: {nodePrivateNetworks: [10.0.0.0/40]}":                              {"data.nodePrivateNetworks", "10.0.0.0/40"},
-		"data: {loadBalancerCheckInterval: 5s}":                                   {"data.loadBalancerCheckInterval", "5s", "30s or more"},
-		"data: {loadBalancerCheckInterval: -1m}":                                  {"data.loadBalancerCheckInterval", "-1m0s", "0 to never look"},
-		"data: {maxMissingServersPercent: 0}":                                     {"data.maxMissingServersPercent", "0", "1 to 100"},
-		"data: {nodeScopeSelector: {matchExpressions: [{key: a, operator: Is}]}}": {"data.nodeScopeSelector", "Is"},
-		"data: {routerUUID: my-router}":                                           {"data.routerUUID", "my-router", "leave it out"},
-		"- a list":                                                                {"cannot unmarshal"},
-		"data: [":                                                                 {"yaml"},
-		"kind: A\napiVersion: B":                                                  {"CCMConfig", configVersion},
+		"kind: ConfigMap":                                                          {"ConfigMap", "CCMConfig"},
+		"apiVersion: v1":                                                           {`"v1"`, configVersion},
+		"data: {apiCredentials: {user: u}}":                                        {"data.apiCredentials", "password"},
+		"data: {loadBalancerMaxBackendMembers: -1}":                                {"loadBalancerMaxBackendMembers", "-1"},
+		"data: {loadBalancerMaxBackendMembers: many}":                              {"loadBalancerMaxBackendMembers"},
+		"data: {loadBalancerStatus: dns}":                                          {"data.loadBalancerStatus", "dns", "hostname"},
+		"data: {nodePrivateNetworks: [10.0.0.0/40]}":                               {"data.nodePrivateNetworks", "10.0.0.0/40"},
+		"data: {loadBalancerCheckInterval: 5s}":                                    {"data.loadBalancerCheckInterval", "5s", "30s or more"},
+		"data: {loadBalancerCheckInterval: -1m}":                                   {"data.loadBalancerCheckInterval", "-1m0s", "0 to never look"},
+		"data: {maxMissingServersPercent: 0}":                                      {"data.maxMissingServersPercent", "0", "1 to 100"},
+		"data: {nodeScopeSelector: {matchExpressions: [{key: a, operator: Is}]}}":  {"data.nodeScopeSelector", "Is"},
+		"data: {routerUUID: my-router}":                                            {"data.routerUUID", "my-router", "leave it out"},
+		"- a list":                                                                 {"cannot unmarshal"},
+		"data: [":                                                                  {"not YAML"},
+		"data: {clusterName: &name prod, clusterID: *name}":                        {"line 1: YAML anchor &name is not allowed", "write values out"},
+		"# " + strings.Repeat("x", 1<<20):                                          {"too large: 1048578 bytes, at most 1048576"},
+		"data: " + strings.Repeat("[", 32):                                         {"not YAML"},
+		"metadata: {a: " + strings.Repeat("[", 31) + strings.Repeat("]", 31) + "}": {"nested too deeply: more than 32"},
+		"kind: A\napiVersion: B":                                                   {"CCMConfig", configVersion},
 	} {
 		_, _, err := parseConfigFile([]byte(text))
 		if err == nil {
@@ -190,10 +194,49 @@ func TestConfigFileFaults(t *testing.T) {
 	}
 }
 
+// The file is limited also where it is read again for the credentials in it.
+func TestConfigFileWithReferencesGivesNoCredentials(t *testing.T) {
+	if _, _, _, err := credentialsIn([]byte("data: {apiCredentials: {user: &u a, password: *u}}")); err == nil || !strings.Contains(err.Error(), "anchor &u") {
+		t.Errorf("error %v", err)
+	}
+	if _, user, password, err := credentialsIn([]byte(`data: {apiCredentials: {user: "&u", password: "*u"}}`)); err != nil || user != "&u" || password != "*u" {
+		t.Errorf("%q, %q, %v", user, password, err)
+	}
+	path := writeFile(t, "# "+strings.Repeat("x", 1<<20))
+	if _, err := loadConfig(flags{}, path); err == nil || !strings.Contains(err.Error(), path+" is too large") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // The sample of UpCloud's README overrides the default plan with nothing.
 func TestEmptyPlanIsTheDefault(t *testing.T) {
 	file, _, err := parseConfigFile([]byte(`data: {loadBalancerPlan: ""}`))
 	if err != nil || file.Data.LoadBalancerPlan != "" {
 		t.Fatal(file, err)
+	}
+}
+
+// The policy for tenants is read whole or not at all: what is not understood ends the program, as it might allow more than was meant.
+func TestPolicyForTenantsIsReadStrictly(t *testing.T) {
+	clearEnvironment(t)
+	t.Setenv("UPCLOUD_TOKEN", "env-token")
+	for text, want := range map[string]string{
+		"{tenants: {}}": "",
+		"{tenants: {default: {plans: [production-small], maxLoadBalancers: 5}, namespaces: [{names: [a], hosts: [a.example]}]}}": "",
+		"{tenants: {default: {maxLoadBalancer: 5}}}":                `unknown field "maxLoadBalancer"`,
+		"{clusterNam: x, tenants: {default: {maxLoadBalancer: 5}}}": `unknown field "maxLoadBalancer"`,
+		"{tenants: null}": "set it to {} for the safe defaults",
+		"{tenants: {default: {plans: [X Y], maxRules: -1}, namespaces: [{}]}}": `data.tenants: invalid default.plans[0] "X Y"`,
+	} {
+		got, err := loadConfig(flags{}, writeFile(t, "data: "+text))
+		if (err != nil) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", text, err, want)
+		}
+		if err == nil && (got.loadBalancer.Tenants == nil || len(got.warnings) > 0) {
+			t.Errorf("%s: %v, warnings %q", text, got.loadBalancer.Tenants, got.warnings)
+		}
+	}
+	if got, err := loadConfig(flags{}, writeFile(t, "data: {clusterName: x}")); err != nil || got.loadBalancer.Tenants != nil {
+		t.Errorf("without it: %v, %v", got.loadBalancer.Tenants, err)
 	}
 }

@@ -60,18 +60,19 @@ func newClusterWith(
 ) *cluster {
 	t.Helper()
 	sim := simulatortest.Start(t, account)
-	client, err := cloud.New(cloud.Config{Token: sim.Token, BaseURL: sim.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
 	clearEnvironment(t)
 	t.Setenv("UPCLOUD_TOKEN", sim.Token)
 	config, err := loadConfig(given, "")
 	if err != nil {
 		t.Fatal(err)
 	}
+	config.cloud.BaseURL = sim.URL
 	for _, change := range changes {
 		change(&config)
+	}
+	client, err := cloud.New(config.cloud)
+	if err != nil {
+		t.Fatal(err)
 	}
 	provider, err := newProvider(client, config)
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	kubetesting "k8s.io/client-go/testing"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/internal/fence"
 )
 
 func TestFence(t *testing.T) {
@@ -28,9 +30,9 @@ func testFence(t *testing.T, hostname string) {
 	client := fake.NewClientset()
 	var failure error
 	client.PrependReactor("get", "leases", func(kubetesting.Action) (bool, runtime.Object, error) { return true, lease, failure })
-	f := &fence{lease: "ccm"}
+	f := newLeadership("ccm")
 	aged := func() error {
-		f.looked = time.Now().Add(-fenceAge)
+		f.fence.Forget()
 		return f.check(t.Context())
 	}
 	hold("other_1")
@@ -77,10 +79,10 @@ func TestFenceKnowsItselfFromTheBeginning(t *testing.T) {
 	client.PrependReactor("get", "leases", func(kubetesting.Action) (bool, runtime.Object, error) {
 		return true, &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: new(holder)}}, nil
 	})
-	f := &fence{lease: "ccm"}
+	f := newLeadership("ccm")
 	f.begin(t.Context(), client.CoordinationV1().Leases("kube-system"))
 	holder = hostname + "_2"
-	f.looked = time.Time{}
+	f.fence.Forget()
 	if err := f.check(t.Context()); !errors.Is(err, errNotLeader) {
 		t.Errorf("error %v, although another copy on this machine leads", err)
 	}
@@ -102,9 +104,9 @@ func TestFenceDoesNotBelieveOldAnswers(t *testing.T) {
 			}
 			return true, &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}, nil
 		})
-		f := &fence{lease: "ccm"}
+		f := newLeadership("ccm")
 		f.begin(t.Context(), client.CoordinationV1().Leases("kube-system"))
-		time.Sleep(fenceAge)
+		time.Sleep(fence.Age)
 		if err := f.check(t.Context()); !errors.Is(err, errNotLeader) {
 			t.Errorf("error %v, although another ccm has become the leader", err)
 		}

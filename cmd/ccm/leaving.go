@@ -12,6 +12,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	cloudprovider "k8s.io/cloud-provider"
 	servicecontroller "k8s.io/cloud-provider/controllers/service"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/fairness"
 )
 
 // The service controller of k8s.io/cloud-provider leaves nodes out that the cluster autoscaler is about to remove, but does not look
@@ -23,8 +25,8 @@ import (
 func newServiceController(
 	cloud cloudprovider.Interface, client kubernetes.Interface, services coreinformers.ServiceInformer, nodes coreinformers.NodeInformer,
 	clusterName string,
-) (*servicecontroller.Controller, error) {
-	return servicecontroller.New(cloud, client, services, watchfulNodes{nodes}, clusterName, utilfeature.DefaultFeatureGate)
+) (*fairness.Controller, error) {
+	return fairness.New(cloud, client, services, watchfulNodes{nodes}, clusterName, utilfeature.DefaultFeatureGate)
 }
 
 type watchfulNodes struct{ coreinformers.NodeInformer }

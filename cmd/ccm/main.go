@@ -13,9 +13,12 @@ import (
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo" // metrics of the Kubernetes client
 	_ "k8s.io/component-base/metrics/prometheus/version"  // metric kubernetes_build_info
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/cmd/internal/logs"
 )
 
 func main() {
+	logs.HideBodies()
 	err := cli.RunNoErrOutput(newCommand(wait.NeverStop))
 	if err == nil {
 		return

@@ -24,7 +24,7 @@ type provider struct {
 	instances     *instances.Instances
 	loadBalancers *loadbalancer.LoadBalancers
 	routes        *routes.Routes // nil without --configure-cloud-routes
-	leadership    *fence
+	leadership    *leadership
 	namespace     string // of the lease
 	close         sync.Once
 	stop          <-chan struct{}

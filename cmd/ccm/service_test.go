@@ -24,6 +24,7 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
 
@@ -177,7 +178,7 @@ func TestServiceUnderTheRealControllers(t *testing.T) {
 	})
 	c.changeService("web", func(s *v1.Service) { s.Spec.Type = v1.ServiceTypeLoadBalancer })
 	c.eventually("the Service is published again", published)
-	if second := c.loadBalancers()[0].ID; second == first || c.service("web").Annotations[loadbalancer.AnnotationID] != second {
+	if second := c.loadBalancers()[0].ID; second == first || c.service("web").Annotations[settings.AnnotationID] != second {
 		t.Errorf("load balancer %s, annotations %v, before: %s", second, c.service("web").Annotations, first)
 	}
 

@@ -12,6 +12,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/cmd/internal/help"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/driver"
 )
 
@@ -26,13 +28,17 @@ type options struct {
 	nodeID         string
 	zone           string
 	clusterID      string
+	clusterUID     string
 	credentialsDir string
 	metricsAddress string
 	stopTimeout    time.Duration
 	deviceDir      string
 	maxVolumes     int
+	formatLimit    int
 	kubernetesNode string
 	adoptHalfMade  bool
+	checkLeases    bool
+	requireImport  bool
 }
 
 const longHelp = `csi-driver is the CSI driver for UpCloud block storage (` + driver.Name + `).
@@ -103,9 +109,19 @@ func (o *options) flags() []help.Section {
 	controller.StringVar(&o.clusterID, "cluster-id", "",
 		"`name` of the cluster, unique in the account; becomes the label csi-cluster of volumes, and keeps clusters "+
 			"from taking each other's volumes for their own")
+	controller.StringVar(&o.clusterUID, "cluster-uid", "",
+		"`UID` of the cluster's namespace kube-system; becomes the label csi-cluster-uid of volumes and snapshots, by which "+
+			"upcloud-doctor knows what this cluster made; empty to ask the API server, where the controller is a Pod")
 	controller.BoolVar(&o.adoptHalfMade, "adopt-half-made", false,
 		"while moving from UpCloud's own driver: take over the disks that it made for claims and never told Kubernetes of, "+
 			"in place of making others; lists the account's disks once a minute while volumes are made")
+
+	controller.BoolVar(&o.requireImport, "require-import-label", false,
+		"attach disks and restore backups that were made by hand only if an administrator has set their label "+cloud.LabelImport+
+			" in the UpCloud account; without this flag a PersistentVolume that names such a disk is enough to attach it")
+	controller.BoolVar(&o.checkLeases, "check-leases", true,
+		"in a Pod of Kubernetes: change the account for a sidecar only while this Pod holds the sidecar's lease; false where the "+
+			"sidecars run in another Pod than the driver")
 
 	where := help.NewFlagSet()
 	where.StringVar(&o.metadataURL, "metadata-url", "http://169.254.169.254",
@@ -121,6 +137,8 @@ func (o *options) flags() []help.Section {
 	node.IntVar(&o.maxVolumes, "max-volumes", 0,
 		"how many volumes the server can have at once; 0 for UpCloud's limits (16 disks, or 24 disks and network "+
 			"interfaces) less the disks and interfaces that are not the driver's, counted each time that it is asked")
+	node.IntVar(&o.formatLimit, "format-limit", disk.DefaultFormatLimit,
+		"how many volumes are formatted on the server at a time; others wait. A disk that does not answer is not counted")
 	node.StringVar(&o.kubernetesNode, "kubernetes-node", "",
 		"`name` of the Node of this server, for the node service in a Pod: it then takes the taint "+driver.TaintNotReady+
 			" off the Node when the kubelet has registered the driver, and knows for sure which disks are volumes; "+

@@ -96,6 +96,7 @@ func TestStartUpErrorsAreOneLineThatNamesTheSetting(t *testing.T) {
 		{"a file at the endpoint", nil, with("--endpoint", file), []string{"--endpoint", file, "not a socket"}},
 		{"no folder for the endpoint", nil, with("--endpoint", "/no/such/folder/csi.sock"), []string{"--endpoint", "/no/such/folder"}},
 		{"metrics address in use", nil, with("--metrics-address", busy.Addr().String()), []string{"--metrics-address", busy.Addr().String()}},
+		{"no formats at a time", nil, with("--format-limit", "0"), []string{"--format-limit"}},
 		{"negative number of volumes", nil, with("--max-volumes", "-1"), []string{"--max-volumes"}},
 		{"no time to stop", nil, with("--stop-timeout", "0s"), []string{"--stop-timeout"}},
 		{"no Pod", nil, []string{"--mode", "node", "--metadata-url", absent.URL, "--node-id", "00aaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee",

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
@@ -22,6 +23,9 @@ func run(ctx context.Context, opts options) error {
 	mode, err := driver.ParseMode(opts.mode)
 	if err != nil {
 		return fmt.Errorf("--mode: %w", err)
+	}
+	if opts.formatLimit < 1 {
+		return fmt.Errorf("invalid --format-limit %d: must be 1 or more", opts.formatLimit)
 	}
 	if opts.maxVolumes < 0 {
 		return fmt.Errorf("--max-volumes: %d is negative; give the number of volumes, or 0 for UpCloud's limits", opts.maxVolumes)
@@ -40,6 +44,11 @@ func run(ctx context.Context, opts options) error {
 	}
 	if account != nil {
 		defer account.Close()
+		stop, err := startClusterUID(ctx, opts.clusterUID, account)
+		if err != nil {
+			return err
+		}
+		defer stop()
 	}
 	config, err := configure(ctx, mode, opts, account, registry)
 	if err != nil {
@@ -77,9 +86,40 @@ func connect(mode driver.Mode, opts options, registry prometheus.Registerer) (*c
 	config.CredentialsDir = opts.credentialsDir
 	config.ClusterID = opts.clusterID
 	config.AdoptHalfMade = opts.adoptHalfMade
+	config.RequireImportLabel = opts.requireImport
+	if config.AttachedBefore, err = attachedBefore(); err != nil {
+		return nil, err
+	}
 	config.UserAgent = "upcloud-csi-driver/" + programVersion()
 	config.Registerer = registry
+	if opts.checkLeases {
+		leases, err := newSidecarLeases()
+		if err != nil {
+			return nil, fmt.Errorf("--check-leases: %w", err)
+		}
+		if leases != nil {
+			config.BeforeChange = leases.check
+		}
+	}
 	return cloud.New(config)
+}
+
+// attachedBefore asks Kubernetes whether csi-attacher has recorded that it attached a volume; nil outside of Kubernetes.
+func attachedBefore() (func(context.Context, string) (bool, error), error) {
+	config, err := rest.InClusterConfig()
+	if errors.Is(err, rest.ErrNotInCluster) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	attachments, err := kubenode.NewAttachments(config)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, volumeID string) (bool, error) {
+		return attachments.Attached(ctx, driver.Name, volumeID)
+	}, nil
 }
 
 // configure asks who and where we are, and checks that the account can be used.
@@ -107,7 +147,7 @@ func configure(ctx context.Context, mode driver.Mode, opts options, account *clo
 			return driver.Config{}, fmt.Errorf("--kubernetes-node: %w; leave it out where the driver is no Pod", err)
 		}
 	}
-	config.Disk, err = disk.New(disk.Config{DeviceDir: opts.deviceDir, Registerer: registry})
+	config.Disk, err = disk.New(disk.Config{DeviceDir: opts.deviceDir, FormatLimit: opts.formatLimit, Registerer: registry})
 	return config, err
 }
 

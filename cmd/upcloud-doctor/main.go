@@ -9,15 +9,21 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/cmd/internal/logs"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/doctor"
 )
 
 // Exit statuses besides 0, which means that nothing was found, or nothing is left.
 const (
-	statusError    = 1
-	statusFindings = 3
+	statusError       = 1
+	statusFindings    = 3
+	statusMismatch    = 4   // credentials, kubeconfig or cluster ID are not of one cluster: nothing was judged
+	statusInterrupted = 130 // as shells have it
 )
 
 func main() {
+	logs.HideBodies()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process at once.
@@ -35,6 +41,10 @@ func status(err error) int {
 		return 0
 	case errors.Is(err, errFindings):
 		return statusFindings
+	case errors.Is(err, doctor.ErrMismatch):
+		return statusMismatch
+	case errors.Is(err, context.Canceled):
+		return statusInterrupted
 	}
 	return statusError
 }

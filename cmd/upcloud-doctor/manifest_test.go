@@ -7,26 +7,42 @@ import (
 	"testing"
 
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 )
 
-// The Jobs of deploy/kubernetes/doctor run this program, with flags that it has, and remove nothing.
+// The Jobs of deploy/kubernetes/doctor run this program, with flags that it has, and change nothing. The CronJobs of doctor-fix do what
+// can be taken back for a week.
 func TestTheJobsOnlyLook(t *testing.T) {
 	for _, file := range []string{"job.yaml", "job-load-balancers.yaml"} {
-		t.Run(file, func(t *testing.T) { onlyLooks(t, file) })
+		t.Run(file, func(t *testing.T) {
+			var job batchv1.Job
+			read(t, "doctor/"+file, &job)
+			runsThis(t, job.Spec.Template.Spec.Containers[0], false)
+		})
+	}
+	for _, file := range []string{"cronjob-storage.yaml", "cronjob-load-balancers.yaml"} {
+		t.Run(file, func(t *testing.T) {
+			var job batchv1.CronJob
+			read(t, "doctor-fix/"+file, &job)
+			runsThis(t, job.Spec.JobTemplate.Spec.Template.Spec.Containers[0], true)
+		})
 	}
 }
 
-func onlyLooks(t *testing.T, file string) {
-	manifest, err := os.ReadFile("../../deploy/kubernetes/doctor/" + file)
+func read(t *testing.T, file string, into any) {
+	t.Helper()
+	manifest, err := os.ReadFile("../../deploy/kubernetes/" + file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var job batchv1.Job
-	if err := yaml.UnmarshalStrict(manifest, &job); err != nil {
+	if err := yaml.UnmarshalStrict(manifest, into); err != nil {
 		t.Fatal(err)
 	}
-	container := job.Spec.Template.Spec.Containers[0]
+}
+
+func runsThis(t *testing.T, container corev1.Container, fixes bool) {
+	t.Helper()
 	command, flags, err := newCommand().Find(container.Args)
 	if err != nil {
 		t.Fatal(err)
@@ -38,8 +54,11 @@ func onlyLooks(t *testing.T, file string) {
 		t.Errorf("the arguments %q: %v", container.Args, err)
 	}
 	fix, err := command.Flags().GetBool("fix")
-	if err != nil || fix {
+	if err != nil || fix != fixes {
 		t.Errorf("--fix is %t, %v", fix, err)
+	}
+	if now, err := command.Flags().GetBool("now"); err != nil || now {
+		t.Errorf("--now is %t, %v", now, err)
 	}
 	folder := command.Flags().Lookup("credentials-dir").Value.String()
 	if mounts := container.VolumeMounts; len(mounts) != 1 || mounts[0].MountPath != folder {
@@ -54,6 +73,20 @@ func onlyLooks(t *testing.T, file string) {
 	for _, line := range []string{" AS " + name + "\n", "ENTRYPOINT [\"/" + name + "\"]\n"} {
 		if !strings.Contains(string(dockerfile), line) {
 			t.Errorf("the Dockerfile has no %q for the image %s", line, container.Image)
+		}
+	}
+}
+
+// Whoever opens the page reads first what the program can never do.
+func TestThePageBeginsWithWhatIsNeverDone(t *testing.T) {
+	page, err := os.ReadFile("../../docs/doctor.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := strings.Join(strings.SplitN(string(page), "\n", 11)[:10], "\n")
+	for _, promise := range []string{"can never", "UID", "attached", "members", "Terraform", "backup", "plan", "detach"} {
+		if !strings.Contains(head, promise) {
+			t.Errorf("the first ten lines do not say %q:\n%s", promise, head)
 		}
 	}
 }

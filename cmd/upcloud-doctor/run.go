@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -18,10 +19,10 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/doctor"
-	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
 )
 
-// errFindings says that there is something to tell, and that it has been told.
+// errFindings says that there are findings, which have been printed.
 var errFindings = errors.New("there are findings")
 
 type streams struct {
@@ -32,42 +33,71 @@ type streams struct {
 // physician is a doctor of something.
 type physician interface {
 	Examine(context.Context) (*doctor.Report, error)
-	Fix(context.Context, *doctor.Report, doctor.Ask) error
+	Restore(ctx context.Context, ids []string) (*doctor.Report, error)
 }
 
-// run examines, removes if that is asked for, and prints. Its errors are what the user reads: one line that names the
-// setting and the remedy.
-func run(ctx context.Context, opts options, std streams) error {
-	if err := opts.check(); err != nil {
+// run examines, goes on with what is proven if that is asked for, and prints. Its errors are what the user reads: one line that names
+// the setting and the remedy.
+func run(command *cobra.Command, opts options) error {
+	return opts.with(command, func(ctx context.Context, physician physician, std streams) error {
+		return treat(ctx, physician, opts, std)
+	})
+}
+
+// sides are the account and the cluster, and where to print.
+type sides struct {
+	streams
+	account    *cloud.Cloud
+	kubernetes *rest.Config
+}
+
+// connected checks the options, and connects to both sides for as long as do takes.
+func (o *options) connected(command *cobra.Command, do func(context.Context, sides) error) error {
+	std := streams{in: command.InOrStdin(), out: command.OutOrStdout(), err: command.ErrOrStderr()}
+	if err := o.check(); err != nil {
 		return err
 	}
-	ctx = klog.NewContext(ctx, klog.Background())
-	account, err := connect(ctx, opts)
+	ctx := klog.NewContext(command.Context(), klog.Background())
+	account, err := connect(ctx, *o)
 	if err != nil {
 		return err
 	}
 	defer account.Close()
-	config, err := kubernetesConfig(opts)
+	config, err := kubernetesConfig(*o)
 	if err != nil {
 		return err
 	}
-	physician, err := opts.physician(account, config)
-	if err != nil {
-		return err
-	}
-	return treat(ctx, physician, opts, std)
+	return do(ctx, sides{std, account, config})
+}
+
+// with is connected with the doctor of what the command is about.
+func (o *options) with(command *cobra.Command, do func(context.Context, physician, streams) error) error {
+	return o.connected(command, func(ctx context.Context, s sides) error {
+		journal, err := openJournal(o.journal, s.err)
+		if err != nil {
+			return err
+		}
+		defer journal.close()
+		physician, err := o.physician(s.account, s.kubernetes, journal)
+		if err != nil {
+			return err
+		}
+		return do(ctx, physician, s.streams)
+	})
 }
 
 // physician is the doctor of what the command is about.
-func (o *options) physician(account *cloud.Cloud, config *rest.Config) (physician, error) {
+func (o *options) physician(account *cloud.Cloud, config *rest.Config, journal *journal) (physician, error) {
 	typed, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("--kubeconfig: %w", err)
 	}
+	rules := doctor.Rules{
+		SafetyAge: o.safetyAge, Quarantine: o.quarantine, Now: o.now, Unclaimed: doctor.Unclaimed(o.unclaimed), Journal: journal.note,
+	}
 	if o.balancers {
 		return doctor.NewBalancers(doctor.BalancersConfig{
-			Cloud: account, Kubernetes: typed, Cluster: loadbalancer.Cluster{ID: o.clusterID, Name: o.clusterName},
-			SafetyAge: o.safetyAge, Unclaimed: doctor.Unclaimed(o.unclaimed),
+			Rules: rules, Cloud: account, Kubernetes: typed, Cluster: plan.Cluster{ID: o.clusterID, Name: o.clusterName}, Class: o.class,
 		})
 	}
 	untyped, err := dynamic.NewForConfig(config)
@@ -75,45 +105,35 @@ func (o *options) physician(account *cloud.Cloud, config *rest.Config) (physicia
 		return nil, fmt.Errorf("--kubeconfig: %w", err)
 	}
 	return doctor.New(doctor.Config{
-		Cloud: account, Kubernetes: typed, Dynamic: untyped, Driver: o.driverName,
-		SafetyAge: o.safetyAge, Unclaimed: doctor.Unclaimed(o.unclaimed),
+		Rules: rules, Cloud: account, ClusterID: o.clusterID, Kubernetes: typed, Dynamic: untyped, Driver: o.driverName,
 	})
 }
 
 func (o *options) check() error {
 	switch {
-	case o.output != outputTable && o.output != outputJSON:
-		return fmt.Errorf("--output: %q is not a form that there is: use table or json", o.output)
+	case o.output != outputTable && o.output != outputJSON && o.output != outputYAML:
+		return fmt.Errorf("invalid --output %q: must be table, json or yaml", o.output)
 	case o.yes && !o.fix:
-		return errors.New("--yes answers the questions of --fix: add --fix, or leave it out")
+		return errors.New("--yes answers the questions of --fix; add --fix, or leave it out")
 	case o.safetyAge < 0:
-		return fmt.Errorf("--safety-age: %s is negative: use a duration such as 1h", o.safetyAge)
+		return fmt.Errorf("invalid --safety-age %s: must not be negative", o.safetyAge)
+	case o.quarantine < 0:
+		return fmt.Errorf("invalid --quarantine %s: must not be negative", o.quarantine)
 	case o.balancers && o.clusterName == "":
-		return errors.New("--cluster-name is empty: give the name of the cluster as ccm has it, or leave it out")
+		return errors.New("--cluster-name is empty; give the name of the cluster as ccm has it, or leave it out")
 	case !o.balancers && o.driverName == "":
-		return errors.New("--driver-name is empty: give the name of the CSI driver, or leave it out")
+		return errors.New("--driver-name is empty; give the name of the CSI driver, or leave it out")
 	}
 	switch unclaimed := doctor.Unclaimed(o.unclaimed); unclaimed {
-	case doctor.UnclaimedReport, doctor.UnclaimedIgnore, doctor.UnclaimedRemove:
-	default:
-		return fmt.Errorf("--unclaimed: %q is not known: use report, ignore or remove", o.unclaimed)
+	case doctor.UnclaimedReport, doctor.UnclaimedIgnore:
+		return nil
+	case "remove":
+		return errors.New("invalid --unclaimed remove: what does not say that this cluster made it is never removed; use report or ignore")
 	}
-	if o.fix && o.clusterID == "" && o.unclaimed != string(doctor.UnclaimedRemove) {
-		return errors.New("--fix removes what is this cluster's, and nothing says which that is: " +
-			"set --cluster-id as " + o.program() + " has it, or --unclaimed remove if no other cluster uses the account")
-	}
-	return nil
+	return fmt.Errorf("invalid --unclaimed %q: must be report or ignore", o.unclaimed)
 }
 
-// program is the one that makes what the command is about.
-func (o *options) program() string {
-	if o.balancers {
-		return "ccm"
-	}
-	return "csi-driver"
-}
-
-// treat examines, and fixes if that is asked for.
+// treat examines, and goes on with what is proven if that is asked for.
 func treat(ctx context.Context, physician physician, opts options, std streams) error {
 	report, err := physician.Examine(ctx)
 	if err != nil {
@@ -128,25 +148,12 @@ func treat(ctx context.Context, physician physician, opts options, std streams) 
 		if err := print(std.err, outputTable, report); err != nil {
 			return err
 		}
-		if report.Strange() {
-			fmt.Fprintln(std.err, opts.caution())
-		}
-		ask = asker(std)
+		ask = asker(ctx, std)
 	}
-	return finish(report, opts, std.out, physician.Fix(ctx, report, ask))
+	return finish(report, opts, std.out, report.Fix(ctx, ask))
 }
 
-// caution is said where nothing shows that account and cluster belong together.
-func (o *options) caution() string {
-	if o.balancers {
-		return "Caution: no Service of this Kubernetes knows any of these. " +
-			"Make sure that --kubeconfig, --cluster-id and --cluster-name are of one cluster."
-	}
-	return "Caution: no PersistentVolume of this Kubernetes knows any of these storages. " +
-		"Make sure that --kubeconfig and --cluster-id are of one cluster."
-}
-
-// finish prints the report, also where fixing ended early: what was removed must be told.
+// finish prints the report, also where fixing ended early: what was removed must be printed.
 func finish(report *doctor.Report, opts options, out io.Writer, fixErr error) error {
 	if err := print(out, opts.output, report); err != nil {
 		return err
@@ -155,23 +162,43 @@ func finish(report *doctor.Report, opts options, out io.Writer, fixErr error) er
 	case fixErr != nil:
 		return fixErr
 	case report.OneFailed():
-		return errors.New("not everything could be removed: see above, and repeat it later")
+		return errors.New("some changes failed, see above; run it again later")
 	case report.Left() > 0:
 		return errFindings
 	}
 	return nil
 }
 
-// asker puts a question for each finding.
-func asker(std streams) doctor.Ask {
-	answers := bufio.NewScanner(std.in)
-	return func(f *doctor.Finding) (bool, error) {
-		fmt.Fprintf(std.err, "Delete %s? [y]es, [n]o, [q]uit: ", f.Subject())
-		if !answers.Scan() {
-			fmt.Fprintln(std.err)
-			return false, errors.New("--fix: there was no answer: answer the questions, or add --yes")
+// asker puts a question for each finding. Ctrl-C ends it at once: what reads the answers is left to the end of the program, as nothing
+// wakes it.
+func asker(ctx context.Context, std streams) doctor.Ask {
+	answers := make(chan string)
+	go func() {
+		defer close(answers)
+		lines := bufio.NewScanner(std.in)
+		for lines.Scan() {
+			select {
+			case answers <- lines.Text():
+			case <-ctx.Done():
+				return
+			}
 		}
-		switch strings.ToLower(strings.TrimSpace(answers.Text())) {
+	}()
+	return func(f *doctor.Finding) (bool, error) {
+		fmt.Fprintf(std.err, "%s %s? [y]es, [n]o, [q]uit: ", questions[f.Action], f.Words())
+		var answer string
+		select {
+		case <-ctx.Done():
+			fmt.Fprintln(std.err)
+			return false, ctx.Err()
+		case line, given := <-answers:
+			if !given {
+				fmt.Fprintln(std.err)
+				return false, errors.New("--fix: there was no answer; answer the questions, or add --yes")
+			}
+			answer = strings.ToLower(strings.TrimSpace(line))
+		}
+		switch answer {
 		case "y", "yes":
 			return true, nil
 		case "q", "quit":
@@ -179,6 +206,10 @@ func asker(std streams) doctor.Ask {
 		}
 		return false, nil
 	}
+}
+
+var questions = map[doctor.Action]string{
+	doctor.ActionMark: "Mark", doctor.ActionQuarantine: "Put into quarantine", doctor.ActionRemove: "Delete", doctor.ActionRestore: "Restore",
 }
 
 // checkTimeout is how long the API may take to answer at start-up, retries included.

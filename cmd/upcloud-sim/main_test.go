@@ -113,3 +113,30 @@ func TestServesUntilToldToStop(t *testing.T) {
 		t.Errorf("request log: %q", log.String())
 	}
 }
+
+func TestListeningOnAllAddressesIsWarnedOf(t *testing.T) {
+	for address, warns := range map[string]bool{"127.0.0.1:0": false, "[::1]:0": false, ":0": true, "0.0.0.0:0": true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		found := make(chan string, 1)
+		out := &watcher{pattern: regexp.MustCompile(`a local UpCloud at`), found: found}
+		var log bytes.Buffer
+		done := make(chan error, 1)
+		go func() { done <- run(ctx, []string{"--listen", address}, out, &log) }()
+		select {
+		case <-found:
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("%s: %v", address, err)
+			}
+		case err := <-done:
+			cancel()
+			if address == "[::1]:0" { // a machine without IPv6
+				continue
+			}
+			t.Fatalf("%s: %v", address, err)
+		}
+		if warned := strings.Contains(log.String(), "listens on all addresses"); warned != warns {
+			t.Errorf("--listen %s: warned is %t: %q", address, warned, log.String())
+		}
+	}
+}

@@ -10,6 +10,16 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
 
+// warnOfAllAddresses warns of an API that is served to every network that the machine is in.
+func warnOfAllAddresses(out io.Writer, api []net.Listener) {
+	for _, l := range api {
+		if address, ok := l.Addr().(*net.TCPAddr); ok && address.IP.IsUnspecified() {
+			fmt.Fprintf(out, "upcloud-sim: warning: %s listens on all addresses: whoever reaches this machine can use the simulator, and steer it "+
+				"without credentials; use --listen 127.0.0.1:%d unless others are to use it\n", address, address.Port)
+		}
+	}
+}
+
 // banner says where the simulator is and how to talk to it.
 func banner(out io.Writer, o *options, cfg simulator.Config, api []net.Listener) {
 	scheme, insecure, skip := "http://", "", ""

@@ -65,6 +65,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return errors.Join(err, closePlanes(cfg))
 	}
 	banner(stdout, o, cfg, api)
+	warnOfAllAddresses(stderr, api)
 	err = serve(ctx, sim, api, metadata)
 	fmt.Fprintln(stdout, "Stopping.")
 	return errors.Join(err, sim.Close())

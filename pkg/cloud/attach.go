@@ -18,7 +18,7 @@ const maxFailures = 4
 const virtioBus = "virtio"
 
 // Attach attaches the volume to the server; already attached there is success. It waits for its turn at the server, and
-// while the server is in maintenance, until ctx ends. What it began goes on then, and a retry joins it.
+// while the server is in maintenance, until ctx ends. What was sent by then gets its answer, and a retry joins it.
 //
 // ErrAttachedElsewhere names the server that has the volume; ErrExhausted says that the server takes no more disks;
 // ErrNotFound names what is gone; ErrServerState is for a server or storage in error.
@@ -33,7 +33,7 @@ func (c *Cloud) Attach(ctx context.Context, volumeID, serverID string) error {
 	}
 	key := attachKey(volumeID) + serverID
 	_, err := c.attachments.do(ctx, key, func(w *work) (struct{}, error) {
-		return struct{}{}, c.inTurn(w, volumeID, serverID, "attach", c.attach)
+		return struct{}{}, c.inTurn(w, volumeID, serverID, opAttach, c.attach)
 	})
 	return explain(err, doing)
 }
@@ -41,6 +41,12 @@ func (c *Cloud) Attach(ctx context.Context, volumeID, serverID string) error {
 // attachKey and detachKey begin the names of the work on a volume, which the server's ID completes.
 func attachKey(volumeID string) string { return "attach " + volumeID + " " }
 func detachKey(volumeID string) string { return "detach " + volumeID + " " }
+
+// What is done in a server's turn.
+const (
+	opAttach = "attach"
+	opDetach = "detach"
+)
 
 // inTurn does a thing to a server when its turn comes. A storage that is busy (a backup of it is being made) may stay
 // so for long: the turn is given up meanwhile, so that other volumes can come and go.
@@ -55,7 +61,7 @@ func (c *Cloud) inTurn(w *work, volumeID, serverID, op string, do func(w *work, 
 		w.note("the API has not answered yet")
 		c.attached.changed(volumeID)
 		err = do(w, volumeID, serverID)
-		c.attached.changed(volumeID)
+		c.attached.moved(op, volumeID, serverID, err)
 		leave()
 		if !hasCode(err, upcloud.ErrCodeStorageStateIllegal) {
 			return err
@@ -83,8 +89,15 @@ func (c *Cloud) awaitStorage(w *work, volumeID string, pace *backoff) error {
 	return err
 }
 
-// attach asks first and looks after: in the happy path one call, its answer the proof.
+// attach asks first and looks after: in the happy path one call, its answer the proof. Where an earlier try may have attached
+// the volume, it looks first.
 func (c *Cloud) attach(w *work, volumeID, serverID string) error {
+	if w.again {
+		attached, err := c.attachedHere(w.ctx, volumeID, serverID)
+		if attached || err != nil {
+			return namedGone(err, volumeID, serverID)
+		}
+	}
 	pace := statePolls()
 	for failed := 0; ; {
 		err := c.postAttach(w.ctx, volumeID, serverID)
@@ -101,7 +114,7 @@ func (c *Cloud) attach(w *work, volumeID, serverID string) error {
 		}
 		w.note("the API answered: " + err.Error())
 
-		if waitErr := pace.wait(w.ctx); waitErr != nil {
+		if waitErr := pace.wait(w.attended); waitErr != nil {
 			return err
 		}
 		if hasCode(err, upcloud.ErrCodeServerStateIllegal) {

@@ -57,6 +57,12 @@ func neverSent(err error) bool {
 	return errors.As(err, &failed) && !failed.sent
 }
 
+// mayPass reports whether a request certainly did not reach the API, for a reason that may have passed.
+func mayPass(err error) bool {
+	var failed *sendError
+	return errors.As(err, &failed) && !failed.sent && !failed.final
+}
+
 // rootCause is the text below the wrappers, which repeat the method and the URL.
 func rootCause(err error) string {
 	var failed *sendError
@@ -85,25 +91,17 @@ func (a *attempt) throttled() bool {
 	return a.response != nil && a.response.StatusCode == http.StatusTooManyRequests
 }
 
-// onceKey marks the context of a request that must not have its effect twice, whatever its method.
-type onceKey struct{}
-
-func withOnce(ctx context.Context) context.Context { return context.WithValue(ctx, onceKey{}, true) }
-
-func once(ctx context.Context) bool { return ctx.Value(onceKey{}) != nil }
-
-// repeatable reports whether the same request may be sent again without anybody looking first. once says that it must not
-// have its effect twice.
-func (a *attempt) repeatable(method string, once bool) bool {
+// repeatable reports whether the same request may be sent again without a look at what became of it.
+func (a *attempt) repeatable(method string) bool {
 	if a.err != nil {
 		var failed *sendError
-		return errors.As(a.err, &failed) && !failed.final && (!failed.sent || idempotent(method) && !once)
+		return errors.As(a.err, &failed) && !failed.final && (!failed.sent || idempotent(method))
 	}
 	switch a.response.StatusCode {
 	case http.StatusTooManyRequests:
 		return true
 	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return idempotent(method) && !once
+		return idempotent(method)
 	}
 	return false
 }

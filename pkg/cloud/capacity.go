@@ -15,7 +15,7 @@ const capacityAge = time.Minute
 // count, as do those that are not volumes; how backups count is not known, so they do not.
 func (c *Cloud) Capacity(ctx context.Context, tier string) (gib int, limited bool, err error) {
 	doing := Error{Op: "read", Resource: "the account's limits"}
-	account, err := c.shared.account.since(ctx, c, time.Now().Add(-capacityAge), c.readAccount)
+	account, err := c.shared.account.since(ctx, c, c.now().Add(-capacityAge), c.readAccount)
 	if err != nil {
 		return 0, false, explain(err, doing)
 	}
@@ -23,7 +23,7 @@ func (c *Cloud) Capacity(ctx context.Context, tier string) (gib int, limited boo
 	if limit <= 0 {
 		return 0, false, nil
 	}
-	disks, err := c.shared.volumes.since(ctx, c, time.Now().Add(-capacityAge), c.readVolumes)
+	disks, err := c.shared.volumes.since(ctx, c, c.now().Add(-capacityAge), c.readVolumes)
 	if err != nil {
 		return 0, false, explain(err, doing)
 	}

@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/client"
@@ -33,8 +35,12 @@ type Cloud struct {
 	attachments *flights[struct{}]
 	snapshots   *snapshotting
 	changes     *flights[*Volume] // expansions and modifications, by volume
-	attached    attachments
+	attached    *attachmentCache
+	surveys     *surveys
+	own         ownVolumes
 	zones       zoneCache
+
+	clusterUID atomic.Pointer[string] // see SetClusterUID
 
 	life  context.Context
 	close context.CancelFunc
@@ -65,6 +71,9 @@ func New(config Config) (*Cloud, error) {
 	c.attachments = newFlights[struct{}](c.life, &c.work)
 	c.changes = newFlights[*Volume](c.life, &c.work)
 	c.snapshots = newSnapshotting(c)
+	c.creations.looksAgain, c.attachments.looksAgain, c.changes.looksAgain, c.snapshots.flights.looksAgain = true, true, true, true
+	c.attached = newAttachmentCache(c.now)
+	c.surveys = newSurveys(c)
 	c.http = &http.Client{
 		Transport: newTransport(config, credentials, metrics),
 		// A redirect would carry the credentials to wherever it points.
@@ -74,6 +83,9 @@ func New(config Config) (*Cloud, error) {
 	c.client.UserAgent = config.UserAgent
 	return c, nil
 }
+
+// now is the time by which the age of answers is counted.
+func (c *Cloud) now() time.Time { return c.config.Now() }
 
 // Close ends the work that outlived its callers, waits for it, and closes idle connections. Calls that come later or at the
 // same time end with context.Canceled.
@@ -106,7 +118,7 @@ func (c *Cloud) call(ctx context.Context, method, path string, in, out any) erro
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
 		return &Error{
-			Kind: ErrUnavailable, Op: operation(method, path), Err: err, uncertain: !idempotent(method),
+			Kind: ErrUnavailable, Op: operation(method, path), Err: err, uncertain: !idempotent(method) || namesPlace(ctx),
 			Message: "the answer is not what the UpCloud API answers",
 			Remedy:  "check " + client.EnvDebugAPIBaseURL + " and what stands between here and the API",
 		}
@@ -132,16 +144,20 @@ func (c *Cloud) send(ctx context.Context, method, path string, body []byte) ([]b
 
 // callError turns what the SDK's client returned into an *Error.
 func (c *Cloud) callError(ctx context.Context, method, path string, err error) error {
-	op := operation(method, path)
+	op, repeatable := operation(method, path), idempotent(method) && !namesPlace(ctx)
 	var answered *client.Error
 	if errors.As(err, &answered) {
-		return answerError(op, method, answered)
+		return answerError(op, repeatable, answered)
 	}
 
-	failed := &Error{Kind: ErrUnavailable, Op: op, Err: err, uncertain: !idempotent(method) && !neverSent(err)}
+	failed := &Error{Kind: ErrUnavailable, Op: op, Err: err, uncertain: !repeatable && !neverSent(err), ineffective: mayPass(err)}
 	if ended := ctx.Err(); ended != nil {
 		failed.Kind = ended
 		failed.Message = "the caller's time ended before the API answered"
+		return failed
+	}
+	if errors.Is(err, errUnattended) {
+		failed.Kind, failed.Err, failed.Message = context.Canceled, nil, errUnattended.Error()
 		return failed
 	}
 	failed.Err = nil // its text is in the message, without the URL that the library repeats
@@ -154,6 +170,8 @@ func (c *Cloud) callError(ctx context.Context, method, path string, err error) e
 		failed.Message, failed.Remedy, failed.NotPermitted = refused.Error(), "", true
 	case errors.Is(err, errThrottled):
 		failed.Message, failed.Remedy = errThrottled.Error(), remedyWait
+	case errors.Is(err, errOldLook):
+		failed.Message, failed.Remedy = errOldLook.Error(), remedyWait
 	case errors.As(err, &certificate):
 		failed.Remedy = "check " + client.EnvDebugAPIBaseURL + " and the certificate authorities that this machine trusts; " +
 			"for a test endpoint set " + client.EnvDebugSkipCertificateVerify + "=1"

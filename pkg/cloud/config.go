@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -28,6 +29,8 @@ type Config struct {
 	// BeforeChange is asked before every attempt at a request that may change something; its error stops the request, which
 	// then certainly had no effect. nil: nobody is asked.
 	BeforeChange func(context.Context) error
+	// Transport carries the requests in place of HTTP over TCP, such as to an API in the same process; nil: TCP.
+	Transport http.RoundTripper
 	// BaseURL of the API, without /1.3. Empty: UPCLOUD_DEBUG_API_BASE_URL, else the public API.
 	BaseURL string
 	// SkipCertificateVerify accepts any TLS certificate. For test endpoints alone.
@@ -40,14 +43,27 @@ type Config struct {
 	// AdoptHalfMade lets CreateVolume take over a disk that UpCloud's own driver made for the volume and never told anybody of.
 	// For the time of a move from that driver: it lists the account's disks once a minute while volumes are made.
 	AdoptHalfMade bool
+	// RequireImportLabel keeps disks that were made by hand from being attached, and backups made by hand from being restored,
+	// unless they have LabelImport.
+	RequireImportLabel bool
+	// AttachedBefore reports whether a disk that was made by hand, and lacks LabelAttachedBy, was attached for the cluster before
+	// there was that label. nil: assume that it was.
+	AttachedBefore func(ctx context.Context, volumeID string) (bool, error)
 	// Registerer gets the metrics; nil: none.
 	Registerer prometheus.Registerer
 	// RequestsPerSecond and Burst limit the rate of requests, Concurrency the number at one time. Zero: 50, 100, 32.
+	// A change that must follow a look at once waits for none of them.
 	RequestsPerSecond float64
 	Burst             int
 	Concurrency       int
+	// GroupConcurrency and TenantConcurrency limit the number of requests at one time of one group, and of one named tenant (see Share).
+	// Zero: Concurrency alone counts.
+	GroupConcurrency, TenantConcurrency int
 	// AttemptTimeout bounds one attempt of one request; zero: 60 s. Retries come on top, within the caller's context.
 	AttemptTimeout time.Duration
+	// Now is the clock that says how old an answer of the API is; nil: time.Now. It is for tests and benchmarks, which let it
+	// run ahead. Deadlines, pauses and rates go by the machine's clock.
+	Now func() time.Time
 
 	setting string // where the credentials came from, for error messages
 }
@@ -126,6 +142,9 @@ func (c Config) withDefaults() Config {
 	if c.AttemptTimeout == 0 {
 		c.AttemptTimeout = 60 * time.Second
 	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	return c
 }
 
@@ -164,8 +183,8 @@ func (c Config) validate() error {
 	if err := checkToken(c.Token); c.CredentialsDir == "" && err != nil {
 		fault("the token (%s) %w", firstNonEmpty(c.setting, client.EnvToken), err)
 	}
-	if c.RequestsPerSecond < 0 || c.Burst < 0 || c.Concurrency < 0 || c.AttemptTimeout < 0 {
-		fault("RequestsPerSecond, Burst, Concurrency and AttemptTimeout must not be negative; zero means the default")
+	if min(c.RequestsPerSecond, float64(min(c.Burst, c.Concurrency, c.GroupConcurrency, c.TenantConcurrency))) < 0 || c.AttemptTimeout < 0 {
+		fault("RequestsPerSecond, Burst, the limits of concurrency and AttemptTimeout must not be negative; zero means the default")
 	}
 	return oneSentence(faults)
 }

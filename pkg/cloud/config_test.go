@@ -5,6 +5,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/simulatortest"
 )
 
 // setEnv gives the test an environment with these variables of ours and no others.
@@ -124,5 +127,16 @@ func wantMentions(t *testing.T, err error, words ...string) {
 		if !strings.Contains(err.Error(), word) {
 			t.Errorf("error %q does not mention %q", err, word)
 		}
+	}
+}
+
+func TestConfigTransportCarriesTheRequests(t *testing.T) {
+	sim := simulatortest.StartInMemory(t, simulator.Config{})
+	c := newCloud(t, Config{Token: sim.Token, BaseURL: sim.URL, Transport: sim.Transport()})
+	if err := c.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n := sim.Requests().Of("GET /account"); n != 1 {
+		t.Errorf("the simulator got %d requests, want 1", n)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"time"
 	"unicode/utf8"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
@@ -29,26 +28,32 @@ type Source struct {
 	Labels    map[string]string
 }
 
-// SnapshotSource reads the snapshot that a volume is to be made of. ErrNotFound when there is none.
-func (c *Cloud) SnapshotSource(ctx context.Context, id string) (*Source, error) {
-	snapshot, err := c.Snapshot(ctx, id)
+// SnapshotSource reads the snapshot that a volume is to be made of. ErrNotFound when there is none, ErrWrongType when the
+// storage is not a backup. inherit are the keys of labels that a snapshot has from its volume: one that has no labels yet gets
+// them first.
+func (c *Cloud) SnapshotSource(ctx context.Context, id string, inherit []string) (*Source, error) {
+	snapshot, err := c.snapshot(ctx, id)
+	if err == nil {
+		err = c.checkSnapshot(ctx, useCopy, snapshot)
+	}
+	if err == nil {
+		snapshot, err = c.finishSnapshot(ctx, snapshot, inherit)
+	}
 	if err != nil {
-		return nil, err
+		return nil, lookFailed(explain(err, Error{Op: "read", Resource: "snapshot", ID: id}))
 	}
 	return &Source{ID: snapshot.ID, SizeGiB: snapshot.SizeGiB, Encrypted: snapshot.Encrypted, Labels: snapshot.Labels}, nil
 }
 
-// VolumeSource reads the volume that another is to be made of. ErrNotFound when there is none.
+// VolumeSource reads the volume that another is to be made of. ErrNotFound when there is none, ErrWrongType when the storage
+// is not a disk.
 func (c *Cloud) VolumeSource(ctx context.Context, id string) (*Source, error) {
 	volume, err := c.Volume(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, lookFailed(err)
 	}
-	if volume.kind != upcloud.StorageTypeNormal {
-		return nil, &Error{
-			Kind: ErrNotFound, Op: "copy", Resource: "storage", ID: id,
-			Message: "the storage of that ID is no volume: its type is " + volume.kind,
-		}
+	if err := c.checkUse(useCopy, volume.Labels, volume.Title); err != nil {
+		return nil, lookFailed(explain(err, Error{Op: "copy", Resource: "storage", ID: volume.ID}))
 	}
 	return &Source{ID: volume.ID, SizeGiB: volume.SizeGiB, Encrypted: volume.Encrypted, Labels: volume.Labels}, nil
 }
@@ -62,7 +67,7 @@ func (c *Cloud) SourceOf(ctx context.Context, name, id string) (*Source, error) 
 	volume, err := c.find(ctx, name)
 	switch {
 	case err != nil:
-		return nil, explain(err, doing)
+		return nil, explain(lookFailed(err), doing)
 	case volume == nil && !isUUID(id):
 		return nil, explain(notAnID(), doing)
 	case volume == nil:
@@ -74,12 +79,16 @@ func (c *Cloud) SourceOf(ctx context.Context, name, id string) (*Source, error) 
 }
 
 func (c *Cloud) sourceOfUnfinished(ctx context.Context, spec VolumeSpec) (*Source, error) {
-	begun, err := c.allUnfinished(ctx, spec)
-	if err == nil && len(begun) == 0 {
+	begun, finished, err := c.copies(ctx, spec)
+	switch {
+	case err != nil:
+	case finished != nil:
+		err = finishedMeanwhile(finished)
+	case len(begun) == 0:
 		err = &Error{Kind: ErrNotFound}
 	}
 	if err != nil {
-		return nil, explain(err, Error{Op: "find", Resource: "copy", ID: spec.Name, Target: "of " + spec.SourceID})
+		return nil, explain(lookFailed(err), Error{Op: "find", Resource: "copy", ID: spec.Name, Target: "of " + spec.SourceID})
 	}
 	return &Source{ID: spec.SourceID, SizeGiB: begun[0].SizeGiB, Encrypted: begun[0].Encrypted}, nil
 }
@@ -90,23 +99,33 @@ func (c *Cloud) provisionalTitle(spec VolumeSpec) string {
 	if c.config.ClusterID != "" {
 		of += " for " + c.config.ClusterID
 	}
-	of += ")"
+	return fittingTitle(spec.Name, of+")")
+}
+
+// shortened stands in a title for what is left out of a name.
+const shortened = "…"
+
+// fittingTitle is a title of a name and what follows it. Of a name that is too long the end stays, which tells people more than
+// the beginning. Two long names may differ in what is left out: a sum tells them apart.
+func fittingTitle(text, of string) string {
 	room := maxTitle - utf8.RuneCountInString(of)
-	name := []rune(spec.Name)
+	name := []rune(text)
 	if len(name) <= room {
-		return spec.Name + of
+		return text + of
 	}
-	// Two long names may differ in what is left out: the sum tells them apart. The end tells people more than the beginning.
-	sum := sha256.Sum256([]byte(spec.Name))
-	short := hex.EncodeToString(sum[:8]) + "…"
+	sum := sha256.Sum256([]byte(text))
+	short := hex.EncodeToString(sum[:8]) + shortened
 	return short + string(name[len(name)-max(0, room-utf8.RuneCountInString(short)):]) + of
 }
 
 // copyVolume makes the volume out of its source, going on from whatever an earlier try left behind.
 func (c *Cloud) copyVolume(w *work, spec VolumeSpec) (*Volume, error) {
-	begun, err := c.unfinished(w, spec)
+	begun, finished, err := c.unfinished(w, spec)
 	if err != nil {
 		return nil, err
+	}
+	if finished != nil {
+		return nil, finishedMeanwhile(finished)
 	}
 	if begun != nil && !c.becomes(begun, spec) {
 		// The same request may come with another zone in front, or from a StorageClass made anew.
@@ -170,40 +189,48 @@ func (c *Cloud) replaceable(ctx context.Context, begun *Volume, spec VolumeSpec)
 	}
 }
 
-// allUnfinished lists what earlier tries of the same request began, the one to go on with first. Titles cannot be asked
-// for: it reads a list that was begun after the request came, and that all who look at the same time share.
-func (c *Cloud) allUnfinished(ctx context.Context, spec VolumeSpec) ([]*Volume, error) {
-	all, err := c.shared.volumes.since(ctx, c, time.Now(), c.readVolumes)
+// copies lists what earlier tries of the same request began, the one to go on with first, and the volume if one of them has been
+// finished. Titles cannot be asked for: it reads a list that was begun after the request came, and that all who look at the
+// same time share. It is one list for both, as a copy that is finished between two looks would be seen by neither.
+func (c *Cloud) copies(ctx context.Context, spec VolumeSpec) (begun []*Volume, finished *Volume, err error) {
+	all, err := c.shared.volumes.since(ctx, c, c.now(), c.readVolumes)
 	if err != nil {
-		return nil, notMissing(err)
+		return nil, nil, stillOpen(err, true)
 	}
-	title := c.provisionalTitle(spec)
-	var begun []*Volume
+	title, identity := c.provisionalTitle(spec), c.identity(spec.Name)
 	for _, volume := range all {
-		if isUnfinished(volume, title) {
+		switch {
+		case isUnfinished(volume, title):
 			begun = append(begun, volume)
+		case c.isVolumeNamed(volume, identity):
+			finished = volume
 		}
 	}
 	slices.SortFunc(begun, byClaim)
-	return begun, nil
+	return begun, finished, nil
+}
+
+// finishedMeanwhile is for a volume that was not there at the first look, and that the next try finds.
+func finishedMeanwhile(volume *Volume) error {
+	return &Error{Kind: ErrBusy, Message: "another process finished it as storage " + volume.ID + " meanwhile", Remedy: remedyWait}
 }
 
 func isUnfinished(volume *Volume, title string) bool {
 	return volume.Title == title && volume.Name == ""
 }
 
-// unfinished finds what an earlier try of the same request began, and deletes what is there beside it.
-func (c *Cloud) unfinished(w *work, spec VolumeSpec) (*Volume, error) {
-	begun, err := c.allUnfinished(w.ctx, spec)
+// unfinished finds what an earlier try of the same request began, and deletes what else they began. See copies.
+func (c *Cloud) unfinished(w *work, spec VolumeSpec) (first, finished *Volume, err error) {
+	begun, finished, err := c.copies(w.ctx, spec)
 	if err != nil || len(begun) == 0 {
-		return nil, err
+		return nil, finished, err
 	}
 	for _, extra := range begun[1:] {
 		if err := c.dropUnfinished(w, extra); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return begun[0], nil
+	return begun[0], finished, nil
 }
 
 // dropUnfinished deletes a copy that nobody can have got to know: it was never finished. It looks once more, as another
@@ -239,7 +266,7 @@ func (c *Cloud) readVolumes(ctx context.Context) ([]*Volume, error) {
 	volumes := make([]*Volume, 0, len(storages))
 	for i := range storages {
 		if storages[i].Type == upcloud.StorageTypeNormal {
-			volumes = append(volumes, volumeOf(&storages[i]))
+			volumes = append(volumes, c.see(volumeOf(&storages[i])))
 		}
 	}
 	return volumes, nil
@@ -275,7 +302,7 @@ func (c *Cloud) postClone(ctx context.Context, spec VolumeSpec) (*Volume, error)
 	if !isUUID(made.UUID) {
 		return nil, &Error{Kind: ErrUnavailable, Message: "the API made a clone and did not say which", uncertain: true}
 	}
-	return volumeOfDetails(&made), nil
+	return c.see(volumeOfDetails(&made)), nil
 }
 
 // finish makes the volume out of a copy, when that is online.
@@ -300,24 +327,29 @@ func (c *Cloud) giveUp(w *work, begun *Volume, why string) error {
 	return &Error{Kind: ErrUnavailable, Message: "copy " + begun.ID + " was of no use: " + why, Remedy: remedyWait}
 }
 
-// put changes a storage, waiting while it is busy.
+// put changes a storage, waiting while it is busy. The request must not hold labels: see putSeen.
 func (c *Cloud) put(w *work, id string, wanted request.ModifyStorageRequest) (*Volume, error) {
 	pace := statePolls()
 	for {
-		var changed upcloud.StorageDetails
-		err := c.call(w.ctx, http.MethodPut, "/storage/"+id, wanted, &changed)
-		c.shared.volumes.changed()
-		switch {
-		case err == nil && changed.UUID != id:
-			return nil, notAbout("storage " + id)
-		case err == nil:
-			return volumeOfDetails(&changed), nil
-		case hasCode(err, upcloud.ErrCodeStorageStateIllegal):
-			if err := c.awaitStorage(w, id, pace); err != nil {
-				return nil, err
-			}
-		default:
+		changed, err := c.putOnce(w.ctx, id, wanted)
+		if !hasCode(err, upcloud.ErrCodeStorageStateIllegal) {
+			return changed, err
+		}
+		if err := c.awaitStorage(w, id, pace); err != nil {
 			return nil, err
 		}
 	}
+}
+
+func (c *Cloud) putOnce(ctx context.Context, id string, wanted request.ModifyStorageRequest) (*Volume, error) {
+	var changed upcloud.StorageDetails
+	err := c.call(ctx, http.MethodPut, "/storage/"+id, wanted, &changed)
+	c.shared.volumes.changed()
+	switch {
+	case err != nil:
+		return nil, err
+	case changed.UUID != id:
+		return nil, notAbout("storage " + id)
+	}
+	return volumeOfDetails(&changed), nil
 }

@@ -88,6 +88,7 @@ func (c *Cloud) volumeLabels(spec VolumeSpec) map[string]string {
 	labels := map[string]string{}
 	maps.Copy(labels, spec.Labels)
 	maps.Copy(labels, c.identity(spec.Name))
+	maps.Copy(labels, c.clusterUIDLabel())
 	if spec.SourceID != "" {
 		labels[LabelSource] = spec.SourceID
 	}
@@ -100,7 +101,7 @@ func (c *Cloud) create(w *work, spec VolumeSpec) (*Volume, error) {
 	for n := 1; ; n++ {
 		volume, err := c.find(w.ctx, spec.Name)
 		if err != nil {
-			return nil, stillOpen(err, n > 1)
+			return nil, lookFailed(err)
 		}
 		if volume != nil {
 			return c.adopt(w, volume, spec)
@@ -115,12 +116,13 @@ func (c *Cloud) create(w *work, spec VolumeSpec) (*Volume, error) {
 			return c.settleOn(w, volume, spec)
 		}
 		if err == nil {
-			return c.awaitOnline(w, volume)
+			volume, err = c.awaitOnline(w, volume)
+			return volume, stillOpen(err, true) // there is a storage now: no error may read as if there were none
 		}
 		if !uncertain(err) || n == maxCreations {
 			return nil, stillOpen(err, n > 1)
 		}
-		if waitErr := pace.wait(w.ctx); waitErr != nil {
+		if waitErr := pace.wait(w.attended); waitErr != nil {
 			return nil, err
 		}
 	}
@@ -139,19 +141,33 @@ func stillOpen(err error, earlier bool) error {
 	return &open
 }
 
+// lookFailed is the error of a look that did not succeed, at the beginning of a creation: it says nothing about what earlier
+// requests made, so it must not read as the end of the creation either. That the thing looked at is missing, or another
+// cluster's, is an answer.
+func lookFailed(err error) error {
+	if missing(err) || errors.Is(err, ErrNotOwned) {
+		return err
+	}
+	return stillOpen(err, true)
+}
+
 // adopt returns a volume that was there already, if it is the one that is wanted.
 func (c *Cloud) adopt(w *work, volume *Volume, spec VolumeSpec) (*Volume, error) {
 	if volume.encryptionUnknown {
 		details, err := c.volume(w.ctx, volume.ID)
 		if err != nil {
-			return nil, err
+			return nil, stillOpen(err, true)
 		}
 		volume = details
 	}
 	if err := compatible(volume, spec); err != nil {
 		return nil, err
 	}
-	return c.awaitOnline(w, volume)
+	if err := c.checkUnused(w.ctx, volume); err != nil {
+		return nil, stillOpen(err, true)
+	}
+	volume, err := c.awaitOnline(w, volume)
+	return volume, stillOpen(err, true)
 }
 
 // settleOn is for a volume made after an earlier try of unknown outcome.
@@ -162,7 +178,7 @@ func (c *Cloud) settleOn(w *work, made *Volume, spec VolumeSpec) (*Volume, error
 	}
 	if spec.SourceID != "" {
 		// What is unfinished beside the finished one is that one's twin.
-		extra, err := c.unfinished(w, spec)
+		extra, _, err := c.unfinished(w, spec)
 		if err == nil && extra != nil {
 			err = c.dropUnfinished(w, extra)
 		}
@@ -170,7 +186,8 @@ func (c *Cloud) settleOn(w *work, made *Volume, spec VolumeSpec) (*Volume, error
 			return nil, stillOpen(err, true)
 		}
 	}
-	return c.awaitOnline(w, volume)
+	volume, err = c.awaitOnline(w, volume)
+	return volume, stillOpen(err, true)
 }
 
 func (c *Cloud) adoptOrMake(w *work, spec VolumeSpec) (*Volume, error) {
@@ -204,7 +221,7 @@ func (c *Cloud) makeVolume(ctx context.Context, spec VolumeSpec) (*Volume, error
 	if !isUUID(made.UUID) {
 		return nil, &Error{Kind: ErrUnavailable, Message: "the API made a storage and did not say which", uncertain: true}
 	}
-	return volumeOfDetails(&made), nil
+	return c.see(volumeOfDetails(&made)), nil
 }
 
 // compatible reports how a volume differs from what is asked for.
@@ -253,7 +270,10 @@ func (c *Cloud) find(ctx context.Context, name string) (*Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := volumesWith(identity, storages)
+	found := c.volumesWith(identity, storages)
+	for _, volume := range found {
+		c.see(volume)
+	}
 	switch len(found) {
 	case 0:
 		return nil, nil
@@ -265,17 +285,21 @@ func (c *Cloud) find(ctx context.Context, name string) (*Volume, error) {
 
 // volumesWith picks the volumes that have the labels. The API was asked for those alone, and is not trusted with it: a
 // storage that is not ours must not become somebody's volume.
-func volumesWith(labels map[string]string, storages []upcloud.Storage) []*Volume {
+func (c *Cloud) volumesWith(labels map[string]string, storages []upcloud.Storage) []*Volume {
 	var found []*Volume
 	for i := range storages {
-		volume := volumeOf(&storages[i])
-		// Who has no name for the cluster has no claim to the volumes of one that has.
-		ours := volume.Labels[LabelCluster] == labels[LabelCluster]
-		if ours && volume.kind == upcloud.StorageTypeNormal && hasLabels(volume.Labels, labels) {
+		if volume := volumeOf(&storages[i]); c.isVolumeNamed(volume, labels) {
 			found = append(found, volume)
 		}
 	}
 	return found
+}
+
+// isVolumeNamed reports whether a storage is a volume of this cluster with these labels (see identity).
+func (c *Cloud) isVolumeNamed(volume *Volume, labels map[string]string) bool {
+	// Who has no name for the cluster has no claim to the volumes of one that has. Two clusters may have one name: see originOf.
+	ours := volume.Labels[LabelCluster] == labels[LabelCluster] && c.originOf(volume.Labels, volume.Title) != originOther
+	return ours && volume.kind == upcloud.StorageTypeNormal && hasLabels(volume.Labels, labels)
 }
 
 // isNew reports whether a volume was made so short a time ago that nobody can have come to depend on it unseen.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/client"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/internal/bounded"
 )
 
 // credentialCheckInterval is how long a mounted secret is trusted before its files are looked at again.
@@ -175,6 +177,9 @@ func checkToken(token string) error {
 	return nil
 }
 
+// maxCredential is how many bytes a token, a user name or a password may have.
+const maxCredential = 64 << 10
+
 // readCredentials reads a mounted secret. Its errors name the files, never what is in them.
 func readCredentials(dir string) (credentials, error) {
 	if _, err := os.Stat(dir); err != nil {
@@ -182,7 +187,7 @@ func readCredentials(dir string) (credentials, error) {
 	}
 	values := map[string]string{}
 	for _, name := range credentialFiles {
-		content, err := os.ReadFile(filepath.Join(dir, name))
+		content, err := bounded.ReadFile(filepath.Join(dir, name), maxCredential)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return credentials{}, fmt.Errorf("read the UpCloud credentials: %w", err)
 		}
@@ -206,7 +211,7 @@ func readCredentials(dir string) (credentials, error) {
 
 // parseCredentials reads them out of a file that holds more than that. Its errors name the file, never what is in it.
 func parseCredentials(path string, parse func([]byte) (token, username, password string, err error)) (credentials, error) {
-	text, err := os.ReadFile(path)
+	text, err := bounded.ReadFile(path, bounded.File.Bytes)
 	if err != nil {
 		return credentials{}, fmt.Errorf("read the UpCloud credentials: %w", err)
 	}

@@ -164,6 +164,19 @@ func TestCredentialsAreNeverOfTwoVersions(t *testing.T) {
 	}
 }
 
+// A mistaken mount must not fill the memory of the program, which reads the files again and again.
+func TestCredentialsThatAreTooLargeAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	writeSecret(t, dir, map[string]string{"token": strings.Repeat("x", maxCredential)})
+	if _, err := readCredentials(dir); err != nil {
+		t.Errorf("the largest token that is allowed: %v", err)
+	}
+	writeSecret(t, dir, map[string]string{"token": strings.Repeat("x", maxCredential+1)})
+	if _, err := readCredentials(dir); err == nil || !strings.Contains(err.Error(), "token is too large: at most 65536 bytes") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestCredentialsOfAFileThatHoldsMore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	write := func(text string) {

@@ -8,6 +8,9 @@ import (
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/client"
 )
 
+// RemedyRetry is the remedy of errors that pass: Kubernetes repeats the request. Programs that run once must say something else.
+const RemedyRetry = "it is tried again by itself"
+
 // meaning is what an error code says to us, and to the person who has to act.
 type meaning struct {
 	kind   error
@@ -17,7 +20,7 @@ type meaning struct {
 const (
 	remedyCredits = "add credits or raise the limits of the UpCloud account"
 	remedyDevices = "detach a volume from the server, or let another server take this one"
-	remedyWait    = "it is tried again by itself"
+	remedyWait    = RemedyRetry
 )
 
 // codes holds what a code's ending does not tell (see endings). The list of codes is the SDK's error_codes.go.
@@ -38,8 +41,8 @@ var codes = map[string]meaning{
 	upcloud.ErrCodeHotplugFailed:              {ErrBusy, "it is tried again by itself; if it persists, restart the server"},
 	upcloud.ErrCodeIdeHotplugUnsupported:      {ErrServerState, "stop the server first"},
 	upcloud.ErrCodeCDROMHotplugUnsupported:    {ErrServerState, "stop the server first"},
-	upcloud.ErrCodeHotResizeNotEnabled:        {ErrServerState, "detach the storage or stop its server first"},
-	upcloud.ErrCodeHotResizeUnavailable:       {ErrServerState, "detach the storage or stop its server first"},
+	upcloud.ErrCodeHotResizeNotEnabled:        {ErrInUse, "detach the storage or stop its server first"},
+	upcloud.ErrCodeHotResizeUnavailable:       {ErrInUse, "detach the storage or stop its server first"},
 	upcloud.ErrCodeResizeFailed:               {ErrUnavailable, remedyWait},
 	upcloud.ErrCodeDeviceAddressInUse:         {ErrBusy, remedyWait},
 	upcloud.ErrCodeDeviceAddressNotInUse:      {ErrBusy, remedyWait},
@@ -50,6 +53,7 @@ var codes = map[string]meaning{
 	upcloud.ErrCodeFloatingIpNotAvailable:     {ErrExhausted, "use another zone"},
 	upcloud.ErrCodeNetworkNotEmpty:            {ErrInUse, "detach the servers from the network first"},
 	upcloud.ErrCodeRouterAttached:             {ErrInUse, "detach the router from its networks first"},
+	"RESOURCE_IN_USE":                         {ErrInUse, "remove it from the load balancers that use it first"},
 	upcloud.ErrCodeDuplicateResource:          {ErrAlreadyExists, ""},
 	upcloud.ErrCodeDuplicateRoute:             {ErrAlreadyExists, ""},
 	upcloud.ErrCodeDuplicateLabelKeys:         {ErrInvalid, "give each label key once"},

@@ -17,6 +17,10 @@ import (
 var (
 	// ErrNotFound: the thing named does not exist.
 	ErrNotFound = errors.New("not found")
+	// ErrWrongType: the storage exists and is of another type than the caller means, such as a backup given as a volume.
+	ErrWrongType = errors.New("wrong type of storage")
+	// ErrNotOwned: the storage is not this cluster's, so that this may not be done to it.
+	ErrNotOwned = errors.New("not this cluster's")
 	// ErrInvalid: the request can never succeed as it is.
 	ErrInvalid = errors.New("invalid request")
 	// ErrOutOfRange: no size is within what is asked for and what the API has.
@@ -60,7 +64,8 @@ type Error struct {
 	// NotPermitted says that Config.BeforeChange kept the request back.
 	NotPermitted bool
 
-	uncertain bool // the request may have had its effect
+	uncertain   bool // the request may have had its effect
+	ineffective bool // it certainly had none, and may succeed when it is sent again
 }
 
 // Error reads: attach storage 01… to server 00…: the server has no room (STORAGE_DEVICE_LIMIT_REACHED); detach one.
@@ -157,7 +162,8 @@ func oneLine(text string) string {
 }
 
 // answerError reads both of the API's error formats; the body tells which, as proxies change the Content-Type.
-func answerError(op, method string, answer *client.Error) *Error {
+// repeatable says that the request has the same effect when it is sent twice.
+func answerError(op string, repeatable bool, answer *client.Error) *Error {
 	var body struct {
 		upcloud.Problem
 		Old struct {
@@ -176,6 +182,7 @@ func answerError(op, method string, answer *client.Error) *Error {
 	failed.Code, failed.Message = oneLine(failed.Code), oneLine(failed.Message)
 	failed.Kind, failed.Remedy = kindOf(failed.Code, failed.Status)
 	failed.Message = firstNonEmpty(failed.Message, http.StatusText(answer.ErrorCode), "the API answered an error")
-	failed.uncertain = !idempotent(method) && answer.ErrorCode >= http.StatusInternalServerError
+	failed.uncertain = !repeatable && answer.ErrorCode >= http.StatusInternalServerError
+	failed.ineffective = answer.ErrorCode == http.StatusTooManyRequests || answer.ErrorCode == http.StatusUnauthorized
 	return failed
 }

@@ -34,10 +34,9 @@ var kindsOfCodes = map[error]string{
 	ErrAlreadyExists: `ALREADY_IN_SERVER_GROUP DUPLICATE_RESOURCE DUPLICATE_ROUTE FIREWALL_RULE_EXISTS INTERFACE_EXISTS
 		RESOURCE_ALREADY_EXISTS SERVICE_EXISTS TAG_EXISTS`,
 	ErrInUse: `ADDRESS_ATTACHED NETWORK_NOT_EMPTY ROUTER_ATTACHED STORAGE_ATTACHED STORAGE_ATTACHED_AS_CDROM
-		STORAGE_ATTACHED_AS_DISK STORAGE_IN_USE`,
-	ErrBusy: `DEVICE_ADDRESS_IN_USE DEVICE_ADDRESS_NOT_IN_USE HOTPLUG_FAILED SERVER_STATE_ILLEGAL STORAGE_STATE_ILLEGAL`,
-	ErrServerState: `CDROM_HOTPLUG_UNSUPPORTED HOT_RESIZE_NOT_ENABLED HOT_RESIZE_UNAVAILABLE IDE_HOTPLUG_UNSUPPORTED
-		STORAGE_INCONSISTENT`,
+		HOT_RESIZE_NOT_ENABLED HOT_RESIZE_UNAVAILABLE STORAGE_ATTACHED_AS_DISK STORAGE_IN_USE`,
+	ErrBusy:        `DEVICE_ADDRESS_IN_USE DEVICE_ADDRESS_NOT_IN_USE HOTPLUG_FAILED SERVER_STATE_ILLEGAL STORAGE_STATE_ILLEGAL`,
+	ErrServerState: `CDROM_HOTPLUG_UNSUPPORTED IDE_HOTPLUG_UNSUPPORTED STORAGE_INCONSISTENT`,
 	ErrUnavailable: `RESIZE_FAILED SERVICE_ERROR`,
 	ErrInvalid: `ACTION_INVALID ACTION_MISSING ADDRESS_INVALID ADDRESS_MISSING ADDRESS_OR_UUID_REQUIRED
 		BACKUP_DELETION_POLICY_INVALID BACKUP_RULE_CONFLICT BACKUP_RULE_INVALID BOOT_ORDER_INVALID
@@ -159,7 +158,7 @@ func TestBothErrorFormatsAreRead(t *testing.T) {
 			"GET /storage/{uuid}: Validation error, frontends.0.port: Out of range (RESOURCE_NOT_FOUND)",
 		},
 	} {
-		failed := answerError("GET /storage/{uuid}", "GET", &client.Error{ErrorCode: 404, ResponseBody: []byte(test.body)})
+		failed := answerError("GET /storage/{uuid}", true, &client.Error{ErrorCode: 404, ResponseBody: []byte(test.body)})
 		if got := failed.Error(); got != test.want {
 			t.Errorf("%s: text is\n%q, want\n%q", name, got, test.want)
 		}
@@ -168,7 +167,7 @@ func TestBothErrorFormatsAreRead(t *testing.T) {
 		}
 	}
 	for _, body := range []string{"", "<html>", "null", "[]", `{"error":1}`, `{"error":null}`, `{"type":7}`} {
-		failed := answerError("GET /storage", "GET", &client.Error{ErrorCode: 404, ResponseBody: []byte(body)})
+		failed := answerError("GET /storage", true, &client.Error{ErrorCode: 404, ResponseBody: []byte(body)})
 		if errors.Is(failed, ErrNotFound) || failed.Error() == "" {
 			t.Errorf("body %q reads as %v", body, failed)
 		}
@@ -178,7 +177,7 @@ func TestBothErrorFormatsAreRead(t *testing.T) {
 func TestWhatTheAPISaysIsOneLineOfBoundedLength(t *testing.T) {
 	long := strings.Repeat("Ä", 1<<20)
 	body := `{"error":{"error_code":"X\nY","error_message":"one\n\ttwo ` + long + `"}}`
-	failed := answerError("GET /storage", "GET", &client.Error{ErrorCode: 400, ResponseBody: []byte(body)})
+	failed := answerError("GET /storage", true, &client.Error{ErrorCode: 400, ResponseBody: []byte(body)})
 	text := failed.Error()
 	if strings.Contains(text, "\n") || !strings.Contains(text, "one two") || len(text) > 2000 || !utf8.ValidString(text) {
 		t.Errorf("the text has %d bytes and begins %q", len(text), text[:100])

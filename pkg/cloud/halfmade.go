@@ -3,7 +3,6 @@ package cloud
 import (
 	"context"
 	"errors"
-	"maps"
 	"regexp"
 	"strings"
 	"time"
@@ -34,13 +33,13 @@ func (c *Cloud) halfMade(ctx context.Context, spec VolumeSpec) (*Volume, error) 
 	if !c.config.AdoptHalfMade || !titleOfClaim.MatchString(spec.Name) {
 		return nil, nil
 	}
-	byTitle, err := c.shared.halfMade.since(ctx, c, time.Now().Add(-halfMadeAge), c.readHalfMade)
+	byTitle, err := c.shared.halfMade.since(ctx, c, c.now().Add(-halfMadeAge), c.readHalfMade)
 	if err == nil && len(byTitle[spec.Name]) > 0 {
 		// What is taken for good is not taken on the word of an old list: there may be two by now.
-		byTitle, err = c.shared.halfMade.since(ctx, c, time.Now(), c.readHalfMade)
+		byTitle, err = c.shared.halfMade.since(ctx, c, c.now(), c.readHalfMade)
 	}
 	if err != nil {
-		return nil, notMissing(err)
+		return nil, stillOpen(err, true)
 	}
 	logger := klog.FromContext(ctx).WithValues("volume", spec.Name, "storages", byTitle[spec.Name])
 	switch len(byTitle[spec.Name]) {
@@ -56,7 +55,7 @@ func (c *Cloud) halfMade(ctx context.Context, spec VolumeSpec) (*Volume, error) 
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, stillOpen(err, true)
 	}
 	if why := c.notHalfMade(volume, spec); why != "" {
 		logger.Info("The storage that is titled like the volume is not taken over", "reason", why)
@@ -122,28 +121,28 @@ func (c *Cloud) takeOver(w *work, volume *Volume, spec VolumeSpec) (*Volume, err
 	if err != nil {
 		return nil, stillOpen(err, true)
 	}
-	if len(volume.backupIDs) > 0 {
-		c.dropResizeBackups(w.ctx, volume)
-	}
 	klog.FromContext(w.ctx).Info("Took over a storage that UpCloud's own driver made for the volume", "volume", spec.Name,
 		"storage", volume.ID)
 	return volume, nil
 }
 
-// complete gives a storage all that makes it the volume, in one request: labels, size, title, and the rule for backups.
+// complete gives a storage all that makes it the volume, in one request: labels, size, title, and the rule for backups. volume
+// is the storage as it was seen just now.
 func (c *Cloud) complete(w *work, volume *Volume, spec VolumeSpec) (*Volume, error) {
-	labels := map[string]string{}
-	maps.Copy(labels, volume.Labels) // those of the API's own
-	maps.Copy(labels, c.volumeLabels(spec))
-	list := labelList(labels)
-	wanted := request.ModifyStorageRequest{Title: spec.Name, Labels: &list, BackupRule: spec.BackupRule.wire()}
-	if volume.SizeGiB < spec.SizeGiB {
-		wanted.Size = spec.SizeGiB
-	}
 	if spec.Labels[LabelBackupsOnDelete] != "" {
 		defer c.shared.policies.changed()
 	}
-	completed, err := c.put(w, volume.ID, wanted)
+	completed, err := c.putSeen(w, volume, time.Now(), func(seen *Volume) (*request.ModifyStorageRequest, error) {
+		if seen != volume && seen.Name != "" {
+			return nil, finishedMeanwhile(seen)
+		}
+		list := labelList(merged(seen.Labels, c.volumeLabels(spec))) // what it has are the API's own and other people's labels
+		wanted := &request.ModifyStorageRequest{Title: spec.Name, Labels: &list, BackupRule: spec.BackupRule.wire()}
+		if seen.SizeGiB < spec.SizeGiB {
+			wanted.Size = spec.SizeGiB
+		}
+		return wanted, nil
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -43,6 +43,7 @@ type Storage struct {
 	Tier     string
 	State    string
 	SourceID string // what it is a copy or a backup of, where that is known
+	Backup   bool   // and not a disk
 	SizeGiB  int
 	Labels   map[string]string
 	Created  time.Time // zero where the API does not tell
@@ -53,7 +54,7 @@ type Storage struct {
 var (
 	// titleOfUnfinished is what provisionalTitle makes.
 	titleOfUnfinished = regexp.MustCompile(
-		`^(.*) \(unfinished copy of [0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?: for (.+))?\)$`)
+		`^(.*) \(unfinished copy of ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?: for (.+))?\)$`)
 	// titleOfSnapshotter is how external-snapshotter names snapshots by default: all that tells the backups of UpCloud's
 	// own driver, and ours that have no labels yet.
 	titleOfSnapshotter = regexp.MustCompile(`^snapshot-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
@@ -130,19 +131,23 @@ func (c *Cloud) storageOf(wire *upcloud.Storage) *Storage {
 	storage := &Storage{
 		ID: volume.ID, Title: volume.Title, Zone: volume.Zone, Tier: volume.Tier, State: volume.State,
 		SourceID: volume.OriginID, SizeGiB: volume.SizeGiB, Labels: volume.Labels, Created: volume.Created,
-		Role: RoleOther, Claim: c.claim(volume.Labels[LabelCluster]),
+		Backup: wire.Type == upcloud.StorageTypeBackup, Role: RoleOther, Claim: c.claim(volume.Labels[LabelCluster]),
 	}
 	unfinished := titleOfUnfinished.FindStringSubmatch(volume.Title)
 	switch {
 	case wire.Type == upcloud.StorageTypeBackup:
 		storage.Name = firstNonEmpty(volume.Labels[LabelSnapshotName], volume.Title)
+		if begun := titleOfBegun.FindStringSubmatch(volume.Title); begun != nil && len(volume.Labels) == 0 {
+			storage.Name, storage.Role, storage.Claim = begun[1], RoleSnapshot, c.claim(begun[3])
+		}
 		if volume.Labels[LabelSnapshotName] != "" || titleOfSnapshotter.MatchString(volume.Title) {
 			storage.Role = RoleSnapshot
 		}
 	case volume.Name != "":
 		storage.Name, storage.Role = volume.Name, RoleVolume
 	case unfinished != nil:
-		storage.Name, storage.Role, storage.Claim = unfinished[1], RoleCopy, c.claim(unfinished[2])
+		storage.Name, storage.Role, storage.Claim = unfinished[1], RoleCopy, c.claim(unfinished[3])
+		storage.SourceID = firstNonEmpty(storage.SourceID, unfinished[2])
 	case titleOfProvisioned.MatchString(volume.Title):
 		storage.Name, storage.Role = volume.Title, RoleVolume
 	}

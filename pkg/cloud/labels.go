@@ -17,6 +17,11 @@ const (
 	LabelName = "csi-name"
 	// LabelCluster holds Config.ClusterID, where that is set.
 	LabelCluster = "csi-cluster"
+	// LabelClusterUID holds the UID of the cluster that a thing was made for: that of its namespace kube-system. A name that people
+	// give (LabelCluster) may be given twice; a UID is given by an API server, and shared only by copies of its etcd.
+	LabelClusterUID = "csi-cluster-uid"
+	// LabelUsed is "yes" on a volume of a name that people chose from before it is attached for the first time (see checkUnused).
+	LabelUsed = "csi-used"
 	// LabelSource holds the ID of the storage that a volume was made a copy of; the API does not tell of clones.
 	LabelSource = "csi-source"
 )

@@ -18,7 +18,7 @@ func TestOnlyVolumesOfTheNameAreFound(t *testing.T) {
 		return upcloud.Storage{UUID: id, Type: kind, Labels: labels}
 	}
 	name, cluster := upcloud.Label{Key: "csi-name", Value: "data"}, upcloud.Label{Key: "csi-cluster", Value: "a"}
-	found := volumesWith(map[string]string{"csi-name": "data", "csi-cluster": "a"}, []upcloud.Storage{
+	found := (&Cloud{config: Config{ClusterID: "a"}}).volumesWith(map[string]string{"csi-name": "data", "csi-cluster": "a"}, []upcloud.Storage{
 		storage("of no label", "normal"),
 		storage("of another name", "normal", upcloud.Label{Key: "csi-name", Value: "other"}, cluster),
 		storage("of another cluster", "normal", name, upcloud.Label{Key: "csi-cluster", Value: "b"}),

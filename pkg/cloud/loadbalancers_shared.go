@@ -3,6 +3,7 @@ package cloud
 import (
 	"context"
 	"net/http"
+	"time"
 )
 
 // SharedLoadBalancer is a load balancer that others use too: persons, Terraform, other Services, other clusters. It has calls
@@ -46,12 +47,12 @@ func (s SharedLoadBalancer) RenameFrontend(ctx context.Context, name, to string)
 	patch := struct {
 		Name string `json:"name"`
 	}{to}
-	return s.c.call(withOnce(ctx), http.MethodPatch, loadBalancerPath(s.ID, "frontends", name), patch, nil)
+	return s.c.call(withLook(ctx, time.Now()), http.MethodPatch, loadBalancerPath(s.ID, "frontends", name), patch, nil)
 }
 
 // DeleteFrontend removes a frontend with its rules. Already gone: nil.
 func (s SharedLoadBalancer) DeleteFrontend(ctx context.Context, name string) error {
-	return s.c.DeleteFrontend(withOnce(ctx), s.ID, name)
+	return s.c.DeleteFrontend(withLook(ctx, time.Now()), s.ID, name)
 }
 
 // CreateBackend adds a backend with its members. Errors: ErrAlreadyExists.
@@ -66,7 +67,7 @@ func (s SharedLoadBalancer) ModifyBackend(ctx context.Context, name string, patc
 
 // DeleteBackend removes a backend with its members. Already gone: nil.
 func (s SharedLoadBalancer) DeleteBackend(ctx context.Context, name string) error {
-	return s.c.DeleteBackend(withOnce(ctx), s.ID, name)
+	return s.c.DeleteBackend(withLook(ctx, time.Now()), s.ID, name)
 }
 
 // CreateRule adds a rule to a frontend. Errors: ErrAlreadyExists, ErrNotFound without the frontend.
@@ -76,12 +77,12 @@ func (s SharedLoadBalancer) CreateRule(ctx context.Context, frontend string, rul
 
 // ReplaceRule puts a rule in the place of the one of its name.
 func (s SharedLoadBalancer) ReplaceRule(ctx context.Context, frontend string, rule Rule) error {
-	return s.c.ReplaceRule(withOnce(ctx), s.ID, frontend, rule)
+	return s.c.ReplaceRule(withLook(ctx, time.Now()), s.ID, frontend, rule)
 }
 
 // DeleteRule removes a rule. Already gone: nil.
 func (s SharedLoadBalancer) DeleteRule(ctx context.Context, frontend, name string) error {
-	return s.c.DeleteRule(withOnce(ctx), s.ID, frontend, name)
+	return s.c.DeleteRule(withLook(ctx, time.Now()), s.ID, frontend, name)
 }
 
 // CreateTLSConfig gives a frontend or backend a certificate. Errors: ErrAlreadyExists.
@@ -115,7 +116,7 @@ func (g GroupLoadBalancer) CreateLabel(ctx context.Context, key, value string) e
 
 // DeleteLabel removes a label. Already gone: nil.
 func (g GroupLoadBalancer) DeleteLabel(ctx context.Context, key string) error {
-	return g.c.DeleteLoadBalancerLabel(withOnce(ctx), g.ID, key)
+	return g.c.DeleteLoadBalancerLabel(withLook(ctx, time.Now()), g.ID, key)
 }
 
 // Delete begins to take the load balancer down. Already gone: nil.

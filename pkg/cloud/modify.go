@@ -44,8 +44,17 @@ type VolumeChange struct {
 }
 
 // ModifyVolume changes the volume, and returns it as it is then. What is so already takes no change. It waits while the
-// volume is busy, until ctx ends.
+// volume is busy, until ctx ends. ErrNotOwned when it is not this cluster's.
 func (c *Cloud) ModifyVolume(ctx context.Context, id string, change VolumeChange) (*Volume, error) {
+	return c.modifyFor(ctx, id, change, useModify)
+}
+
+// LabelVolume puts labels on a volume that is about to be attached. ErrNotOwned when it may not be attached.
+func (c *Cloud) LabelVolume(ctx context.Context, id string, labels map[string]string) (*Volume, error) {
+	return c.modifyFor(ctx, id, VolumeChange{Labels: labels}, useAttach)
+}
+
+func (c *Cloud) modifyFor(ctx context.Context, id string, change VolumeChange, use use) (*Volume, error) {
 	doing := Error{Op: "modify", Resource: "storage", ID: id}
 	for key, value := range change.Labels {
 		if err := checkLabel(key, value); err != nil {
@@ -53,8 +62,8 @@ func (c *Cloud) ModifyVolume(ctx context.Context, id string, change VolumeChange
 		}
 	}
 	id = canonicalID(id)
-	key := fmt.Sprintf("modify %s %v %v %v", id, change.Labels, change.BackupRule, change.NoBackups)
-	volume, err := c.changes.do(ctx, key, func(w *work) (*Volume, error) { return c.modify(w, id, change) })
+	key := fmt.Sprintf("%s %s %v %v %v", use, id, change.Labels, change.BackupRule, change.NoBackups)
+	volume, err := c.changes.do(ctx, key, func(w *work) (*Volume, error) { return c.modify(w, id, change, use) })
 	if err != nil {
 		return nil, explain(err, doing)
 	}
@@ -63,11 +72,25 @@ func (c *Cloud) ModifyVolume(ctx context.Context, id string, change VolumeChange
 	return &own, nil
 }
 
-func (c *Cloud) modify(w *work, id string, change VolumeChange) (*Volume, error) {
-	volume, err := c.onlyVolume(w.ctx, id)
+func (c *Cloud) modify(w *work, id string, change VolumeChange, use use) (*Volume, error) {
+	looking, looked := look(w.ctx)
+	volume, err := c.onlyVolume(looking, id)
 	if err != nil {
 		return nil, err
 	}
+	if _, given := change.Labels[LabelBackupsOnDelete]; given {
+		defer c.shared.policies.changed()
+	}
+	return c.putSeen(w, volume, *looked, func(seen *Volume) (*request.ModifyStorageRequest, error) {
+		if err := c.checkUse(use, seen.Labels, seen.Title); err != nil {
+			return nil, err
+		}
+		return change.of(seen)
+	})
+}
+
+// of is the request that makes the change on a volume as it was seen; nil where nothing is to change.
+func (change *VolumeChange) of(volume *Volume) (*request.ModifyStorageRequest, error) {
 	rule := change.RuleFor(volume.BackupRule)
 	if err := rule.Validate(); err != nil {
 		return nil, err
@@ -77,19 +100,13 @@ func (c *Cloud) modify(w *work, id string, change VolumeChange) (*Volume, error)
 		wanted.BackupRule = rule.wire()
 	}
 	if !hasLabels(volume.Labels, change.Labels) {
-		labels := map[string]string{}
-		maps.Copy(labels, volume.Labels)
-		maps.Copy(labels, change.Labels)
-		list := labelList(labels)
+		list := labelList(merged(volume.Labels, change.Labels))
 		wanted.Labels = &list
 	}
 	if wanted.BackupRule == nil && wanted.Labels == nil {
-		return volume, nil
+		return nil, nil
 	}
-	if _, told := change.Labels[LabelBackupsOnDelete]; told {
-		defer c.shared.policies.changed()
-	}
-	return c.put(w, id, wanted)
+	return &wanted, nil
 }
 
 // RuleFor is the backup rule that a volume has after the change, from what it has before.
@@ -115,7 +132,7 @@ const policiesAge = time.Minute
 // a label on it. To read the volume first would take a call for each deletion; those that have such a label are listed
 // once a minute instead.
 func (c *Cloud) backupsOnDelete(ctx context.Context, id string) (string, error) {
-	policies, err := c.shared.policies.since(ctx, c, time.Now().Add(-policiesAge), c.readPolicies)
+	policies, err := c.shared.policies.since(ctx, c, c.now().Add(-policiesAge), c.readPolicies)
 	if err != nil {
 		return "", err
 	}
@@ -130,11 +147,16 @@ func (c *Cloud) backupsOnDelete(ctx context.Context, id string) (string, error) 
 	case err != nil:
 		return "", err
 	}
+	return backupsPolicy(volume), nil
+}
+
+// backupsPolicy is what the volume's label says about its backups.
+func backupsPolicy(volume *Volume) string {
 	switch policy := volume.Labels[LabelBackupsOnDelete]; policy {
 	case KeepLatestBackup, DeleteBackups:
-		return policy, nil
+		return policy
 	}
-	return KeepBackups, nil
+	return KeepBackups
 }
 
 func (c *Cloud) readPolicies(ctx context.Context) (map[string]bool, error) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,36 @@ type Router struct {
 	// Routes are the static routes that users have made. Those of UpCloud's own services (a NAT gateway's default route) are not
 	// among them: the API keeps them apart, and no change of ours concerns them.
 	Routes []StaticRoute `json:"static_routes"`
+	// NetworkIDs are the networks attached to it, sorted; nil where the answer does not tell.
+	NetworkIDs []string `json:"-"`
+	// Type is normal, or service for a router that UpCloud keeps for itself.
+	Type string `json:"type"`
+}
+
+// UnmarshalJSON reads the attached networks, which the API wraps twice.
+func (r *Router) UnmarshalJSON(data []byte) error {
+	type plain Router
+	var wire struct {
+		*plain
+		Attached *struct {
+			Network []struct {
+				UUID string `json:"uuid"`
+			} `json:"network"`
+		} `json:"attached_networks"`
+	}
+	wire.plain = (*plain)(r)
+	if err := json.Unmarshal(data, &wire); err != nil {
+		return err
+	}
+	r.NetworkIDs = nil
+	if wire.Attached != nil {
+		r.NetworkIDs = []string{}
+		for _, network := range wire.Attached.Network {
+			r.NetworkIDs = append(r.NetworkIDs, network.UUID)
+		}
+		slices.Sort(r.NetworkIDs)
+	}
+	return nil
 }
 
 // StaticRoute sends what is for Prefix to the server that has the address NextHop. Fields of the API that are not listed
@@ -92,14 +123,18 @@ func (a *routerAnswer) of(id string) (*Router, error) {
 	if a.Router.Routes == nil {
 		return nil, notAbout("the static routes of router " + id)
 	}
-	users := make([]StaticRoute, 0, len(a.Router.Routes))
-	for _, route := range a.Router.Routes {
+	a.Router.leaveOutServices()
+	return &a.Router, nil
+}
+
+func (r *Router) leaveOutServices() {
+	users := make([]StaticRoute, 0, len(r.Routes))
+	for _, route := range r.Routes {
 		if !route.ofService() {
 			users = append(users, route)
 		}
 	}
-	a.Router.Routes = users
-	return &a.Router, nil
+	r.Routes = users
 }
 
 // Router reads one router. Errors: ErrNotFound.
@@ -112,8 +147,8 @@ func (c *Cloud) Router(ctx context.Context, id string) (*Router, error) {
 }
 
 // ReplaceStaticRoutes makes these the router's static routes, in place of all that it has: the API knows no other change,
-// and no condition on it, so whoever calls reads the router just before, and again afterwards. An answer that is lost
-// leaves open whether it took effect. Errors: ErrNotFound; ErrExhausted where the API allows no more routes; ErrInvalid.
+// and no condition on it, so whoever calls reads the router just before, and again afterwards. It is sent once, as routes that
+// others made meanwhile would be lost; an answer that is lost leaves open whether it took effect. Errors: ErrNotFound; ErrExhausted where the API allows no more routes; ErrInvalid.
 func (c *Cloud) ReplaceStaticRoutes(ctx context.Context, id string, routes []StaticRoute) error {
 	if routes == nil {
 		routes = []StaticRoute{} // null would be no change
@@ -124,20 +159,29 @@ func (c *Cloud) ReplaceStaticRoutes(ctx context.Context, id string, routes []Sta
 		} `json:"router"`
 	}
 	request.Router.Routes = routes
-	err := c.call(ctx, http.MethodPatch, routerPath(id), request, nil)
+	err := c.call(withLook(ctx, time.Now()), http.MethodPatch, routerPath(id), request, nil)
 	return explain(err, Error{Op: "replace the static routes of", Resource: "router", ID: id})
 }
 
 // RoutersLabelled lists the routers that carry a label.
 func (c *Cloud) RoutersLabelled(ctx context.Context, key, value string) ([]Router, error) {
+	return c.routers(ctx, "?"+url.Values{"label": {key + "=" + value}}.Encode())
+}
+
+// Routers lists all routers of the account, with their routes.
+func (c *Cloud) Routers(ctx context.Context) ([]Router, error) { return c.routers(ctx, "") }
+
+func (c *Cloud) routers(ctx context.Context, query string) ([]Router, error) {
 	var answer struct {
 		Routers struct {
 			Router []Router `json:"router"`
 		} `json:"routers"`
 	}
-	query := url.Values{"label": {key + "=" + value}}.Encode()
-	if err := c.call(ctx, http.MethodGet, "/router?"+query, nil, &answer); err != nil {
-		return nil, explain(err, Error{Op: "list", Resource: "routers"})
+	if err := c.call(ctx, http.MethodGet, "/router"+query, nil, &answer); err != nil {
+		return nil, explain(notMissing(err), Error{Op: "list", Resource: "routers"})
+	}
+	for i := range answer.Routers.Router {
+		answer.Routers.Router[i].leaveOutServices()
 	}
 	return answer.Routers.Router, nil
 }
@@ -165,7 +209,7 @@ func (c *Cloud) CreateRouter(ctx context.Context, name string, labels Labels) (*
 // AttachRouter joins a private network to a router. It takes the place of the one that the network had.
 func (c *Cloud) AttachRouter(ctx context.Context, network, router string) error {
 	body := map[string]any{"network": map[string]any{"router": router}}
-	err := c.call(ctx, http.MethodPut, "/network/"+url.PathEscape(network), body, nil)
+	err := c.call(withLook(ctx, time.Now()), http.MethodPut, "/network/"+url.PathEscape(network), body, nil)
 	c.shared.networks.changed()
 	return explain(err, Error{Op: "attach", Resource: "network", ID: network, Target: "to router " + router})
 }
@@ -186,7 +230,7 @@ func (c *Cloud) NetworksSince(ctx context.Context, moment time.Time) ([]PrivateN
 func (c *Cloud) AllowForeignSources(ctx context.Context, server string, interfaceIndex int) error {
 	path := "/server/" + url.PathEscape(server) + "/networking/interface/" + strconv.Itoa(interfaceIndex)
 	body := map[string]any{"interface": map[string]any{"source_ip_filtering": "no"}}
-	err := c.call(ctx, http.MethodPut, path, body, nil)
+	err := c.call(withLook(ctx, time.Now()), http.MethodPut, path, body, nil)
 	c.shared.serverDetails.forget(server)
 	return explain(err, Error{Op: "switch off the source IP filtering of", Resource: "server", ID: server,
 		Target: "interface " + strconv.Itoa(interfaceIndex)})

@@ -90,6 +90,15 @@ func (s *ServerSet) Server(id string) (*Server, bool) {
 // Named returns the servers whose host name, in lower case, or title is exactly this, ordered by UUID.
 func (s *ServerSet) Named(name string) []*Server { return s.byName[name] }
 
+// ids returns the servers' UUIDs in lower case.
+func (s *ServerSet) ids() []string {
+	ids := make([]string, 0, len(s.byID))
+	for id := range s.byID {
+		ids = append(ids, canonicalID(id))
+	}
+	return ids
+}
+
 // Len is the number of servers.
 func (s *ServerSet) Len() int { return len(s.byID) }
 
@@ -109,7 +118,7 @@ type sharedReads struct {
 
 // Servers returns all servers as they were half a minute ago at most: one call for any number of servers and readers.
 func (c *Cloud) Servers(ctx context.Context) (*ServerSet, error) {
-	return c.ServersSince(ctx, time.Now().Add(-serverSnapshotAge))
+	return c.ServersSince(ctx, c.now().Add(-serverSnapshotAge))
 }
 
 // ServersSince returns all servers as read at that moment or later: what a reader asks for who missed a server in an older

@@ -164,9 +164,25 @@ func (c *Cloud) ServersWithAddress(ctx context.Context, ip netip.Addr) ([]string
 	if ids := lists.byAddress[ip]; len(ids) > 0 {
 		return ids, nil
 	}
+	return c.privateHolders(ctx, lists, ip, nil)
+}
+
+// ServersWithPrivateAddress returns the UUIDs of the servers that have this address on one of these private networks; without
+// networks, on any. It asks the servers as ServersWithAddress does, with the same limit.
+func (c *Cloud) ServersWithPrivateAddress(ctx context.Context, ip netip.Addr, networks ...string) ([]string, error) {
+	lists, err := c.addressLists(ctx, time.Now().Add(-recheckAge))
+	if err != nil {
+		return nil, err
+	}
+	return c.privateHolders(ctx, lists, ip, networks)
+}
+
+// privateHolders asks the servers on those of the networks that have a prefix with the address; on any, if there are none.
+func (c *Cloud) privateHolders(ctx context.Context, lists *listedAddresses, ip netip.Addr, networks []string) ([]string, error) {
 	var candidates []string
 	for _, network := range lists.networks {
-		if slices.ContainsFunc(network.Prefixes, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+		inside := slices.ContainsFunc(network.Prefixes, func(p netip.Prefix) bool { return p.Contains(ip) })
+		if inside && (len(networks) == 0 || slices.Contains(networks, network.ID)) {
 			candidates = append(candidates, network.ServerIDs...)
 		}
 	}
@@ -177,16 +193,16 @@ func (c *Cloud) ServersWithAddress(ctx context.Context, ip netip.Addr) ([]string
 	var found []string
 	asked := 0
 	for _, id := range candidates {
-		entry, known := details.get(id)
-		if !known {
+		if _, known := details.get(id); !known {
 			if asked++; asked > maxServersAsked {
 				return nil, &Error{Kind: ErrExhausted, Message: "too many servers could have the address"}
 			}
-			if entry.server, err = c.ServerSince(ctx, id, time.Now().Add(-recheckAge)); err != nil {
-				return nil, notMissing(err)
-			}
 		}
-		if slices.ContainsFunc(entry.server.Addresses, func(a Address) bool { return a.IP.Unmap() == ip && !a.Floating }) {
+		addresses, err := c.ServerAddresses(ctx, id) // which asks again where the lists contradict what is known
+		if err != nil {
+			return nil, notMissing(err)
+		}
+		if slices.ContainsFunc(addresses, func(a Address) bool { return a.IP.Unmap() == ip && !a.Floating }) {
 			found = append(found, id)
 		}
 	}

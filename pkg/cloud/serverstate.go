@@ -13,6 +13,7 @@ func (c *Cloud) serverDetails(ctx context.Context, id string) (*upcloud.ServerDe
 		return nil, notAServer(id)
 	}
 	id = canonicalID(id)
+	looked := c.now()
 	var details upcloud.ServerDetails
 	if err := c.call(ctx, http.MethodGet, "/server/"+id, nil, &details); err != nil {
 		return nil, err
@@ -20,6 +21,7 @@ func (c *Cloud) serverDetails(ctx context.Context, id string) (*upcloud.ServerDe
 	if canonicalID(details.UUID) != id {
 		return nil, notAbout("server " + id)
 	}
+	c.attached.sawServer(&details, looked)
 	return &details, nil
 }
 
@@ -28,10 +30,10 @@ func notAServer(id string) error {
 }
 
 // awaitServer waits until the server takes changes. Who waits in its queue waits for the same, so that one polls for
-// all. The wait ends with the work: some time after the last caller has gone.
+// all. The wait ends when the last caller has gone.
 func (c *Cloud) awaitServer(w *work, serverID string, pace *backoff) error {
 	for {
-		server, err := c.serverDetails(w.ctx, serverID)
+		server, err := c.serverDetails(w.attended, serverID)
 		switch {
 		case err != nil:
 			return err
@@ -44,7 +46,7 @@ func (c *Cloud) awaitServer(w *work, serverID string, pace *backoff) error {
 			return nil
 		}
 		w.note("server " + serverID + " is in state " + server.State)
-		if err := pace.wait(w.ctx); err != nil {
+		if err := pace.wait(w.attended); err != nil {
 			return err
 		}
 	}

@@ -12,49 +12,47 @@ type shared[V any] struct {
 	once    sync.Once
 	reading *flights[V]
 
-	mu        sync.Mutex
-	value     V
-	taken     time.Time // when its reading began
-	notBefore time.Time // readings begun earlier do not show what we changed
+	mu      sync.Mutex
+	value   V
+	taken   time.Time // when its reading began
+	shows   int       // how many changes of this process had been made when its reading began
+	changes int       // of this process so far
 }
 
-func (s *shared[V]) get(moment time.Time) (value V, found bool) {
+// get returns the answer if its reading began at that moment or later, and after so many changes.
+func (s *shared[V]) get(moment time.Time, changes int) (value V, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.taken.IsZero() || s.taken.Before(moment) {
+	if s.taken.IsZero() || s.taken.Before(moment) || s.shows < changes {
 		return value, false
 	}
 	return s.value, true
 }
 
-// atLeast is the moment, or that of the last change of ours if that was later.
-func (s *shared[V]) atLeast(moment time.Time) time.Time {
+func (s *shared[V]) changesSoFar() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if moment.Before(s.notBefore) {
-		return s.notBefore
-	}
-	return moment
+	return s.changes
 }
 
 // since returns the answer as read at that moment or later, and with everything that this process changed before the call.
 // What it returns is shared: nobody may change it. It takes two readings at most, however much is changed meanwhile.
 func (s *shared[V]) since(ctx context.Context, c *Cloud, moment time.Time, read func(context.Context) (V, error)) (V, error) {
 	s.once.Do(func() { s.reading = newFlights[V](c.life, &c.work) })
-	moment = s.atLeast(moment)
+	changes := s.changesSoFar()
 	for {
-		if value, found := s.get(moment); found {
+		if value, found := s.get(moment, changes); found {
 			return value, nil
 		}
 		value, err := s.reading.do(ctx, "", func(w *work) (V, error) {
-			began := time.Now()
+			began, shows := c.now(), s.changesSoFar()
 			value, err := read(w.ctx)
 			if err != nil {
 				return value, err
 			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.value, s.taken = value, began
+			s.value, s.taken, s.shows = value, began, shows
 			return value, nil
 		})
 		if err != nil {
@@ -67,5 +65,5 @@ func (s *shared[V]) since(ctx context.Context, c *Cloud, moment time.Time, read 
 func (s *shared[V]) changed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.notBefore = time.Now()
+	s.changes++
 }

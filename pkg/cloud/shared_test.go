@@ -12,7 +12,7 @@ import (
 // the whole account again for each change.
 func TestReadersDoNotWaitForChangesToEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &Cloud{life: context.Background()}
+		c := &Cloud{life: context.Background(), config: Config{Now: time.Now}}
 		var s shared[int]
 		readings := 0
 		read := func(context.Context) (int, error) {
@@ -38,7 +38,7 @@ func TestReadersDoNotWaitForChangesToEnd(t *testing.T) {
 // A reading that was begun before a change of ours does not show it: it is followed by another.
 func TestReadersSeeWhatWasChangedBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &Cloud{life: context.Background()}
+		c := &Cloud{life: context.Background(), config: Config{Now: time.Now}}
 		var s shared[int]
 		readings := 0
 		read := func(context.Context) (int, error) {

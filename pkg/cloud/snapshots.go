@@ -26,7 +26,7 @@ const titleResizeBackup = "Resize Backup"
 type Snapshot struct {
 	ID        string // the backup's UUID
 	Title     string
-	Name      string // the name it was asked for under: its label csi-snapshot-name, or its title where it has none
+	Name      string // the name it was asked for under: its label csi-snapshot-name; its title where it has none
 	SourceID  string // the volume it was made of, which may be gone
 	Zone      string
 	State     string // as a volume's
@@ -40,7 +40,8 @@ type Snapshot struct {
 
 // SnapshotSpec is the snapshot that is wanted.
 type SnapshotSpec struct {
-	// Name identifies the snapshot among all that this package made for the cluster. It becomes the backup's title.
+	// Name identifies the snapshot among all that this package made for the cluster. It becomes the backup's title when the
+	// backup has its labels.
 	Name     string
 	VolumeID string
 	// Labels to put on it besides those it is found by.
@@ -49,7 +50,7 @@ type SnapshotSpec struct {
 	Inherit []string
 }
 
-// Snapshot returns the snapshot of that ID. ErrNotFound when there is none, or when it is a storage of another type.
+// Snapshot returns the snapshot of that ID. ErrNotFound when there is none, ErrWrongType when the storage is not a backup.
 func (c *Cloud) Snapshot(ctx context.Context, id string) (*Snapshot, error) {
 	snapshot, err := c.snapshot(ctx, id)
 	return snapshot, explain(err, Error{Op: "read", Resource: "snapshot", ID: id})
@@ -62,21 +63,22 @@ func (c *Cloud) snapshot(ctx context.Context, id string) (*Snapshot, error) {
 	id = canonicalID(id)
 	var details upcloud.StorageDetails
 	if err := c.call(ctx, http.MethodGet, "/storage/"+id, nil, &details); err != nil {
-		return nil, err
+		return nil, explainMissing(err, id)
 	}
 	if details.UUID != id {
 		return nil, notAbout("storage " + id)
 	}
 	if details.Type != upcloud.StorageTypeBackup {
-		return nil, &Error{Kind: ErrNotFound, Message: "the storage of that ID is no backup: its type is " + details.Type}
+		return nil, wrongType(id, details.Type, aSnapshot)
 	}
 	return snapshotOf(&details.Storage), nil
 }
 
 // Snapshots returns the snapshots of the account that may be this cluster's, as they were some seconds ago at most, and
-// with everything that this process changed: one call for any number of readers. They are shared: nobody may change them.
-func (c *Cloud) Snapshots(ctx context.Context) ([]*Snapshot, error) {
-	all, err := c.shared.backups.since(ctx, c, time.Now().Add(-snapshotsAge), c.readBackups)
+// with everything that this process changed: one call for any number of readers. They are shared: callers must not change them.
+// inherit are the keys of labels that a snapshot has from its volume: those that have no labels yet get them.
+func (c *Cloud) Snapshots(ctx context.Context, inherit []string) ([]*Snapshot, error) {
+	all, err := c.shared.backups.since(ctx, c, c.now().Add(-snapshotsAge), c.readBackups)
 	if err != nil {
 		return nil, explain(err, Error{Op: "list", Resource: "snapshots"})
 	}
@@ -86,6 +88,7 @@ func (c *Cloud) Snapshots(ctx context.Context) ([]*Snapshot, error) {
 			own = append(own, snapshot)
 		}
 	}
+	c.finishSnapshots(ctx, own, inherit)
 	return own, nil
 }
 
@@ -113,17 +116,28 @@ func isResizeBackup(s *Snapshot) bool {
 	return s.Title == titleResizeBackup && s.Labels[LabelSnapshotName] == ""
 }
 
-// DeleteSnapshot deletes the backup. One that is gone already is no error, and neither is an ID that is no backup's:
-// then there is no such snapshot, and the storage stays as it is. While it is being made, or made a volume of, it waits
+// DeleteSnapshot deletes the backup. A backup that is gone already is no error. ErrWrongType when the storage is not a
+// backup, ErrNotOwned when it is not this cluster's: it stays. While the backup is being made or restored, DeleteSnapshot waits
 // until ctx ends.
 func (c *Cloud) DeleteSnapshot(ctx context.Context, id string) error {
-	return explain(c.whenIdle(ctx, canonicalID(id), c.deleteSnapshot), Error{Op: "delete", Resource: "snapshot", ID: id})
+	checked := func(snapshot *Snapshot) error { return c.checkSnapshot(ctx, useDelete, snapshot) }
+	return explain(c.whenIdle(ctx, canonicalID(id), func(ctx context.Context, id string) error {
+		return c.deleteSnapshotIf(ctx, id, checked)
+	}), Error{Op: "delete", Resource: "snapshot", ID: id})
 }
 
+// deleteSnapshot deletes a backup that this program began.
 func (c *Cloud) deleteSnapshot(ctx context.Context, id string) error {
+	return c.deleteSnapshotIf(ctx, id, func(*Snapshot) error { return nil })
+}
+
+func (c *Cloud) deleteSnapshotIf(ctx context.Context, id string, check func(*Snapshot) error) error {
 	snapshot, err := c.snapshot(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		return nil
+	}
+	if err == nil {
+		err = check(snapshot)
 	}
 	if err != nil {
 		return err

@@ -16,8 +16,9 @@ import (
 )
 
 // How a snapshot is found again: the request that makes a backup takes no labels, and one that is being made takes none
-// either. So its title carries the name from the start, and the labels follow when it is online. Until then it is found
-// among its volume's backups, which the volume's own details list.
+// either. So its title tells from the start what it was made for, and the labels follow when it is online. Until then it is found
+// by that title (see beginTitle) among its volume's backups, which the volume's own details list. A backup that merely has the
+// name for its title is someone's own, and is left alone.
 
 // CreateSnapshot returns the snapshot of spec.Name, begun if there is none. It does not wait until the backup is online:
 // Ready tells, and the repeated call looks again. Calls for one name at one time are one, and the snapshot is found
@@ -59,9 +60,9 @@ func sameSource(snapshot *Snapshot, spec SnapshotSpec) error {
 }
 
 func (c *Cloud) createSnapshot(w *work, spec SnapshotSpec) (*Snapshot, error) {
-	found, err := c.findSnapshot(w.ctx, spec.Name)
+	found, err := c.findSnapshot(w.ctx, spec)
 	if err != nil {
-		return nil, err
+		return nil, lookFailed(err)
 	}
 	if found != nil {
 		if err := sameSource(found, spec); err != nil {
@@ -74,7 +75,7 @@ func (c *Cloud) createSnapshot(w *work, spec SnapshotSpec) (*Snapshot, error) {
 	for failed := 0; ; {
 		begun, inherited, err := c.begunSnapshot(w.ctx, spec)
 		if err != nil {
-			return nil, err
+			return nil, lookFailed(err)
 		}
 		if begun == nil {
 			begun, err = c.postBackup(w.ctx, spec)
@@ -87,7 +88,7 @@ func (c *Cloud) createSnapshot(w *work, spec SnapshotSpec) (*Snapshot, error) {
 				return nil, err
 			}
 		case uncertain(err):
-			if failed++; failed == maxCreations || pace.wait(w.ctx) != nil {
+			if failed++; failed == maxCreations || pace.wait(w.attended) != nil {
 				return nil, err
 			}
 		default:
@@ -108,13 +109,14 @@ func (c *Cloud) onlyOne(ctx context.Context, begun *Snapshot, spec SnapshotSpec,
 }
 
 // findSnapshot returns the snapshot that this process began under that name, or the one with the labels; nil if none.
-func (c *Cloud) findSnapshot(ctx context.Context, name string) (*Snapshot, error) {
+func (c *Cloud) findSnapshot(ctx context.Context, spec SnapshotSpec) (*Snapshot, error) {
+	name := spec.Name
 	if id := c.snapshots.of(name).id; id != "" {
 		begun, err := c.snapshot(ctx, id)
-		if err == nil && begun.Title == name {
+		if err == nil && c.isOf(begun, name) {
 			return begun, nil
 		}
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		if err != nil && !missing(err) {
 			return nil, err
 		}
 		c.snapshots.forget(name)
@@ -127,9 +129,7 @@ func (c *Cloud) findSnapshot(ctx context.Context, name string) (*Snapshot, error
 	var named []*Snapshot
 	for i := range storages {
 		snapshot := snapshotOf(&storages[i])
-		// Who has no name for the cluster has no claim to the snapshots of one that has.
-		ours := snapshot.Labels[LabelCluster] == identity[LabelCluster]
-		if ours && storages[i].Type == upcloud.StorageTypeBackup && hasLabels(snapshot.Labels, identity) {
+		if storages[i].Type == upcloud.StorageTypeBackup && c.isNamed(snapshot, name) {
 			named = append(named, snapshot)
 		}
 	}
@@ -137,6 +137,20 @@ func (c *Cloud) findSnapshot(ctx context.Context, name string) (*Snapshot, error
 		return nil, nil
 	}
 	return slices.MinFunc(named, firstMade), nil
+}
+
+// isNamed reports whether a backup has the labels of the snapshot of that name.
+func (c *Cloud) isNamed(backup *Snapshot, name string) bool {
+	identity := c.snapshotIdentity(name)
+	// Who has no name for the cluster has no claim to the snapshots of one that has. Two clusters may have one name: see originOf.
+	ours := backup.Labels[LabelCluster] == identity[LabelCluster] && c.originOf(backup.Labels, backup.Title) != originOther
+	return ours && hasLabels(backup.Labels, identity)
+}
+
+// isOf reports whether a backup is the snapshot of that name, be it finished or begun.
+func (c *Cloud) isOf(backup *Snapshot, name string) bool {
+	return hasLabels(backup.Labels, c.snapshotIdentity(name)) ||
+		backup.Title == c.beginTitle(SnapshotSpec{Name: name, VolumeID: backup.SourceID})
 }
 
 func firstMade(a, b *Snapshot) int {
@@ -149,20 +163,27 @@ func firstMade(a, b *Snapshot) int {
 func (c *Cloud) begunSnapshot(ctx context.Context, spec SnapshotSpec) (*Snapshot, map[string]string, error) {
 	var source upcloud.StorageDetails
 	if err := c.call(ctx, http.MethodGet, "/storage/"+spec.VolumeID, nil, &source); err != nil {
-		return nil, nil, err
+		return nil, nil, explainMissing(err, spec.VolumeID)
 	}
 	if source.Type != upcloud.StorageTypeNormal {
-		return nil, nil, &Error{Kind: ErrNotFound, Message: "the storage is no volume: its type is " + source.Type}
+		return nil, nil, wrongType(spec.VolumeID, source.Type, aVolume)
 	}
 	inherited := labelMap(source.Labels)
+	if err := c.checkUse(useSnapshot, inherited, source.Title); err != nil {
+		return nil, nil, err
+	}
 	maps.DeleteFunc(inherited, func(key, _ string) bool { return !slices.Contains(spec.Inherit, key) })
-	backups, err := c.backups(ctx, c.snapshots.candidates(source.BackupUUIDs, spec.Name))
+	title := c.beginTitle(spec)
+	backups, err := c.backups(ctx, c.snapshots.candidates(source.BackupUUIDs, title))
 	if err != nil {
 		return nil, nil, err
 	}
 	var begun []*Snapshot
 	for _, backup := range backups {
-		if c.rememberTitle(backup) == spec.Name && backup.SourceID == spec.VolumeID {
+		if c.isNamed(backup, spec.Name) {
+			return backup, inherited, nil // another process named it since the look for the labels
+		}
+		if c.rememberTitle(backup) == title && backup.SourceID == spec.VolumeID {
 			begun = append(begun, backup)
 		}
 	}
@@ -211,7 +232,7 @@ func (c *Cloud) backups(ctx context.Context, ids []string) ([]*Snapshot, error) 
 	var backups []*Snapshot
 	for _, id := range ids {
 		backup, err := c.snapshot(ctx, id)
-		if errors.Is(err, ErrNotFound) {
+		if missing(err) {
 			continue
 		}
 		if err != nil {
@@ -224,7 +245,7 @@ func (c *Cloud) backups(ctx context.Context, ids []string) ([]*Snapshot, error) 
 
 // listedBackups finds backups in a list that was begun after the request came, and that all who look at the same time share.
 func (c *Cloud) listedBackups(ctx context.Context, ids []string) ([]*Snapshot, error) {
-	all, err := c.shared.backups.since(ctx, c, time.Now(), c.readBackups)
+	all, err := c.shared.backups.since(ctx, c, c.now(), c.readBackups)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +276,7 @@ func (c *Cloud) postBackup(ctx context.Context, spec SnapshotSpec) (*Snapshot, e
 	c.shared.backups.changed()
 	defer c.shared.backups.changed()
 	var made upcloud.StorageDetails
-	wanted := request.CreateBackupRequest{Title: spec.Name}
+	wanted := request.CreateBackupRequest{Title: c.beginTitle(spec)}
 	if err := c.call(ctx, http.MethodPost, "/storage/"+spec.VolumeID+"/backup", wanted, &made); err != nil {
 		return nil, err
 	}
@@ -289,26 +310,23 @@ func (c *Cloud) nameSnapshot(
 	}
 
 	labels := map[string]string{}
-	maps.Copy(labels, snapshot.Labels)
 	maps.Copy(labels, inherited)
 	maps.Copy(labels, spec.Labels)
 	maps.Copy(labels, identity)
-	list := labelList(labels)
-	c.shared.backups.changed()
-	defer c.shared.backups.changed()
-	err := c.call(ctx, http.MethodPut, "/storage/"+snapshot.ID, request.ModifyStorageRequest{Labels: &list}, nil)
+	maps.Copy(labels, c.clusterUIDLabel())
+	named, err := c.putSnapshotLabels(ctx, snapshot, spec.Name, identity, labels)
 	switch {
 	case err == nil:
 		c.snapshots.forget(spec.Name)
-		snapshot.Name, snapshot.Labels = spec.Name, labels
-		c.rememberTitle(snapshot)
+		c.rememberTitle(named)
+		return named, nil
 	case errors.Is(err, ErrBusy):
 		snapshot.Ready = false // it was online a moment ago, and somebody reads it: it is named next time
 	case errors.Is(err, ErrInvalid):
 		// An API that takes no labels on backups: the title and the origin identify it.
 		klog.FromContext(ctx).Info("The API takes no labels on the backup", "snapshot", snapshot.ID, "reason", err.Error())
 	default:
-		return nil, err
+		return nil, stillOpen(err, true) // there is a backup: no error may read as if there were none
 	}
 	return snapshot, nil
 }

@@ -3,119 +3,113 @@ package cloud
 import (
 	"context"
 	"errors"
-	"maps"
 	"regexp"
-	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
 )
 
-const (
-	// volumesAge is for how long one list of the account's disks serves every reader.
-	volumesAge = 20 * time.Second
-	// attachmentsAge is for how long it is believed where a volume is attached. Lists do not tell, so that it takes a
-	// call a volume: with many volumes, attachmentCost each is added, which bounds the calls to ten a second.
-	attachmentsAge = 20 * time.Second
-	attachmentCost = 100 * time.Millisecond
-	// attachmentReaders is how many of those calls are made at once.
-	attachmentReaders = 8
-)
+// volumesAge is for how long one list of the account's disks serves every reader.
+const volumesAge = 20 * time.Second
 
 // titleOfProvisioned is how external-provisioner names volumes by default: what tells the volumes of UpCloud's own
 // driver, which have no labels that say whose they are.
 var titleOfProvisioned = regexp.MustCompile(`^pvc-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// attachments remembers where volumes were seen attached.
-type attachments struct {
-	mu   sync.Mutex
-	seen map[string]seenAttached
-}
-
-type seenAttached struct {
-	servers []string
-	looked  time.Time
-	stale   bool // it was moved since
-}
-
-func (a *attachments) of(id string, since time.Time) (seenAttached, bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	seen, found := a.seen[id]
-	return seen, found && !seen.stale && seen.looked.After(since)
-}
-
-func (a *attachments) put(id string, seen seenAttached) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.seen == nil {
-		a.seen = map[string]seenAttached{}
-	}
-	// What was looked at before a change of ours must not stand for what is after it.
-	if before, found := a.seen[id]; !found || before.looked.Before(seen.looked) {
-		a.seen[id] = seen
-	}
-}
-
-// changed says that a volume has been or is being moved: looks begun before tell nothing any more.
-func (a *attachments) changed(id string) { a.put(id, seenAttached{looked: time.Now(), stale: true}) }
-
-// keep forgets all volumes but these.
-func (a *attachments) keep(ids map[string]bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	maps.DeleteFunc(a.seen, func(id string, _ seenAttached) bool { return !ids[id] })
-}
-
-// Volumes returns this cluster's volumes, as they were some seconds ago at most, and with everything that this process
-// changed: one call for any number of readers. They are shared: nobody may change them. Where they are attached, and
-// their backup rules, are not told: see Attachments.
+// Volumes returns this cluster's volumes with their ServerIDs, for any number of readers. They are shared: readers must
+// not change their labels. Backup rules are not known.
+//
+// The volumes are those that labels or titles claim for the cluster, those that were asked for by their ID, and every other
+// disk that is attached to a server that was asked: a volume made by hand has no labels. System disks, and disks that
+// another cluster's labels claim, are left out.
+//
+// What this process changed is known at once. A change made elsewhere is noticed within ten minutes by readers who come
+// every few minutes: see survey. Where it cannot be said where a volume is, Volumes fails, as a volume that is listed without
+// a server counts as detached. After ten minutes of failed looks at a storage it is listed where it was seen last, so that
+// one that cannot be read does not stop the others.
 func (c *Cloud) Volumes(ctx context.Context) ([]*Volume, error) {
-	all, err := c.shared.volumes.since(ctx, c, time.Now().Add(-volumesAge), c.readVolumes)
+	doing := Error{Op: "list", Resource: "volumes"}
+	disks, err := c.shared.volumes.since(ctx, c, c.now().Add(-volumesAge), c.readVolumes)
 	if err != nil {
-		return nil, explain(err, Error{Op: "list", Resource: "volumes"})
+		return nil, explain(err, doing)
 	}
-	own := make([]*Volume, 0, len(all))
-	ids := make(map[string]bool, len(all))
-	for _, volume := range all {
-		if c.isOurs(volume) {
-			own = append(own, volume)
-			ids[volume.ID] = true
+	if err := c.survey(ctx, disks); err != nil {
+		return nil, explain(err, doing)
+	}
+	attached, err := c.Attachments(ctx, c.wanted(disks))
+	if err != nil {
+		return nil, err
+	}
+	volumes := make([]*Volume, 0, len(attached))
+	for _, disk := range disks {
+		servers, wanted := attached[disk.ID]
+		if !wanted {
+			servers = c.attachedByHand(disk)
+		}
+		if len(servers) == 0 && !c.isOurs(disk) {
+			continue
+		}
+		volume := *disk
+		volume.ServerIDs = servers
+		volumes = append(volumes, &volume)
+	}
+	return volumes, nil
+}
+
+// wanted lists the disks that are volumes of this cluster for certain.
+func (c *Cloud) wanted(disks []*Volume) []string {
+	var ids []string
+	for _, disk := range disks {
+		if c.isOurs(disk) || c.attached.isWanted(disk.ID) {
+			ids = append(ids, disk.ID)
 		}
 	}
-	c.attached.keep(ids)
-	return own, nil
+	return ids
 }
 
 // isOurs reports whether a disk is a volume of this cluster, or one that UpCloud's own driver made.
 func (c *Cloud) isOurs(volume *Volume) bool {
+	switch c.originOf(volume.Labels, volume.Title) {
+	case originImported:
+		return true
+	case originOther:
+		return false
+	}
 	if volume.Name != "" {
 		return volume.Labels[LabelCluster] == c.config.ClusterID
 	}
 	return c.mayBeOurs(volume.Labels) && titleOfProvisioned.MatchString(volume.Title)
 }
 
-// Attachments tells for each of the volumes to which servers it is attached. What this process changed is told as it is;
-// what others changed is seen after some seconds, and after total × 100 ms where there are more volumes than that: total
-// is the number of volumes asked about by turns. A volume that is gone is attached to nothing.
-func (c *Cloud) Attachments(ctx context.Context, ids []string, total int) (map[string][]string, error) {
-	since := time.Now().Add(-max(attachmentsAge, time.Duration(total)*attachmentCost))
+// attachedByHand returns the servers of a disk that may be a volume although nothing claims it.
+func (c *Cloud) attachedByHand(disk *Volume) []string {
+	servers, system, _ := c.attached.lastSeen(disk.ID)
+	if system || c.originOf(disk.Labels, disk.Title) == originOther {
+		return nil
+	}
+	return servers
+}
+
+// Attachments returns for each of the volumes the servers that it is attached to: what is known already, or one call for a
+// volume. A volume that is gone is attached to nothing.
+func (c *Cloud) Attachments(ctx context.Context, ids []string) (map[string][]string, error) {
 	attached := make(map[string][]string, len(ids))
 	var mu sync.Mutex
-	readers, ctx := errgroup.WithContext(ctx)
-	readers.SetLimit(attachmentReaders)
+	readers, readCtx := errgroup.WithContext(ctx)
+	readers.SetLimit(surveyReaders)
 	for _, id := range ids {
-		if seen, fresh := c.attached.of(id, since); fresh {
+		if servers, known := c.attached.believed(id); known {
 			mu.Lock()
-			attached[id] = slices.Clone(seen.servers)
+			attached[id] = servers
 			mu.Unlock()
 			continue
 		}
 		readers.Go(func() error {
-			servers, err := c.lookAttached(ctx, id)
+			servers, err := c.lookAttached(readCtx, id)
 			if err != nil {
 				return err
 			}
@@ -131,17 +125,28 @@ func (c *Cloud) Attachments(ctx context.Context, ids []string, total int) (map[s
 	return attached, nil
 }
 
+// lookAttached looks at one volume. If that fails, and it is known where the volume was, that is the answer.
 func (c *Cloud) lookAttached(ctx context.Context, id string) ([]string, error) {
-	looked := time.Now()
+	looked := c.now()
 	volume, err := c.volume(ctx, id)
-	if errors.Is(err, ErrNotFound) {
+	switch {
+	case err == nil:
+		return volume.ServerIDs, nil
+	case errors.Is(err, ErrNotFound):
+		c.attached.sawDisk(id, nil, looked)
 		return nil, nil
-	}
-	if err != nil {
+	case ctx.Err() != nil:
 		return nil, err
 	}
-	c.attached.put(id, seenAttached{servers: volume.ServerIDs, looked: looked})
-	return volume.ServerIDs, nil
+	failing := c.attached.failed(id)
+	if servers, _, known := c.attached.lastSeen(id); known {
+		return servers, nil
+	}
+	if failing < noticeWithin {
+		return nil, err
+	}
+	klog.FromContext(ctx).Error(err, "Listing a volume as detached, as its storage cannot be read", "storage", id, "since", failing)
+	return nil, nil
 }
 
 // Condition tells what is wrong with a volume, in words for people; empty when nothing is.
@@ -151,6 +156,3 @@ func (v *Volume) Condition() string {
 	}
 	return ""
 }
-
-// IsVolume reports whether it is a disk, and not a backup, a template or a CD-ROM.
-func (v *Volume) IsVolume() bool { return v.kind == upcloud.StorageTypeNormal }

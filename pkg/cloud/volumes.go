@@ -25,7 +25,7 @@ type Volume struct {
 	// Encrypted is encryption at rest.
 	Encrypted bool
 	Labels    map[string]string
-	// ServerIDs are the servers it is attached to, known after Volume only: lists do not tell.
+	// ServerIDs are the servers it is attached to, known after Volume and Volumes only: lists of the API do not have them.
 	ServerIDs []string
 	Created   time.Time
 	// BackupRule is known after Volume only, too.
@@ -33,6 +33,7 @@ type Volume struct {
 
 	encryptionUnknown bool // lists of old recordings do not tell
 	kind              string
+	partOfPlan        bool     // it came with the plan of a server
 	backupIDs         []string // known after Volume only
 }
 
@@ -57,25 +58,33 @@ type VolumeSpec struct {
 	BackupRule *BackupRule
 }
 
-// Volume returns the volume of that ID with all its details. ErrNotFound when there is none.
+// Volume returns the volume of that ID with all its details. ErrNotFound when there is none, ErrWrongType when the storage
+// is not a disk.
 func (c *Cloud) Volume(ctx context.Context, id string) (*Volume, error) {
-	volume, err := c.volume(ctx, id)
+	volume, err := c.onlyVolume(ctx, id)
+	if err == nil {
+		c.attached.want(volume.ID)
+	}
 	return volume, explain(err, Error{Op: "read", Resource: "storage", ID: id})
 }
 
+// volume reads a storage of any type.
 func (c *Cloud) volume(ctx context.Context, id string) (*Volume, error) {
 	if !isUUID(id) {
 		return nil, notAnID()
 	}
 	id = canonicalID(id)
+	looked := c.now()
 	var details upcloud.StorageDetails
 	if err := c.call(ctx, http.MethodGet, "/storage/"+id, nil, &details); err != nil {
-		return nil, err
+		return nil, explainMissing(err, id)
 	}
 	if canonicalID(details.UUID) != id {
 		return nil, notAbout("storage " + id)
 	}
-	return volumeOfDetails(&details), nil
+	volume := c.see(volumeOfDetails(&details))
+	c.attached.sawDisk(id, volume.ServerIDs, looked)
+	return volume, nil
 }
 
 // notAbout is for an answer that says yes and tells of something else, or of nothing: read as it stands, it would be a
@@ -92,16 +101,19 @@ func notAnID() error {
 	return &Error{Kind: ErrNotFound, Message: "nothing can have this ID: it is not a UUID"}
 }
 
-// DeleteVolume deletes the volume, and keeps its backups unless its label csi-backups-on-delete says otherwise. One that
-// is gone already is no error. ErrInUse names the server that has it attached. While it is busy with a backup or a clone,
-// it waits until ctx ends, and names the state.
+// DeleteVolume deletes the volume, and keeps its backups unless its label csi-backups-on-delete says otherwise. A volume
+// that is gone already is no error. ErrWrongType when the storage is not a disk, ErrNotOwned when it is not this cluster's: it stays. ErrInUse names the server that
+// has it attached. While it is busy with a backup or a clone, DeleteVolume waits until ctx ends, and names the state.
 func (c *Cloud) DeleteVolume(ctx context.Context, id string) error {
 	doing := Error{Op: "delete", Resource: "storage", ID: id}
 	if !isUUID(id) {
 		return nil
 	}
 	id = canonicalID(id)
-	policy, err := c.backupsOnDelete(ctx, id)
+	policy, err := c.deletion(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
 	if err != nil {
 		return explain(err, doing)
 	}
@@ -118,7 +130,8 @@ func (c *Cloud) deleteVolume(ctx context.Context, id string) error {
 func (c *Cloud) deleteWith(ctx context.Context, id, policy string) error {
 	err := c.deleteStorage(ctx, id, policy)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case err == nil, errors.Is(err, ErrNotFound):
+		c.attached.deleted(id)
 		return nil
 	case !errors.Is(err, ErrInUse) && !errors.Is(err, ErrBusy):
 		return err
@@ -182,7 +195,7 @@ func volumeOf(storage *upcloud.Storage) *Volume {
 		ID: storage.UUID, Title: storage.Title, Name: labels[LabelName], Zone: storage.Zone,
 		Tier: canonicalTier(storage.Tier), State: storage.State, OriginID: firstNonEmpty(storage.Origin, labels[LabelSource]), SizeGiB: storage.Size,
 		Encrypted: storage.Encrypted.Bool(), Labels: labels, Created: storage.Created,
-		encryptionUnknown: storage.Encrypted.Empty(), kind: storage.Type,
+		encryptionUnknown: storage.Encrypted.Empty(), kind: storage.Type, partOfPlan: storage.PartOfPlan == "yes",
 	}
 }
 

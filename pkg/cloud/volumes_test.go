@@ -57,8 +57,9 @@ func makeTwin(t *testing.T, sim *simulatortest.Server, name string) string {
 }
 
 func TestCreateVolumeTakesTwoCallsAndItsRetryOne(t *testing.T) {
+	const name = "pvc-0e5c2f8a-7d1b-4c3e-9a6f-2b4d6e8f0a1c"
 	c, sim := startCloud(t, simulator.Config{})
-	spec := testSpec("pvc-1")
+	spec := testSpec(name)
 	spec.Encrypted = true
 	spec.Labels = map[string]string{"pvc-namespace": "default"}
 	made, err := c.CreateVolume(t.Context(), spec)
@@ -66,7 +67,7 @@ func TestCreateVolumeTakesTwoCallsAndItsRetryOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantCalls(t, sim, map[string]int{"GET /storage": 1, "POST /storage": 1})
-	if made.Name != "pvc-1" || made.Title != "pvc-1" || made.SizeGiB != 10 || made.Tier != "maxiops" || made.Zone != testZone ||
+	if made.Name != name || made.Title != name || made.SizeGiB != 10 || made.Tier != "maxiops" || made.Zone != testZone ||
 		!made.Encrypted || made.State != "online" || made.Labels["pvc-namespace"] != "default" || made.Created.IsZero() {
 		t.Errorf("made %+v", made)
 	}
@@ -79,7 +80,7 @@ func TestCreateVolumeTakesTwoCallsAndItsRetryOne(t *testing.T) {
 	wantCalls(t, sim, map[string]int{"GET /storage": 1})
 
 	read, err := c.Volume(t.Context(), made.ID)
-	if err != nil || read.ID != made.ID || read.Name != "pvc-1" || !read.Encrypted || len(read.ServerIDs) != 0 {
+	if err != nil || read.ID != made.ID || read.Name != name || !read.Encrypted || len(read.ServerIDs) != 0 {
 		t.Errorf("read %+v, %v", read, err)
 	}
 }
@@ -254,18 +255,19 @@ func TestOfTwoNewVolumesOfANameOneIsKept(t *testing.T) {
 }
 
 func TestTheAttachedOneOfTwoVolumesIsKept(t *testing.T) {
+	const name = "pvc-0e5c2f8a-7d1b-4c3e-9a6f-2b4d6e8f0a1c"
 	c, sim := startCloud(t, simulator.Config{})
 	server := sim.CreateServer(t, "node-1", testZone)
-	makeTwin(t, sim, "pvc-1")
-	used := makeTwin(t, sim, "pvc-1")
+	makeTwin(t, sim, name)
+	used := makeTwin(t, sim, name)
 	if err := c.Attach(t.Context(), used, server); err != nil {
 		t.Fatal(err)
 	}
-	volume := mustCreate(t, c, "pvc-1")
+	volume := mustCreate(t, c, name)
 	if volume.ID != used {
 		t.Errorf("kept %s, want the attached %s", volume.ID, used)
 	}
-	if got := storagesNamed(t, sim, "pvc-1"); len(got) != 1 {
+	if got := storagesNamed(t, sim, name); len(got) != 1 {
 		t.Errorf("left are %v", got)
 	}
 }

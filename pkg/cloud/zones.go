@@ -35,7 +35,7 @@ func (c *Cloud) Zones(ctx context.Context) ([]Zone, error) {
 	}
 	var answer upcloud.Zones
 	if err := c.call(ctx, http.MethodGet, "/zone", nil, &answer); err != nil {
-		return nil, explain(err, Error{Op: "list", Resource: "zones"})
+		return nil, explain(lookFailed(err), Error{Op: "list", Resource: "zones"})
 	}
 	var zones []Zone
 	for _, zone := range answer.Zones {

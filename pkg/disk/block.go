@@ -58,6 +58,9 @@ func (n *Node) stageBlock(ctx context.Context, req StageBlockRequest) (err error
 	if staged || err != nil {
 		return err
 	}
+	if err := n.requireNotHosts(dev, req.Volume.ID); err != nil {
+		return err
+	}
 	if err := n.requireNotMounted(ctx, dev, req); err != nil {
 		return err
 	}
@@ -71,7 +74,7 @@ func (n *Node) stageBlock(ctx context.Context, req StageBlockRequest) (err error
 		}
 	}
 	// Whoever gets the device may write to it: a marker of a format that was interrupted must not stay.
-	if err := unmark(ctx, dev, req.Volume.ID); err != nil {
+	if err := n.unmark(ctx, dev, req.Volume.ID); err != nil {
 		return err
 	}
 	node := stagedNode(req.Path, req.Volume.ID)
@@ -98,6 +101,9 @@ func (n *Node) blockStaged(ctx context.Context, dev Device, req StageBlockReques
 	}
 	if disk.Major != dev.Major || disk.Minor != dev.Minor {
 		klog.FromContext(ctx).Info("Taking down the node of an earlier attachment of the volume", "path", node, "device", disk.Path)
+		if err := n.flush(ctx, disk, req.Volume.ID); err != nil {
+			return false, err
+		}
 		return false, n.unmountAll(ctx, node)
 	}
 	mapping, err := n.mappingName(on)
@@ -163,10 +169,13 @@ func stagedNode(stagingPath, volumeID string) string {
 
 // makeFile makes an empty file to mount a device node on, and the folders that it is in.
 func makeFile(path string) error {
+	if err := requireNoLink(path); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return err
 	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o640)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY|unix.O_NOFOLLOW, 0o640)
 	if err != nil {
 		return err
 	}
@@ -200,6 +209,16 @@ func (n *Node) publishBlock(ctx context.Context, req PublishBlockRequest) error 
 	target, err := n.top(ctx, req.Path)
 	if err != nil {
 		return err
+	}
+	if target != nil && !isDevice(req.Path, dev) {
+		staging := mount.MountInfo{MountPoint: stagedNode(req.StagingPath, req.Volume.ID)}
+		earlier, err := n.takeDownEarlier(ctx, *target, staging, req.Volume.ID, req.Path)
+		if err != nil {
+			return err
+		}
+		if earlier {
+			target = nil
+		}
 	}
 	switch {
 	case target != nil && !isDevice(req.Path, dev):

@@ -41,7 +41,7 @@ func TestPublishBlock(t *testing.T) {
 	if err := m.publishBlock(vol, "devices/second", single); !errors.Is(err, disk.ErrRefused) {
 		t.Errorf("a second target of a single writer: got %v", err)
 	}
-	stats, err := m.Stats(vol.ID, m.path("devices/target"))
+	stats, err := m.Stats(t.Context(), vol.ID, m.path("devices/target"))
 	if err != nil || !stats.Block || stats.TotalBytes != vol.SizeBytes {
 		t.Errorf("stats of %s: %+v, %v", dev, stats, err)
 	}

@@ -67,10 +67,10 @@ func TestACopyIsMountedBesideItsOrigin(t *testing.T) {
 				t.Errorf("the copy has %d MiB of its 400", got)
 			}
 			// Each is told from the other, though they have all but the device in common.
-			if _, err := m.Stats(vol.ID, m.path("copy")); !errors.Is(err, disk.ErrNotMounted) {
+			if _, err := m.Stats(t.Context(), vol.ID, m.path("copy")); !errors.Is(err, disk.ErrNotMounted) {
 				t.Errorf("the copy is taken for its origin: %v", err)
 			}
-			if _, err := m.Stats(copied.ID, m.path("copy")); err != nil {
+			if _, err := m.Stats(t.Context(), copied.ID, m.path("copy")); err != nil {
 				t.Error(err)
 			}
 			if err := m.Unstage(context.Background(), copied.ID, m.path("copy")); err != nil {

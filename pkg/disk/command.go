@@ -60,8 +60,14 @@ func (p program) run(ctx context.Context) (output string, status int, err error)
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
 	start := time.Now()
-	data, err := cmd.CombinedOutput()
-	output = strings.TrimSpace(string(data))
+	var both bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &both, &both
+	if err = cmd.Start(); err == nil {
+		end := activityOf(ctx).begin(&step{what: func() string { return p.name }, process: cmd.Process.Pid})
+		err = cmd.Wait()
+		end()
+	}
+	output = strings.TrimSpace(both.String())
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit) && exit.Exited():

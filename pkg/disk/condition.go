@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,7 +29,13 @@ func abnormal(format string, args ...any) Condition {
 
 // Condition tells how the volume at path is: whether its disk has left the machine, its filesystem stopped taking writes
 // or any work, or the kernel recorded errors of it. It fails with ErrNotMounted when the volume is not there.
-func (n *Node) Condition(volumeID, path string) (Condition, error) {
+//
+// A disk that hangs is waited for until ctx ends.
+func (n *Node) Condition(ctx context.Context, volumeID, path string) (Condition, error) {
+	return look(ctx, n, volumeID, path, n.condition)
+}
+
+func (n *Node) condition(volumeID, path string) (Condition, error) {
 	mounts, err := mountsAt(path)
 	if err != nil {
 		return Condition{}, err
@@ -42,9 +49,9 @@ func (n *Node) Condition(volumeID, path string) (Condition, error) {
 	}
 	var st unix.Stat_t
 	switch err := unix.Stat(path, &st); {
-	case errors.Is(err, unix.EIO) || errors.Is(err, unix.ESTALE) || errors.Is(err, unix.ESHUTDOWN):
+	case isShutDown(err):
 		return abnormal("the filesystem of volume %s at %s was shut down after an error (%v). Delete the Pod, so that it is "+
-			"mounted again and mended", volumeID, path, err), nil
+			"repaired and mounted again", volumeID, path, err), nil
 	case err != nil:
 		return Condition{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	case st.Mode&unix.S_IFMT == unix.S_IFBLK:

@@ -17,11 +17,11 @@ import (
 
 func requireCondition(t *testing.T, m *machine, vol disk.Volume, path, says string) {
 	t.Helper()
-	got, err := m.Condition(vol.ID, path)
+	got, err := m.Condition(t.Context(), vol.ID, path)
 	// ext4 counts its errors in the background.
 	for deadline := time.Now().Add(time.Minute); err == nil && got.Abnormal != (says != "") && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
-		got, err = m.Condition(vol.ID, path)
+		got, err = m.Condition(t.Context(), vol.ID, path)
 	}
 	if err != nil || got.Abnormal != (says != "") || !strings.Contains(got.Message, says) || got.Message == "" {
 		t.Errorf("the condition is %+v, %v, want one that says %q", got, err, says)
@@ -43,11 +43,11 @@ func TestConditionOfAHealthyVolume(t *testing.T) {
 		}
 		requireCondition(t, m, vol, m.path("target"), "")
 		for _, path := range []string{"none", "."} {
-			if _, err := m.Condition(vol.ID, m.path(path)); !errors.Is(err, disk.ErrNotMounted) {
+			if _, err := m.Condition(t.Context(), vol.ID, m.path(path)); !errors.Is(err, disk.ErrNotMounted) {
 				t.Errorf("%s: got %v", path, err)
 			}
 		}
-		if _, err := m.Condition("01aaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee", m.path("staging")); !errors.Is(err, disk.ErrNotMounted) {
+		if _, err := m.Condition(t.Context(), "01aaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee", m.path("staging")); !errors.Is(err, disk.ErrNotMounted) {
 			t.Errorf("another volume: got %v", err)
 		}
 	}
@@ -69,6 +69,19 @@ func trigger(t *testing.T, dev string) {
 	file := filepath.Join("/sys/fs/ext4", filepath.Base(dev), "trigger_fs_error")
 	if err := os.WriteFile(file, []byte("test"), 0); err != nil {
 		t.Skipf("needs a kernel that makes errors of ext4 on demand: %v", err)
+	}
+	// The kernel counts it a moment later.
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		count, err := os.ReadFile(filepath.Join(filepath.Dir(file), "errors_count"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.TrimSpace(string(count)) != "0" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the kernel did not count the error")
+		}
 	}
 }
 
@@ -209,7 +222,7 @@ func TestConditionTellsThatTheDiskHasLeft(t *testing.T) {
 	requireCondition(t, m, block, m.path("target"), "")
 	bare := m.without(t, "sys")
 	for path, vol := range map[string]disk.Volume{"staging": vol, "target": block} {
-		got, err := bare.Condition(vol.ID, m.path(path))
+		got, err := bare.Condition(t.Context(), vol.ID, m.path(path))
 		if err != nil || !got.Abnormal || !strings.Contains(got.Message, "has left") {
 			t.Errorf("%s: %+v, %v", path, got, err)
 		}

@@ -30,6 +30,9 @@ type work struct {
 const workVariable = "DISK_TEST_WORK"
 
 func TestMain(m *testing.M) {
+	if text := os.Getenv(killVariable); text != "" {
+		os.Exit(killAtWrite(text, os.Args[1:]))
+	}
 	text := os.Getenv(workVariable)
 	if text == "" {
 		os.Exit(m.Run())

@@ -107,15 +107,21 @@ func (n *Node) diskInfo(name string, mounts []mount.MountInfo) (DiskInfo, error)
 // that is no mapping of ours on top of it.
 func (n *Node) known(stack []layer) bool {
 	return slices.ContainsFunc(stack, func(l layer) bool {
-		for _, pattern := range []string{"ext4/" + l.Name, "xfs/" + l.Name, "f2fs/" + l.Name, "btrfs/*/devices/" + l.Name} {
-			if found, _ := filepath.Glob(filepath.Join(n.sysDir, "fs", pattern)); len(found) > 0 {
-				return true
-			}
+		if n.hasSuperblock(l) {
+			return true
 		}
 		holders, _ := filepath.Glob(filepath.Join(n.numberDir(l.Major, l.Minor), "holders", "*"))
 		return slices.ContainsFunc(holders, func(holder string) bool {
 			name, _ := readText(filepath.Join(holder, "dm", "name"))
 			return !strings.HasPrefix(name, mapperPrefix)
 		})
+	})
+}
+
+// hasSuperblock tells whether the kernel has a filesystem of the device in use, of those that it lists in sysfs.
+func (n *Node) hasSuperblock(l layer) bool {
+	return slices.ContainsFunc([]string{"ext4/", "xfs/", "f2fs/", "btrfs/*/devices/"}, func(pattern string) bool {
+		found, _ := filepath.Glob(filepath.Join(n.sysDir, "fs", pattern+l.Name))
+		return len(found) > 0
 	})
 }

@@ -3,8 +3,8 @@ package disk
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,55 +12,48 @@ import (
 )
 
 // exclusivePatience is how long a disk that is to be formatted may be open exclusively elsewhere before that is a reason to refuse.
-// It may be so for a moment: a program that is being started for another volume has a copy of all that this process has open
-// until it begins (between fork and exec), and a program that formatted for a driver that died needs its time to end.
+// It may be so for a moment: a program that formatted for a driver that died needs its time to end.
 const exclusivePatience = 5 * time.Second
 
-// openExclusively fails on a disk that is mounted, held by LVM or MD, or open exclusively elsewhere.
-func openExclusively(ctx context.Context, dev Device, flag int) (file *os.File, err error) {
-	err = whileBusy(ctx, dev, func() (err error) {
-		file, err = os.OpenFile(dev.Path, flag|unix.O_EXCL|unix.O_CLOEXEC, 0)
-		return err
-	})
-	return file, err
-}
-
-// writeExclusively writes through to a disk that nobody else uses, and leaves it so that the next program can have it for itself.
-func writeExclusively(ctx context.Context, dev Device, offset int64, data []byte) error {
-	file, err := openExclusively(ctx, dev, os.O_WRONLY)
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteAt(data, offset)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return whileBusy(ctx, dev, func() error { return tryExclusively(dev) })
-}
-
-// whileBusy does open until the device is not busy any more.
-func whileBusy(ctx context.Context, dev Device, open func() error) error {
-	err := open()
+// exclusively calls do with a disk that is open exclusively: it is not mounted, not under LVM, MD or dm-crypt, and cannot be
+// until do returns. No program that is started meanwhile has a copy of the descriptor, which would keep the disk from the next
+// program. do runs on a thread of its own and must not start programs.
+func (n *Node) exclusively(ctx context.Context, dev Device, flag int, do func(*os.File) error) error {
+	err := tryOpen(ctx, dev, flag, do)
 	if !errors.Is(err, unix.EBUSY) {
 		return err
 	}
 	klog.FromContext(ctx).V(2).Info("Waiting for the disk, which is in use by something else", "device", dev.Path)
-	for deadline := time.Now().Add(exclusivePatience); errors.Is(err, unix.EBUSY); err = open() {
+	defer doing(ctx, "waiting until "+dev.Path+" is not in use")()
+	for deadline := time.Now().Add(exclusivePatience); errors.Is(err, unix.EBUSY); err = tryOpen(ctx, dev, flag, do) {
 		if time.Now().After(deadline) {
-			return fail(ErrRefused, "%s is in use by something else on this node: not formatting it", dev.Path)
+			return fail(ErrRefused, "%s is in use and is not formatted: %s; end that first", dev.Path, n.describeUsers(dev))
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
 	return err
 }
 
-// tryExclusively opens a device exclusively for a moment, in which no program is started that would have a copy.
+func tryOpen(ctx context.Context, dev Device, flag int, do func(*os.File) error) error {
+	return onPrivateDescriptors(ctx, func(context.Context) error {
+		fd, err := unix.Open(dev.Path, flag|unix.O_EXCL|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &fs.PathError{Op: "open", Path: dev.Path, Err: err}
+		}
+		file := os.NewFile(uintptr(fd), dev.Path)
+		return errors.Join(do(file), file.Close())
+	})
+}
+
+// writeExclusively writes through to a disk that is not used otherwise.
+func (n *Node) writeExclusively(ctx context.Context, dev Device, offset int64, data []byte) error {
+	return n.exclusively(ctx, dev, os.O_WRONLY, func(file *os.File) error {
+		_, err := file.WriteAt(data, offset)
+		return errors.Join(err, file.Sync())
+	})
+}
+
+// tryExclusively opens a device exclusively for a moment: it fails with EBUSY while the device is used.
 func tryExclusively(dev Device) error {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	file, err := os.OpenFile(dev.Path, os.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	return file.Close()
+	return tryOpen(context.Background(), dev, os.O_RDONLY, func(*os.File) error { return nil })
 }

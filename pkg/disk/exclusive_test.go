@@ -69,7 +69,7 @@ func TestADiskThatWasWrittenToIsFreeForTheNextProgram(t *testing.T) {
 		})
 	}
 	for i := range 200 {
-		if err := disk.WriteExclusively(ctx, dev, make([]byte, 4096)); err != nil {
+		if err := m.WriteExclusively(ctx, dev, make([]byte, 4096)); err != nil {
 			t.Fatal(err)
 		}
 		if err := disk.TryExclusively(dev); err != nil {

@@ -2,6 +2,12 @@ package disk
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 	"k8s.io/mount-utils"
@@ -28,14 +34,24 @@ func (n *Node) Hold(volumeID string) (release func()) {
 
 // HoldFormats keeps volumes from being formatted until release is called.
 func (n *Node) HoldFormats() (release func()) {
-	for range cap(n.formats) {
-		n.formats <- struct{}{}
+	var releases []func()
+	for range n.formats.limit {
+		looks := 0
+		goesOn := func() string { looks++; return strconv.Itoa(looks) }
+		releases = append(releases, n.formats.take(&turn{doing: newActivity(), progress: goesOn}))
 	}
 	return func() {
-		for range cap(n.formats) {
-			<-n.formats
+		for _, release := range releases {
+			release()
 		}
 	}
+}
+
+// WithStallTime has a format count as hung when it makes no progress for so long.
+func (n *Node) WithStallTime(d time.Duration) {
+	n.formats.mu.Lock()
+	defer n.formats.mu.Unlock()
+	n.formats.stallTime = d
 }
 
 // WithoutWatchers makes the node unable to watch for devices, as one is whose kernel has no watchers left.
@@ -52,11 +68,56 @@ func (n *Node) WithCheapKeys() {
 func MayGrowMountedExt() bool { return mayGrowMountedExt() }
 
 // WriteExclusively and TryExclusively are writeExclusively and tryExclusively.
-func WriteExclusively(ctx context.Context, path string, data []byte) error {
-	return writeExclusively(ctx, Device{Path: path}, 0, data)
+func (n *Node) WriteExclusively(ctx context.Context, path string, data []byte) error {
+	return n.writeExclusively(ctx, Device{Path: path}, 0, data)
 }
 
 func TryExclusively(path string) error { return tryExclusively(Device{Path: path}) }
 
+// Look is look, with what asks the kernel.
+func (n *Node) Look(ctx context.Context, volumeID, path string, ask func()) error {
+	_, err := look(ctx, n, volumeID, path, func(string, string) (bool, error) {
+		ask()
+		return true, nil
+	})
+	return err
+}
+
 // DeviceGone is deviceGone.
 func (n *Node) DeviceGone(m mount.MountInfo) bool { return n.deviceGone(m, m.MountPoint) }
+
+// OptionConflict is optionConflict of a mount with the options that the kernel shows of it and of its filesystem.
+func OptionConflict(fsType, mountOptions, superOptions string, asked ...string) string {
+	return optionConflict(mount.MountInfo{
+		FsType: fsType, MountOptions: splitOptions([]string{mountOptions}), SuperOptions: splitOptions([]string{superOptions}),
+	}, asked)
+}
+
+// AnswerBefore is answerBefore.
+func AnswerBefore(ctx context.Context) (context.Context, context.CancelFunc) {
+	return answerBefore(ctx)
+}
+
+// WithHostMounts takes the mounts of the host from a file in the form of /proc/PID/mountinfo.
+func (n *Node) WithHostMounts(file string) { n.hostMountInfo = file }
+
+// HostMounts is hostMounts for lines of mountinfo and the number of a disk. It returns the paths.
+func HostMounts(t *testing.T, host, own []string, sameNamespace bool, major, minor int) (paths []string) {
+	t.Helper()
+	parse := func(lines []string) []mount.MountInfo {
+		file := filepath.Join(t.TempDir(), "mountinfo")
+		if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		infos, err := mount.ParseMountInfo(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return infos
+	}
+	ofDisk := func(m mount.MountInfo) bool { return m.Major == major && m.Minor == minor }
+	for _, m := range hostMounts(parse(host), parse(own), sameNamespace, ofDisk) {
+		paths = append(paths, m.MountPoint)
+	}
+	return paths
+}

@@ -3,7 +3,6 @@ package disk
 import (
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,9 +14,10 @@ const DefaultFilesystem = "ext4"
 
 // filesystemType is what we need to know of a kind of filesystem.
 type filesystemType struct {
-	mkfs []string // program and arguments; further options and the device come after
-	// fit are arguments that depend on the size of the device, nil for none.
-	fit func(sizeBytes int64) []string
+	mkfs string // the program
+	// arguments are all those of mkfs: the device, what the driver decides on, and what was asked for in addition. What the
+	// driver needs stands where mkfs lets nothing else undo it.
+	arguments func(dev Device, id string, asked []mkfsOption) []string
 	// options are those that may be asked for in addition.
 	options optionSet
 	// fsck is the program that repairs what can be repaired without asking, nil if mounting does that.
@@ -27,21 +27,15 @@ type filesystemType struct {
 }
 
 // The disk is known to be blank, so discarding it first would only take time, and it would take the marker of a format
-// in progress with it. Blocks reserved for root are of no use on a data volume. No -F and no -f: mkfs shall refuse when
-// it finds something after all. nouuid lets an XFS volume be mounted beside its own clone; for btrfs see requireNoTwin.
-// XFS and btrfs replay their journals when they are mounted, and their programs that repair are for people.
+// in progress with it. No -F and no -f: mkfs.xfs and mkfs.btrfs refuse then when they find something after all. nouuid lets an
+// XFS volume be mounted beside its own clone; for btrfs see requireNoTwin. XFS and btrfs replay their journals when they are
+// mounted, and their programs that repair are for people.
 var filesystemTypes = map[string]filesystemType{
-	"ext2":  {mkfs: []string{"mkfs.ext2", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}, options: extOptions},
-	"ext3":  {mkfs: []string{"mkfs.ext3", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}, options: extOptions},
-	"ext4":  {mkfs: []string{"mkfs.ext4", "-m0", "-Enodiscard"}, fsck: []string{"e2fsck", "-p"}, options: extOptions},
-	"xfs":   {mkfs: []string{"mkfs.xfs", "-K"}, mountOptions: []string{"nouuid"}, options: xfsOptions},
-	"btrfs": {mkfs: []string{"mkfs.btrfs", "-K"}, fit: fitBtrfs, options: btrfsOptions},
-}
-
-// fitBtrfs leaves the last MiB to the marker: mkfs.btrfs fills the last 2 MiB of what it may use with zeros. The
-// filesystem gets that MiB when it is grown for the first time.
-func fitBtrfs(sizeBytes int64) []string {
-	return []string{"--byte-count", strconv.FormatInt(sizeBytes/proofBytes*proofBytes-proofBytes, 10)}
+	"ext2":  {mkfs: "mkfs.ext2", arguments: extArguments, fsck: []string{"e2fsck", "-p"}, options: extOptions},
+	"ext3":  {mkfs: "mkfs.ext3", arguments: extArguments, fsck: []string{"e2fsck", "-p"}, options: extOptions},
+	"ext4":  {mkfs: "mkfs.ext4", arguments: extArguments, fsck: []string{"e2fsck", "-p"}, options: extOptions},
+	"xfs":   {mkfs: "mkfs.xfs", arguments: xfsArguments, mountOptions: []string{"nouuid"}, options: xfsOptions},
+	"btrfs": {mkfs: "mkfs.btrfs", arguments: btrfsArguments, options: btrfsOptions},
 }
 
 // Filesystems lists the types of filesystem that volumes can have.
@@ -78,7 +72,7 @@ func (n *Node) prepare(ctx context.Context, dev Device, fresh bool, req StageReq
 		return n.formatAgain(ctx, dev, found, fresh, req)
 	}
 	if interrupted { // mkfs.btrfs writes the signature last: this is a whole filesystem, maybe one in use
-		if err := unmark(ctx, dev, req.Volume.ID); err != nil {
+		if err := n.unmark(ctx, dev, req.Volume.ID); err != nil {
 			return Device{}, "", err
 		}
 	}
@@ -139,27 +133,30 @@ func (n *Node) onlyPartition(disk Device, found content, volumeID string) (Devic
 	return first, nil
 }
 
-// mayFormat tells whether the request lets a disk without data be formatted.
+// mayFormat tells whether the request lets a disk without data be formatted. What may be asked of mkfs is looked at only then: a
+// volume keeps its options for good, and may have been formatted when others were allowed.
 func mayFormat(dev Device, req StageRequest) error {
 	switch {
 	case req.ReadOnly:
 		return fail(ErrRefused, "volume %s (%s) is blank and asked for read-only: there is nothing to read, "+
 			"and nothing is written. Use it once for writing first", req.Volume.ID, dev.Path)
 	case req.Origin != "":
-		return fail(ErrRefused, "volume %s (%s) was made as a copy of %s and is blank: not formatting it, "+
-			"the copy may not be complete", req.Volume.ID, dev.Path, req.Origin)
+		// The source may have been blank, too. That cannot be proven here, and a copy whose data is not there yet looks the same.
+		return fail(ErrRefused, "volume %s (%s) was made as a copy of %s and is blank: it is not formatted, as the copy may not be "+
+			"complete; if the source was never mounted and so holds nothing, use a new volume without a source, or mount the source once "+
+			"(run a Pod with it) and copy it again", req.Volume.ID, dev.Path, req.Origin)
 	}
-	return nil
+	return ValidateMkfsOptions(req.Filesystem, req.MkfsOptions)
 }
 
 func (n *Node) formatBlank(ctx context.Context, dev Device, req StageRequest) (Device, string, error) {
 	if err := mayFormat(dev, req); err != nil {
 		return Device{}, "", err
 	}
-	if err := n.requireBlank(ctx, dev); err != nil {
+	if err := n.requireBlank(ctx, dev, nil); err != nil {
 		return Device{}, "", err
 	}
-	if err := mark(ctx, dev, req.Volume.ID); err != nil {
+	if err := n.mark(ctx, dev, req.Volume.ID); err != nil {
 		return Device{}, "", err
 	}
 	fsType := orDefault(req.Filesystem, DefaultFilesystem)
@@ -172,13 +169,13 @@ func (n *Node) formatAgain(ctx context.Context, dev Device, found content, fresh
 	if err := mayFormat(dev, req); err != nil {
 		return Device{}, "", err
 	}
-	if err := requireUnused(dev, found, req.Volume.ID); err != nil {
+	if err := n.requireUnused(ctx, dev, found, req.Volume.ID); err != nil {
 		return Device{}, "", err
 	}
 	if !fresh {
 		klog.FromContext(ctx).Info("An earlier format of the volume was interrupted; beginning anew", "device", dev.Path)
 	}
-	if err := eraseHead(ctx, dev); err != nil {
+	if err := n.eraseEnds(ctx, dev, req.Volume.ID); err != nil {
 		return Device{}, "", err
 	}
 	fsType := orDefault(req.Filesystem, DefaultFilesystem)
@@ -186,37 +183,47 @@ func (n *Node) formatAgain(ctx context.Context, dev Device, found content, fresh
 }
 
 // awaitTurn waits until one more volume may be formatted: many at once must not take all of the node's memory and disk
-// bandwidth from its Pods. The wait may be long, and the disk be detached meanwhile: then nothing may be done to what has its name.
-func (n *Node) awaitTurn(dev Device, vol Volume) (release func(), err error) {
-	n.formats <- struct{}{}
-	if err := n.verifyAgain(dev, vol); err != nil {
-		<-n.formats
+// bandwidth from its Pods. The wait may be long: the disk may be detached meanwhile, then nothing may be done to what has its name;
+// and it may be put to use by other means, then it is not formatted.
+func (n *Node) awaitTurn(ctx context.Context, dev Device, vol Volume) (release func(), err error) {
+	doing := activityOf(ctx)
+	release = n.formats.take(&turn{volumeID: vol.ID, doing: doing, progress: n.formatProgress(dev, doing)})
+	err = n.verifyAgain(dev, vol)
+	if err == nil {
+		err = n.requireStillBlank(ctx, dev, vol.ID)
+	}
+	if err != nil {
+		release()
 		return nil, err
 	}
-	return func() { <-n.formats }, nil
+	return release, nil
 }
 
 // format makes the filesystem on a marked disk, and erases the marker.
 func (n *Node) format(ctx context.Context, dev Device, fsType string, req StageRequest) (err error) {
-	release, err := n.awaitTurn(dev, req.Volume)
+	release, err := n.awaitTurn(ctx, dev, req.Volume)
 	if err != nil {
 		return err
 	}
 	defer release()
 	defer n.observe("format", time.Now(), &err)
 	kind := filesystemTypes[fsType]
-	args := slices.Clone(kind.mkfs[1:])
-	if kind.fit != nil {
-		args = append(args, kind.fit(dev.SizeBytes)...)
+	asked, err := parseMkfsOptions(fsType, req.MkfsOptions)
+	if err != nil {
+		return err
 	}
-	args = append(append(args, req.MkfsOptions...), dev.Path)
+	id, err := filesystemID(req.Volume.ID)
+	if err != nil {
+		return err
+	}
+	args := kind.arguments(dev, id, asked)
 	klog.FromContext(ctx).Info("Formatting the blank volume", "device", dev.Path, "filesystem", fsType, "options", req.MkfsOptions)
-	output, status, err := program{name: kind.mkfs[0], args: args, diesWithDriver: true}.run(ctx)
+	output, status, err := program{name: kind.mkfs, args: args, diesWithDriver: true}.run(ctx)
 	if err != nil {
 		return err
 	}
 	if status != 0 {
-		return commandError(kind.mkfs[0], args, status, output)
+		return commandError(kind.mkfs, args, status, output)
 	}
 	made, err := n.probe(ctx, dev.Path)
 	if err != nil {
@@ -226,7 +233,7 @@ func (n *Node) format(ctx context.Context, dev Device, fsType string, req StageR
 		return fail(ErrInvalid, "mkfs with the options %q made %s on volume %s (%s), and %s was asked for: change the options",
 			strings.Join(req.MkfsOptions, " "), made, req.Volume.ID, dev.Path, fsType)
 	}
-	return unmark(ctx, dev, req.Volume.ID)
+	return n.unmark(ctx, dev, req.Volume.ID)
 }
 
 // Exit status bits of e2fsck(8) that still leave a filesystem that can be used.
@@ -235,7 +242,7 @@ const fsckCorrected = 1 | 2
 // check repairs what can be repaired unattended before the first mount.
 func (n *Node) check(ctx context.Context, dev Device, fsType string) (err error) {
 	fsck := filesystemTypes[fsType].fsck
-	if fsck == nil {
+	if fsck == nil || n.mountedAnywhere(dev) { // it is mounted once more then: see requireUsable
 		return nil
 	}
 	defer n.observe("fsck", time.Now(), &err)

@@ -30,6 +30,8 @@ func (n *Node) Find(ctx context.Context, vol Volume) (dev Device, err error) {
 	if dev, err = n.lookup(vol); err == nil {
 		return dev, nil
 	}
+	ctx, cancel := answerBefore(ctx)
+	defer cancel()
 	klog.FromContext(ctx).V(2).Info("Waiting for the volume's device", "seen", err.Error())
 	watcher, err := n.newWatcher()
 	if err != nil {
@@ -66,16 +68,22 @@ func (n *Node) Find(ctx context.Context, vol Volume) (dev Device, err error) {
 // a new disk, whose coming ends the wait of Find, a moment before there is anything behind it; and who opens the disk while its
 // partitions are being read waits for that.
 func (n *Node) findUsable(ctx context.Context, vol Volume) error {
+	ctx, cancel := answerBefore(ctx)
+	defer cancel()
 	deadline := time.Now().Add(n.deviceTimeout)
 	for wait := time.Millisecond; ; wait = min(2*wait, lookAgain) {
 		dev, err := n.Find(ctx, vol)
 		if err != nil {
 			return err
 		}
-		file, err := os.OpenFile(dev.Path, os.O_RDONLY|unix.O_CLOEXEC, 0)
+		_, err = look(ctx, n, vol.ID, dev.Path, func(_, path string) (opened struct{}, err error) {
+			file, err := os.OpenFile(path, os.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return opened, err
+			}
+			return opened, file.Close()
+		})
 		switch {
-		case err == nil:
-			return file.Close()
 		case !isGone(err):
 			return err
 		case time.Now().After(deadline):

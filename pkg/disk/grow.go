@@ -1,13 +1,10 @@
 package disk
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -25,6 +22,9 @@ type GrowRequest struct {
 	Volume Volume
 	// Path is where the volume is mounted, or where the node of a raw block device is.
 	Path string
+	// StagingPath is where the volume is staged, "" if the caller does not know. The filesystem is grown there when Path is mounted
+	// read-only.
+	StagingPath string
 	// Encryption is needed where the volume is encrypted and its key is in the kernel's keyring, which is where others than
 	// this driver may have put it.
 	Encryption *Encryption
@@ -43,11 +43,11 @@ func (n *Node) Grow(ctx context.Context, req GrowRequest) (size int64, err error
 		return disk.SizeBytes, err
 	}
 	type growKey struct {
-		volume     Volume
-		path       string
-		encryption [sha256.Size]byte
+		volume        Volume
+		path, staging string
+		encryption    [sha256.Size]byte
 	}
-	key := growKey{req.Volume, req.Path, req.Encryption.fingerprint()}
+	key := growKey{req.Volume, req.Path, req.StagingPath, req.Encryption.fingerprint()}
 	return disk.SizeBytes, n.jobs.run(ctx, req.Volume.ID, key, func(ctx context.Context) error {
 		if mounted.block {
 			return n.growMapping(ctx, disk, mounted.device, req.Volume.ID, req.Encryption)
@@ -101,9 +101,11 @@ func (n *Node) mountedAt(ctx context.Context, req GrowRequest) (mounted, error) 
 }
 
 // awaitSize waits until the kernel has seen the size that the disk must have. virtio disks tell of their growth
-// themselves, SCSI ones are asked to look.
+// themselves, SCSI ones are asked to look. A disk that is too small for another reason stays so, and callers try again in any case:
+// the wait is short.
 func (n *Node) awaitSize(ctx context.Context, disk Device, volume Volume) (Device, error) {
-	deadline := time.Now().Add(n.deviceTimeout)
+	began := time.Now()
+	deadline := began.Add(n.resizeTimeout)
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, lookAgain) {
 		now, err := n.deviceByNumber(disk.Major, disk.Minor)
 		if err != nil {
@@ -113,9 +115,10 @@ func (n *Node) awaitSize(ctx context.Context, disk Device, volume Volume) (Devic
 			return now, nil
 		}
 		if time.Now().After(deadline) {
-			return now, fail(ErrNotGrown, "%s, the disk of volume %s, still has %d bytes after %s, and should have %d. "+
-				"Check the storage's size; if it is right, restart the server for the disk to be read anew",
-				now.Path, volume.ID, now.SizeBytes, n.deviceTimeout, volume.SizeBytes)
+			return now, fail(ErrNotGrown, "%s, the disk of volume %s, has %d bytes after %s, and %d were asked for. Compare the "+
+				"storage's size in UpCloud: if it is smaller, too, nothing has grown it, and the PersistentVolume's capacity is wrong (do two "+
+				"PersistentVolumes name the same storage?); if it is right, restart the server, so that the node sees it",
+				now.Path, volume.ID, now.SizeBytes, time.Since(began).Round(time.Second), volume.SizeBytes)
 		}
 		n.rescan(ctx, now)
 		select {
@@ -173,7 +176,11 @@ func (n *Node) growMounted(ctx context.Context, req GrowRequest, partition bool)
 			return err
 		}
 	}
-	return n.growFilesystem(ctx, device, top.FsType, path)
+	at, err := growablePath(*top, path, req.StagingPath)
+	if err != nil {
+		return err
+	}
+	return n.growFilesystem(ctx, device, top.FsType, at)
 }
 
 // slack is how much of a device a filesystem may leave unused when it is as large as it can be.
@@ -198,7 +205,7 @@ func (n *Node) growOnlyPartition(ctx context.Context, disk, partition Device, vo
 // interrupted. The partition is the driver's to change where the disk is a copy that it asked for. What can be grown
 // while it is mounted is left for then, as that takes no full check before.
 func (n *Node) growBeforeMount(ctx context.Context, disk, source Device, fsType string, req StageRequest) (grown Device, err error) {
-	if slices.Contains(req.Options, "ro") {
+	if asksReadOnly(req.Options) {
 		return source, nil
 	}
 	if req.Encryption == nil && source.Name != disk.Name && req.Origin != "" {
@@ -206,7 +213,7 @@ func (n *Node) growBeforeMount(ctx context.Context, disk, source Device, fsType 
 			return Device{}, err
 		}
 	}
-	if !isExt(fsType) || mayGrowMountedExt() {
+	if !isExt(fsType) || mayGrowMountedExt() || n.mountedAnywhere(source) {
 		return source, nil
 	}
 	larger, err := n.largerThanFilesystem(source, fsType)
@@ -253,75 +260,4 @@ func mayGrowMountedExt() bool {
 func (n *Node) largerThanFilesystem(device Device, fsType string) (bool, error) {
 	has, err := filesystemBytes(device.Path, fsType)
 	return device.SizeBytes-has > slack, err
-}
-
-// growers are the programs that grow a mounted filesystem.
-var growers = map[string]func(device, path string) []string{
-	"ext2":  func(device, _ string) []string { return []string{"resize2fs", device} },
-	"ext3":  func(device, _ string) []string { return []string{"resize2fs", device} },
-	"ext4":  func(device, _ string) []string { return []string{"resize2fs", device} },
-	"xfs":   func(_, path string) []string { return []string{"xfs_growfs", path} },
-	"btrfs": func(_, path string) []string { return []string{"btrfs", "filesystem", "resize", "max", path} },
-}
-
-func (n *Node) growFilesystem(ctx context.Context, device Device, fsType, path string) (err error) {
-	grower, known := growers[fsType]
-	if !known {
-		return fail(ErrRefused, "%s at %s cannot be grown by the driver: grow it by hand", fsType, path)
-	}
-	larger, err := n.largerThanFilesystem(device, fsType)
-	if err != nil || !larger {
-		return err
-	}
-	if isExt(fsType) && !mayGrowMountedExt() {
-		return fail(ErrRefused, "the %s at %s can only be grown while mounted by a process with CAP_SYS_RESOURCE: run the "+
-			"driver's container privileged, or take the volume off the node once, so that it is grown when it comes back",
-			fsType, path)
-	}
-	defer n.observe("grow", time.Now(), &err)
-	args := grower(device.Path, path)
-	klog.FromContext(ctx).Info("Growing the filesystem", "device", device.Path, "path", path, "filesystem", fsType,
-		"deviceBytes", device.SizeBytes)
-	output, status, err := command(ctx, args[0], args[1:]...)
-	if err != nil {
-		return err
-	}
-	if status != 0 {
-		return commandError(args[0], args[1:], status, output)
-	}
-	return nil
-}
-
-// filesystemBytes reads from its superblock how large a filesystem is. What the kernel has not written back yet may be
-// missing: then it seems smaller than it is, and growing it does nothing.
-func filesystemBytes(device, fsType string) (int64, error) {
-	file, err := os.Open(device)
-	if err != nil {
-		return 0, err
-	}
-	defer file.Close()
-	if fsType == "btrfs" {
-		super, err := readBtrfsSuper(file)
-		return super.deviceBytes, err
-	}
-	head := make([]byte, 4096)
-	if _, err := io.ReadFull(file, head); err != nil {
-		return 0, fmt.Errorf("reading the superblock of %s: %w", device, err)
-	}
-	if fsType == "xfs" {
-		if !bytes.HasPrefix(head, []byte("XFSB")) {
-			return 0, fmt.Errorf("%s has no superblock of an XFS", device)
-		}
-		return int64(binary.BigEndian.Uint64(head[8:])) * int64(binary.BigEndian.Uint32(head[4:])), nil
-	}
-	// ext2, 3 and 4: the superblock is at byte 1024 (struct ext4_super_block).
-	super := head[1024:]
-	if binary.LittleEndian.Uint16(super[56:]) != 0xef53 {
-		return 0, fmt.Errorf("%s has no superblock of an %s", device, fsType)
-	}
-	blocks := int64(binary.LittleEndian.Uint32(super[4:]))
-	if binary.LittleEndian.Uint32(super[96:])&0x80 != 0 { // feature 64bit: more blocks than 32 bits count
-		blocks |= int64(binary.LittleEndian.Uint32(super[0x150:])) << 32
-	}
-	return blocks << (10 + binary.LittleEndian.Uint32(super[24:])%16), nil
 }

@@ -19,33 +19,10 @@ func TestUnstageFailsWhileAnotherMountNamespaceHasTheVolume(t *testing.T) {
 	if err := stage(m, vol, "ext4"); err != nil {
 		t.Fatal(err)
 	}
-	// It keeps the mount of this volume, and none of those that other tests have on the machine at this moment.
-	const script = `cat /proc/self/mountinfo | while read -r _ _ _ _ at rest; do
-		case "$at $rest" in "$1"/*) ;; *" /dev/loop"*|*" /dev/mapper/"*) umount "$at" 2>/dev/null ;; esac
-	done; echo ready; exec sleep 1000`
-	container := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", m.dir)
-	out, err := container.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := container.Start(); err != nil {
-		t.Skipf("needs unshare: %v", err)
-	}
-	ended := false
-	end := func() {
-		if !ended {
-			ended = true
-			_ = container.Process.Kill()
-			_ = container.Wait()
-		}
-	}
-	defer end()
-	if _, err := out.Read(make([]byte, 6)); err != nil {
-		t.Skipf("needs a mount namespace: %v", err)
-	}
+	process, end := m.container(t)
 	for range 2 {
 		err := m.impatient(t).Unstage(t.Context(), vol.ID, m.path("staging"))
-		who := fmt.Sprintf("process %d (", container.Process.Pid) // of the shell, or what it became
+		who := fmt.Sprintf("process %d (", process) // of the shell, or what it became
 		if !errors.Is(err, disk.ErrInUse) || !strings.Contains(err.Error(), who) {
 			t.Fatalf("got %v, want %s", err, who)
 		}

@@ -21,6 +21,7 @@ func lockFromUdev(ctx context.Context, disk Device) (release func(), err error) 
 	if err != nil {
 		return nil, err
 	}
+	defer doing(ctx, "waiting for udev to look at "+disk.Path)()
 	deadline := time.Now().Add(lockPatience)
 	for {
 		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)

@@ -45,7 +45,7 @@ func newMachine(t *testing.T, timeout time.Duration) *machine {
 		t.Fatal(err)
 	}
 	m.Node, err = disk.New(disk.Config{DeviceDir: m.deviceDir, DeviceTimeout: timeout, ReleaseTimeout: time.Minute,
-		Registerer: m.registry})
+		ResizeTimeout: timeout, Registerer: m.registry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +134,7 @@ func (m *machine) makeDisk(t *testing.T, sizeMiB int64) disk.Volume {
 func (m *machine) attachFile(t *testing.T, volumeID, file string) string {
 	t.Helper()
 	dev := strings.TrimSpace(run(t, "losetup", "--find", "--show", "--partscan", file))
+	run(t, "blockdev", "--setrw", dev) // the kernel remembers how the former disk was
 	t.Cleanup(func() {
 		unmountBelow(t, m.dir)
 		run(t, "losetup", "--detach", dev)

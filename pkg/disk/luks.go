@@ -74,7 +74,7 @@ func cryptsetup(encryption *Encryption, args ...string) program {
 // luksFormat makes a marked disk an encrypted one. It carries the volume's UUID as its own, by which it is known again
 // if this is interrupted.
 func (n *Node) luksFormat(ctx context.Context, disk Device, vol Volume, encryption *Encryption) (err error) {
-	release, err := n.awaitTurn(disk, vol)
+	release, err := n.awaitTurn(ctx, disk, vol)
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (n *Node) unlocked(ctx context.Context, disk Device, volumeID string, readO
 // unlock opens the encrypted disk of a volume and returns what is inside: a device like a disk. A disk that is provably
 // blank is encrypted first, if the request lets it be formatted. For as long as nothing was written inside, the marker is
 // there (see marker.go), and fresh says that it is new: it is written to the disk before luksFormat, and writing it again inside
-// replaces it.
+// replaces it, when the ends of the device inside are zeros.
 func (n *Node) unlock(ctx context.Context, disk Device, req StageRequest) (mapping Device, fresh bool, err error) {
 	mapping, open, err := n.unlocked(ctx, disk, req.Volume.ID, req.ReadOnly)
 	if err != nil {
@@ -156,7 +156,7 @@ func (n *Node) unlock(ctx context.Context, disk Device, req StageRequest) (mappi
 		return Device{}, false, err
 	}
 	if fresh {
-		return mapping, true, mark(ctx, mapping, req.Volume.ID)
+		return mapping, true, n.eraseEnds(ctx, mapping, req.Volume.ID)
 	}
 	return mapping, false, nil
 }
@@ -185,10 +185,10 @@ func (n *Node) encryptBlank(ctx context.Context, disk Device, req StageRequest) 
 		if err := mayFormat(disk, req); err != nil {
 			return false, err
 		}
-		if err := n.requireBlank(ctx, disk); err != nil {
+		if err := n.requireBlank(ctx, disk, nil); err != nil {
 			return false, err
 		}
-		if err := mark(ctx, disk, req.Volume.ID); err != nil {
+		if err := n.mark(ctx, disk, req.Volume.ID); err != nil {
 			return false, err
 		}
 	}
@@ -209,11 +209,11 @@ func (n *Node) beginAnew(ctx context.Context, disk Device, found content, req St
 			return fail(ErrRefused, "the format of volume %s (%s) was interrupted, and the disk was encrypted since by other means "+
 				"(LUKS UUID %s). Not formatting it. If it holds nothing, fill its first MiB with zeros", req.Volume.ID, disk.Path, id)
 		}
-	} else if err := requireUnused(disk, found, req.Volume.ID); err != nil {
+	} else if err := n.requireUnused(ctx, disk, found, req.Volume.ID); err != nil {
 		return err
 	}
 	klog.FromContext(ctx).Info("An earlier encryption of the volume was interrupted; beginning anew", "device", disk.Path)
-	return eraseHead(ctx, disk)
+	return n.eraseEnds(ctx, disk, req.Volume.ID)
 }
 
 func (n *Node) luksOpen(ctx context.Context, disk Device, req StageRequest) (mapping Device, err error) {

@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -104,4 +105,81 @@ func TestEncryptedVolumeThatSomebodyElseOpenedWhileItWasMadeIsMadeAnew(t *testin
 		}
 	}
 	requireClosed(t, vol)
+}
+
+func TestEncryptedVolumeThatCannotBeUnstagedIsWrittenToDisk(t *testing.T) {
+	m := newCryptMachine(t, true)
+	vol, _ := m.attach(t, 320, nil)
+	closeAfter(t, m, vol)
+	if err := stageEncrypted(m, vol, "secret", func(r *disk.StageRequest) { r.Filesystem = "xfs" }); err != nil {
+		t.Fatal(err)
+	}
+	inside := exec.Command("sleep", "1000")
+	inside.Dir = m.path("staging")
+	end := startProcess(t, inside)
+	if err := os.WriteFile(m.path("staging/file"), content("written last"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.unstage(vol); !errors.Is(err, disk.ErrInUse) {
+		t.Fatalf("got %v", err)
+	}
+	left := m.copyOf(t, vol, 320) // what a detachment at this moment leaves
+	closeAfter(t, m, left)
+	err := stageEncrypted(m, left, "secret", func(r *disk.StageRequest) { r.Path, r.Origin = m.path("left"), vol.ID })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(m.path("left/file")); err != nil || !bytes.Equal(got, content("written last")) {
+		t.Errorf("%d bytes are left, %v", len(got), err)
+	}
+	end()
+	if err := m.unstage(vol); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEncryptedVolumeThatAnotherMountNamespaceHasIsStagedAgain(t *testing.T) {
+	m := newCryptMachine(t, true)
+	vol, _ := m.attach(t, 64, nil)
+	closeAfter(t, m, vol)
+	if err := stageEncrypted(m, vol, "secret", nil); err != nil {
+		t.Fatal(err)
+	}
+	user := m.occupyStaging(t, true)
+	err := m.impatient(t).Unstage(t.Context(), vol.ID, m.path("staging"))
+	if !errors.Is(err, disk.ErrInUse) || !strings.Contains(err.Error(), user.name) {
+		t.Errorf("got %v, want that %s uses it", err, user.name)
+	}
+	if err := stageEncrypted(m, vol, "secret", nil); err != nil {
+		t.Fatal(err)
+	}
+	user.end()
+	if err := m.unstage(vol); err != nil {
+		t.Error(err)
+	}
+	requireClosed(t, vol)
+}
+
+func TestEncryptedVolumeWithADeadFilesystemIsMountedAgain(t *testing.T) {
+	m := newCryptMachine(t, true)
+	vol, _ := m.attach(t, 64, nil)
+	closeAfter(t, m, vol)
+	publish := disk.PublishRequest{Volume: vol, StagingPath: m.path("staging"), Path: m.path("target")}
+	for what, again := range map[string]func() error{
+		"stage":   func() error { return stageEncrypted(m, vol, "secret", nil) },
+		"publish": func() error { return m.Publish(t.Context(), publish) },
+	} {
+		if err := stageEncrypted(m, vol, "secret", nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(m.path("staging/file"), []byte("data"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		run(t, "sync", "-f", m.path("staging/file"))
+		shutDown(t, m.path("staging"))
+		if err := again(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		requireAlive(t, m.path("staging"))
+	}
 }

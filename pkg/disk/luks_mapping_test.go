@@ -64,7 +64,7 @@ func TestEncryptedVolumeKeepsItsData(t *testing.T) {
 			if err := m.Publish(context.Background(), disk.PublishRequest{Volume: vol, StagingPath: m.path("staging"), Path: m.path("target")}); err != nil {
 				t.Fatal(err)
 			}
-			if stats, err := m.Stats(vol.ID, m.path("target")); err != nil || stats.TotalBytes == 0 {
+			if stats, err := m.Stats(t.Context(), vol.ID, m.path("target")); err != nil || stats.TotalBytes == 0 {
 				t.Errorf("stats %+v, %v", stats, err)
 			}
 			if err := stage(m, vol, ""); !errors.Is(err, disk.ErrConflict) {
@@ -193,7 +193,7 @@ func TestEncryptedRawBlockVolume(t *testing.T) {
 	if _, err := m.Grow(context.Background(), disk.GrowRequest{Volume: vol, Path: m.path("target")}); err != nil {
 		t.Fatal(err)
 	}
-	if stats, err := m.Stats(vol.ID, m.path("target")); err != nil || stats.TotalBytes < 110*mib || stats.TotalBytes >= 128*mib {
+	if stats, err := m.Stats(t.Context(), vol.ID, m.path("target")); err != nil || stats.TotalBytes < 110*mib || stats.TotalBytes >= 128*mib {
 		t.Errorf("stats %+v, %v: want the 128 MiB of the disk less the head", stats, err)
 	}
 	if err := m.Unpublish(context.Background(), vol.ID, m.path("target")); err != nil {

@@ -18,7 +18,7 @@ import (
 // disk before mkfs, and erased after it, before the first mount: as long as it is there, there can be no data.
 //
 // It names the volume, so that a copy of a marked disk is not taken for one. It lies where mkfs does not write: mkfs.xfs
-// erases the last 128 KiB, and the last group of ext2, ext3 and ext4 has 50 blocks (200 KiB) of data at least.
+// erases the last 128 KiB, and no filesystem gets the last MiB (see fittingBytes).
 const (
 	markerFromEnd = 192 << 10
 	markerBytes   = 4096
@@ -59,15 +59,18 @@ func alignedBuffer(size int) []byte {
 const (
 	extMagicAt, extMountTimeAt, extMountsAt = 1024 + 0x38, 1024 + 0x2c, 1024 + 0x34
 	xfsMagicAt, xfsInodesAt, xfsFreeAt      = 0, 128, 136
+	xfsInProgressAt                         = 126 // not 0 until mkfs has ended
 	// xfsOwnInodes is what a new XFS uses itself: the root folder and two of the real-time device.
 	xfsOwnInodes = 3
 )
 
-// requireUnused refuses a marked disk that somebody has put to use by hand since the format was interrupted: an mkfs of
-// ours leaves no partition table, nothing but the filesystems we know, and none that was ever mounted.
-func requireUnused(dev Device, found content, volumeID string) error {
-	_, supported := filesystemTypes[found.filesystem]
-	foreign := found.partitionTable != "" || found.filesystem != "" && !supported
+// requireUnused refuses a marked disk that was put to use by other means since the format was interrupted: the driver's mkfs
+// leaves no partition table, no filesystem with another UUID than the driver gave it, and none that was ever mounted.
+func (n *Node) requireUnused(ctx context.Context, dev Device, found content, volumeID string) error {
+	foreign, err := n.foreign(ctx, dev, found, volumeID)
+	if err != nil {
+		return err
+	}
 	mounted, err := everMounted(dev)
 	if err != nil || !foreign && !mounted {
 		return err
@@ -78,16 +81,40 @@ func requireUnused(dev Device, found content, volumeID string) error {
 		volumeID, dev.Path, found, dev.Path, markerBytes, (dev.SizeBytes-markerFromEnd)/markerBytes)
 }
 
-// everMounted tells whether the disk holds a filesystem that was mounted before, as far as superblocks tell.
-func everMounted(dev Device) (bool, error) {
-	file, err := os.Open(dev.Path)
+// foreign tells whether what was found on a marked disk is not what the driver's own mkfs makes.
+func (n *Node) foreign(ctx context.Context, dev Device, found content, volumeID string) (bool, error) {
+	if found.partitionTable != "" || found.filesystem == "" {
+		return found.partitionTable != "", nil
+	}
+	if _, supported := filesystemTypes[found.filesystem]; !supported {
+		return true, nil
+	}
+	if found.filesystem == "xfs" {
+		// Whoever began to make it, it was never whole. Earlier versions of the driver left the UUID to mkfs, which writes it first.
+		unfinished, err := xfsInProgress(dev)
+		if unfinished || err != nil {
+			return false, err
+		}
+	}
+	want, err := filesystemID(volumeID)
 	if err != nil {
 		return false, err
 	}
-	defer file.Close()
-	head := make([]byte, 4096)
-	if _, err := io.ReadFull(file, head); err != nil {
-		return false, fmt.Errorf("reading %s: %w", dev.Path, err)
+	has, err := n.probeUUID(ctx, dev.Path)
+	return has != want, err
+}
+
+// xfsInProgress tells whether the XFS on a disk was not made to its end: the kernel mounts none that is so.
+func xfsInProgress(dev Device) (bool, error) {
+	head, err := readHead(dev)
+	return err == nil && string(head[xfsMagicAt:][:4]) == "XFSB" && head[xfsInProgressAt] != 0, err
+}
+
+// everMounted tells whether the disk holds a filesystem that was mounted before, as far as superblocks tell.
+func everMounted(dev Device) (bool, error) {
+	head, err := readHead(dev)
+	if err != nil {
+		return false, err
 	}
 	ext := binary.LittleEndian.Uint16(head[extMagicAt:]) == 0xef53 &&
 		(binary.LittleEndian.Uint32(head[extMountTimeAt:]) != 0 || binary.LittleEndian.Uint16(head[extMountsAt:]) != 0)
@@ -96,21 +123,53 @@ func everMounted(dev Device) (bool, error) {
 	return ext || xfs, nil
 }
 
+// readHead reads the start of a disk, where superblocks are.
+func readHead(dev Device) ([]byte, error) {
+	file, err := os.Open(dev.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	head := make([]byte, 4096)
+	if _, err := io.ReadFull(file, head); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", dev.Path, err)
+	}
+	return head, nil
+}
+
 // mark writes the marker, after which the disk may be formatted at any time. The caller has proved that it is blank.
-func mark(ctx context.Context, dev Device, volumeID string) error {
-	return writeExclusively(ctx, dev, dev.SizeBytes-markerFromEnd, markerFor(volumeID))
+func (n *Node) mark(ctx context.Context, dev Device, volumeID string) error {
+	return n.writeExclusively(ctx, dev, dev.SizeBytes-markerFromEnd, markerFor(volumeID))
 }
 
 // unmark erases the marker. Where it is not whole, something else was written there, which stays.
-func unmark(ctx context.Context, dev Device, volumeID string) error {
+func (n *Node) unmark(ctx context.Context, dev Device, volumeID string) error {
 	whole, err := marked(dev, volumeID)
 	if err != nil || !whole {
 		return err
 	}
-	return writeExclusively(ctx, dev, dev.SizeBytes-markerFromEnd, make([]byte, markerBytes))
+	return n.writeExclusively(ctx, dev, dev.SizeBytes-markerFromEnd, make([]byte, markerBytes))
 }
 
-// eraseHead removes what an interrupted mkfs left at the start of a marked disk: mkfs would refuse to overwrite it.
-func eraseHead(ctx context.Context, dev Device) error {
-	return writeExclusively(ctx, dev, 0, make([]byte, proofBytes))
+// eraseEnds removes what an interrupted mkfs left at both ends of a marked disk. The marker stays: it is written over with itself. A new
+// encrypted device is marked by it: its ends read as random bytes, which may look like a filesystem that was in use. The marker
+// comes last, so that no such bytes are ever seen on a marked device.
+func (n *Node) eraseEnds(ctx context.Context, dev Device, volumeID string) error {
+	if err := n.writeExclusively(ctx, dev, 0, make([]byte, proofBytes)); err != nil {
+		return err
+	}
+	tail := make([]byte, proofBytes)
+	copy(tail[proofBytes-markerFromEnd:], markerFor(volumeID))
+	return n.writeExclusively(ctx, dev, dev.SizeBytes-proofBytes, tail)
+}
+
+// requireStillBlank proves a marked disk to be blank right before it is formatted. What was written to it since it was
+// marked is not the driver's: the marker goes, so that the next try does not take it for what an interrupted format left.
+func (n *Node) requireStillBlank(ctx context.Context, dev Device, volumeID string) error {
+	err := n.requireBlank(ctx, dev, markerFor(volumeID))
+	if !errors.Is(err, ErrRefused) {
+		return err
+	}
+	err = fail(ErrRefused, "volume %s was blank, and is not any more now that it is its turn to be formatted: %v", volumeID, err)
+	return errors.Join(err, n.unmark(ctx, dev, volumeID))
 }

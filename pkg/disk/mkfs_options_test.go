@@ -17,6 +17,9 @@ func TestMkfsOptionsShapeTheFilesystem(t *testing.T) {
 	}{
 		{"ext4", "dumpe2fs -h DEV", "Filesystem volume name:   mine", []string{"-L", "mine", "-b4096", "-O", "^metadata_csum"}},
 		{"xfs", "blkid -p DEV", `LABEL="mine"`, []string{"-Lmine", "-m", "crc=1,reflink=0"}},
+		{"ext4", "dumpe2fs -h DEV", "RAID stride:              16", []string{"-E", "stride=16", "-m1", "-Estripe_width=32"}},
+		{"ext4", "dumpe2fs -h DEV", "RAID stripe width:        32", []string{"-E", "stride=16", "-Estripe_width=32"}},
+		{"ext4", "dumpe2fs -h DEV", "inline_data", []string{"-O", "inline_data", "-O^huge_file"}},
 		{"btrfs", "blkid -p DEV", `LABEL="mine"`, []string{"--label=mine", "--nodesize", "16384"}},
 	}
 	for _, c := range cases {
@@ -63,6 +66,10 @@ func TestMkfsOptionsThatEndangerDataAreRefused(t *testing.T) {
 		{"ext4", "-F"}, {"ext4", "-FF"}, {"ext4", "/dev/vda"}, {"ext4", "-b"}, {"ext4", "-b -F"}, {"ext4", "-n"}, {"ext4", "-S"},
 		{"ext4", "-t ext2"}, {"ext4", "-d /etc"}, {"ext4", "-E offset=4096"}, {"ext4", "-E stride=2,discard"}, {"ext4", "-J device=/dev/vda"},
 		{"ext4", "-Jdevice=UUID=x"}, {"ext4", "-O journal_dev"}, {"ext4", "100000"}, {"ext4", "-l list"}, {"ext4", "-cc"}, {"ext4", ""},
+		{"ext4", "-Ediscard"}, {"ext4", "-E assume_storage_prezeroed"}, {"ext4", "-E stride=2 -E offset=1"}, {"ext4", "-O +journal_dev"},
+		{"ext4", "-O quota,JOURNAL_DEV"}, {"ext4", "-O FEATURE_I3"}, {"ext4", "-U clear"}, {"ext4", "-O shared_blocks"}, {"ext4", "-K"}, {"ext4", "-e panic"},
+		{"xfs", "-m uuid=01aaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"}, {"xfs", "-m crc=1,uuid=x"}, {"xfs", "-c options=x"}, {"btrfs", "-O zoned"},
+		{"btrfs", "--features=^no-holes,zoned"}, {"btrfs", "-R list-all"}, {"btrfs", "-U x"}, {"btrfs", "--uuid=x"}, {"btrfs", "--lab=x"},
 		{"xfs", "-f"}, {"xfs", "-N"}, {"xfs", "-p proto"}, {"xfs", "-d name=x"}, {"xfs", "-d agcount=4,size=1g"}, {"xfs", "-r rtdev=x"},
 		{"xfs", "-l logdev=x"}, {"xfs", "-q1"}, {"btrfs", "-f"}, {"btrfs", "--force"}, {"btrfs", "-b 1g"}, {"btrfs", "--byte-count=1g"},
 		{"btrfs", "--rootdir etc"}, {"btrfs", "-r etc"}, {"btrfs", "--mixed=1"}, {"btrfs", "/dev/vdb"}, {"ntfs", "-q"},

@@ -86,23 +86,31 @@ func (n *Node) top(ctx context.Context, path string) (*mount.MountInfo, error) {
 	return nil, fmt.Errorf("more than %d mounts on %s", maxStacked, path)
 }
 
-// deviceGone tells whether the block device under a mount has left. For a device node that is bind-mounted (a raw
-// block volume) the device is the node's, not the one of the filesystem it lies on.
+// deviceGone tells whether the block device under a mount has left.
 func (n *Node) deviceGone(m mount.MountInfo, path string) bool {
-	var dev Device
-	var st unix.Stat_t
-	var err error
-	if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		dev, err = n.deviceByNumber(int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev)))
-	} else if m.Major == 0 && m.FsType != "btrfs" {
+	if m.Major == 0 && m.FsType != "btrfs" && !isBlockDevice(path) {
 		return false // tmpfs, overlay and the like have no block device
-	} else {
-		dev, err = n.deviceOf(&m)
 	}
+	dev, err := n.deviceUnder(m, path)
 	if err == nil {
 		_, err = n.wholeDisk(dev)
 	}
 	return errors.Is(err, fs.ErrNotExist)
+}
+
+// deviceUnder returns the device that a mount at path gives access to. For a device node that is bind-mounted (a raw block
+// volume) the device is the node's, not the one of the filesystem it lies on.
+func (n *Node) deviceUnder(m mount.MountInfo, path string) (Device, error) {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		return n.deviceByNumber(int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev)))
+	}
+	return n.deviceOf(&m)
+}
+
+func isBlockDevice(path string) bool {
+	var st unix.Stat_t
+	return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK
 }
 
 // deviceOf returns the device that a mounted filesystem lies on: a disk, a partition or a mapping.
@@ -173,9 +181,28 @@ func (n *Node) unmountOne(ctx context.Context, top mount.MountInfo, path string)
 	case direct == nil:
 		return nil
 	case errors.Is(direct, unix.EBUSY):
-		return fail(ErrInUse, "%s cannot be unmounted, a process works in it or has a file of it open: end it first", path)
+		return n.inUse(top, path)
 	}
 	return err
+}
+
+// makeFolder makes a folder to mount a filesystem on, and the folders that it is in.
+func makeFolder(path string) error {
+	if err := requireNoLink(path); err != nil {
+		return err
+	}
+	return os.MkdirAll(path, 0o750)
+}
+
+// requireNoLink refuses a path to mount at that is a symbolic link. mount(8) would follow it and mount over whatever it leads to,
+// and the mount would not be found at the path when it is to be taken down. Links on the way to the path are fine: the folder of the
+// kubelet may be one.
+func requireNoLink(path string) error {
+	info, err := os.Lstat(filepath.Clean(path))
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return fail(ErrRefused, "%s is a symbolic link, and volumes are not mounted through links; remove it", path)
+	}
+	return nil
 }
 
 // removePath removes an empty folder or file of ours. It never removes one with something in it: what is in there when

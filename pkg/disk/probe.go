@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -59,6 +60,24 @@ func (n *Node) probe(ctx context.Context, device string) (found content, err err
 	return content{}, commandError("blkid", args, status, output)
 }
 
+// probeUUID asks blkid for the UUID of the filesystem on a device, "" if it knows none.
+func (n *Node) probeUUID(ctx context.Context, device string) (string, error) {
+	args := []string{"--probe", "--output", "export", "--match-tag", "UUID", device}
+	output, status, err := command(ctx, "blkid", args...)
+	if err != nil || status == blkidNothing || status == blkidAmbiguous {
+		return "", err
+	}
+	if status != blkidFound {
+		return "", commandError("blkid", args, status, output)
+	}
+	for line := range strings.Lines(output) {
+		if id, found := strings.CutPrefix(strings.TrimSpace(line), "UUID="); found {
+			return strings.ToLower(id), nil
+		}
+	}
+	return "", nil
+}
+
 func parseProbe(output string) content {
 	var found content
 	for line := range strings.Lines(output) {
@@ -77,35 +96,51 @@ func parseProbe(output string) content {
 // look for are in there, those that no program of ours knows too.
 const proofBytes = 1 << 20
 
-// requireBlank proves that the device holds nothing, or tells why it cannot: nobody else has it open, both ends can be
-// read and are zero, and blkid finds nothing, before (the caller's probe) and after.
-func (n *Node) requireBlank(ctx context.Context, dev Device) error {
-	if err := requireZeros(ctx, dev); err != nil {
-		return err
-	}
-	found, err := n.probe(ctx, dev.Path)
-	if err != nil {
-		return err
-	}
-	if !found.blank() {
-		return fail(ErrRefused, "%s was blank a moment ago and now holds %s: not formatting it", dev.Path, found)
-	}
-	return nil
-}
-
-func requireZeros(ctx context.Context, dev Device) error {
-	file, err := openExclusively(ctx, dev, os.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
+// requireBlank proves that the device holds nothing, or says why it cannot: both ends can be read and are zero, and blkid finds
+// nothing. marker, if not nil, is the marker that must be there. The device is open exclusively for as long as that takes.
+//
+// It is called twice: before the device is marked, and right before it is formatted, which may be minutes later, as many
+// wait for their turn. The device cannot stay open exclusively in between and while it is formatted: mke2fs, mkfs.xfs, mkfs.btrfs
+// and cryptsetup luksFormat open it exclusively themselves, and all of them fail with "busy" when it is, forced or not. So
+// the proof ends with closing the device, and what formats it is started next: it is open exclusively again some milliseconds later.
+// mkfs.xfs and mkfs.btrfs look for filesystems once more then; mke2fs does so on a terminal only, and cryptsetup never in
+// batch mode.
+func (n *Node) requireBlank(ctx context.Context, dev Device, marker []byte) error {
 	if dev.SizeBytes < 2*proofBytes {
 		return fail(ErrRefused, "%s has only %d bytes: not formatting it", dev.Path, dev.SizeBytes)
 	}
+	defer doing(ctx, "reading "+dev.Path+" to see whether it is blank")()
+	return n.exclusively(ctx, dev, os.O_RDONLY, func(file *os.File) error {
+		var found content
+		probed := make(chan error)
+		go func() { // this thread must not start programs
+			var err error
+			found, err = n.probe(ctx, dev.Path)
+			probed <- err
+		}()
+		if err := <-probed; err != nil {
+			return err
+		}
+		if !found.blank() {
+			return fail(ErrRefused, "%s was blank a moment ago and now holds %s: not formatting it", dev.Path, found)
+		}
+		return requireZeros(file, dev, marker)
+	})
+}
+
+func requireZeros(file io.ReaderAt, dev Device, marker []byte) error {
 	for _, offset := range []int64{0, dev.SizeBytes - proofBytes} {
 		buffer := make([]byte, proofBytes)
 		if _, err := io.ReadFull(io.NewSectionReader(file, offset, proofBytes), buffer); err != nil {
 			return fmt.Errorf("reading %s at byte %d to see whether it is blank: %w", dev.Path, offset, err)
+		}
+		if offset > 0 && marker != nil {
+			at := buffer[proofBytes-markerFromEnd:][:markerBytes]
+			if !bytes.Equal(at, marker) {
+				return fail(ErrRefused, "%s was marked to be formatted, and the mark was overwritten at byte %d: not formatting it", dev.Path,
+					dev.SizeBytes-markerFromEnd)
+			}
+			clear(at)
 		}
 		if at := slices.IndexFunc(buffer, func(b byte) bool { return b != 0 }); at >= 0 {
 			return fail(ErrRefused, "%s has no filesystem that is known, but is not blank: there is data at byte %d. "+

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,15 +17,23 @@ type PublishRequest struct {
 	Volume      Volume
 	StagingPath string
 	Path        string
-	ReadOnly    bool
+	// Options are the mount options that the volume was staged with.
+	Options  []string
+	ReadOnly bool
 	// SingleWriter refuses when the volume is published at another path already.
 	SingleWriter bool
 }
 
-// Publish bind-mounts the staged filesystem at req.Path. Doing it again is fine.
+// Publish bind-mounts the staged filesystem at req.Path. Doing it again is fine. A filesystem that the kernel has given up after an
+// error is checked and mounted again first, and refused with ErrInUse while something uses it.
 func (n *Node) Publish(ctx context.Context, req PublishRequest) error {
-	type key struct{ PublishRequest }
-	return n.jobs.run(ctx, req.Volume.ID, key{req}, func(ctx context.Context) error {
+	type publishKey struct {
+		volume                 Volume
+		staging, path, options string
+		readOnly, singleWriter bool
+	}
+	key := publishKey{req.Volume, req.StagingPath, req.Path, strings.Join(req.Options, "\x00"), req.ReadOnly, req.SingleWriter}
+	return n.jobs.run(withPatience(ctx), req.Volume.ID, key, func(ctx context.Context) error {
 		return n.publish(ctx, req)
 	})
 }
@@ -34,6 +42,18 @@ func (n *Node) publish(ctx context.Context, req PublishRequest) error {
 	staging, err := n.requireStaged(ctx, req)
 	if err != nil {
 		return err
+	}
+	reason, err := n.deadReason(ctx, *staging, req.Volume.ID, req.StagingPath)
+	if err != nil {
+		return err
+	}
+	if reason != "" {
+		if err := n.revive(ctx, *staging, req, reason); err != nil {
+			return err
+		}
+		if staging, err = n.requireStaged(ctx, req); err != nil {
+			return err
+		}
 	}
 	if published, err := n.published(ctx, staging, req); published || err != nil {
 		return err
@@ -47,7 +67,7 @@ func (n *Node) publish(ctx context.Context, req PublishRequest) error {
 		// A bind mount of a read-only filesystem is read-only whatever is asked; say so instead of pretending.
 		klog.FromContext(ctx).V(2).Info("The volume is staged read-only, so it is published read-only", "path", req.Path)
 	}
-	if err := os.MkdirAll(req.Path, 0o750); err != nil {
+	if err := makeFolder(req.Path); err != nil {
 		return err
 	}
 	return n.bind(ctx, req.StagingPath, req.Path, req.ReadOnly)
@@ -61,7 +81,8 @@ func (n *Node) requireStaged(ctx context.Context, req PublishRequest) (*mount.Mo
 		return nil, err
 	}
 	if staging == nil {
-		return nil, fail(ErrNotStaged, "volume %s is not staged: nothing is mounted at %s", req.Volume.ID, req.StagingPath)
+		return nil, fail(ErrNotStaged, "volume %s is not staged: nothing is mounted at %s; in Kubernetes, delete the Pods on this node that "+
+			"use it, so that it is staged again", req.Volume.ID, req.StagingPath)
 	}
 	if _, err := n.holds(staging, req.Volume.ID); err != nil {
 		return nil, fail(ErrNotStaged, "%s does not hold volume %s: %v", req.StagingPath, req.Volume.ID, err)
@@ -76,6 +97,9 @@ func (n *Node) published(ctx context.Context, staging *mount.MountInfo, req Publ
 		return false, err
 	}
 	if target.Major != staging.Major || target.Minor != staging.Minor {
+		if earlier, err := n.takeDownEarlier(ctx, *target, *staging, req.Volume.ID, req.Path); earlier || err != nil {
+			return false, err
+		}
 		return false, fail(ErrConflict, "something else than volume %s is mounted at %s: %s",
 			req.Volume.ID, req.Path, target.Source)
 	}
@@ -84,6 +108,33 @@ func (n *Node) published(ctx context.Context, staging *mount.MountInfo, req Publ
 			req.Volume.ID, req.Path, writability(readOnly(*target)), writability(req.ReadOnly))
 	}
 	return true, nil
+}
+
+// takeDownEarlier takes down a target that was left of an earlier attachment of the volume: it gives access to another disk than what
+// is staged now, and that disk is the volume's, too. It tells whether the target was one.
+func (n *Node) takeDownEarlier(ctx context.Context, target, staging mount.MountInfo, volumeID, path string) (earlier bool, err error) {
+	now, err := n.diskUnder(staging, unescape(staging.MountPoint), volumeID)
+	if err != nil {
+		return false, err
+	}
+	before, err := n.diskUnder(target, path, volumeID)
+	if err != nil || before.Major == now.Major && before.Minor == now.Minor {
+		return false, nil //nolint:nilerr // not the volume's, or the volume in another way: the caller refuses it
+	}
+	klog.FromContext(ctx).Info("Taking down a target of an earlier attachment of the volume", "path", path, "device", before.Path)
+	if err := n.flush(ctx, before, volumeID); err != nil {
+		return false, err
+	}
+	return true, n.unmountAll(ctx, path)
+}
+
+// diskUnder returns the volume's disk that a mount at path gives access to.
+func (n *Node) diskUnder(m mount.MountInfo, path, volumeID string) (Device, error) {
+	dev, err := n.deviceUnder(m, path)
+	if err != nil {
+		return Device{}, err
+	}
+	return n.diskOf(dev, volumeID)
 }
 
 // requireUnpublished looks for the volume's root at any path but the staging path. Mounts of folders inside the volume
@@ -138,18 +189,27 @@ func bindReadOnly(source, path string) error {
 	return nil
 }
 
-// Unpublish takes down everything that is mounted at path and removes the folder or file there. Nothing there is fine.
+// Unpublish takes down everything that is mounted at path and removes the folder or file there. Nothing there is fine. What was
+// written until then is on the disk when it returns, also when it fails.
 func (n *Node) Unpublish(ctx context.Context, volumeID, path string) error {
 	type unpublishKey struct{ path string }
-	return n.jobs.run(ctx, volumeID, unpublishKey{path}, func(ctx context.Context) error {
-		var st unix.Stat_t
-		takeDown := n.unmountAll
-		if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
-			takeDown = func(ctx context.Context, path string) error { return n.unpublishBlock(ctx, volumeID, path) }
-		}
-		if err := takeDown(ctx, path); err != nil {
-			return err
-		}
-		return removePath(path)
+	return n.jobs.run(withPatience(ctx), volumeID, unpublishKey{path}, func(ctx context.Context) error {
+		return n.unpublish(ctx, volumeID, path)
 	})
+}
+
+func (n *Node) unpublish(ctx context.Context, volumeID, path string) (err error) {
+	if err := n.flushVolume(ctx, volumeID, path); err != nil {
+		return err
+	}
+	defer n.flushIfFailed(ctx, volumeID, path, &err)
+	if isBlockDevice(path) {
+		err = n.unpublishBlock(ctx, volumeID, path)
+	} else {
+		err = n.unmountAll(ctx, path)
+	}
+	if err != nil {
+		return err
+	}
+	return removePath(path)
 }

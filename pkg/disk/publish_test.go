@@ -157,7 +157,7 @@ func TestStats(t *testing.T) {
 	if err := m.Publish(context.Background(), req); err != nil {
 		t.Fatal(err)
 	}
-	stats, err := m.Stats(req.Volume.ID, req.Path)
+	stats, err := m.Stats(t.Context(), req.Volume.ID, req.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestStats(t *testing.T) {
 		t.Errorf("stats: %+v", stats)
 	}
 	for name, path := range map[string]string{"no such path": m.path("none"), "not mounted": m.dir, "not the volume": "/proc"} {
-		if _, err := m.Stats(req.Volume.ID, path); !errors.Is(err, disk.ErrNotMounted) {
+		if _, err := m.Stats(t.Context(), req.Volume.ID, path); !errors.Is(err, disk.ErrNotMounted) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

@@ -278,6 +278,27 @@ func TestAFormatIsNotTakenUpAgainOnWhatIsNoFilesystemOfOurs(t *testing.T) {
 	}
 }
 
+// A filesystem on a marked disk is the driver's own by its UUID, not by its type, and not as it was never mounted.
+func TestAFormatIsNotTakenUpAgainOnAFilesystemMadeByOtherMeans(t *testing.T) {
+	for fsType, keep := range map[string]string{"ext4": "-Enodiscard", "xfs": "-K"} { // a discard takes the marker away, too
+		t.Run(fsType, func(t *testing.T) {
+			m := newMachine(t, 10*time.Second)
+			requireFilesystem(t, fsType)
+			vol, dev := m.attach(t, 1024, nil)
+			interrupt(t, m, vol, fsType)
+			run(t, "dd", "if=/dev/zero", "of="+dev, "bs=1M", "count=1", "conv=notrunc", "status=none")
+			run(t, "mkfs."+fsType, "-q", keep, dev)
+			before := fingerprint(t, dev, m.path(vol.ID+".img"))
+			if err := stage(m, vol, fsType); !errors.Is(err, disk.ErrRefused) || !strings.Contains(err.Error(), fsType) {
+				t.Errorf("got %v, want a refusal that names what is there", err)
+			}
+			if fingerprint(t, dev, m.path(vol.ID+".img")) != before {
+				t.Error("the disk was written to")
+			}
+		})
+	}
+}
+
 // Data on a raw disk must not be lost to a format that was begun before it was raw.
 func TestARawBlockVolumeLosesTheMarkerOfAFormat(t *testing.T) {
 	m := newMachine(t, 10*time.Second)
@@ -304,7 +325,7 @@ func TestStageTwiceWithReadOnlyAsAMountOption(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	req.Options = []string{"ro", "rw"}
+	req.Options = []string{"rw"}
 	if err := m.Stage(context.Background(), req); !errors.Is(err, disk.ErrConflict) {
 		t.Errorf("staged read-only, for writing asked: got %v", err)
 	}

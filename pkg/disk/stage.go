@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -52,7 +51,7 @@ func (n *Node) Stage(ctx context.Context, req StageRequest) error {
 	if err := ValidateFilesystem(req.Filesystem); err != nil {
 		return err
 	}
-	if err := ValidateMkfsOptions(req.Filesystem, req.MkfsOptions); err != nil {
+	if err := ValidateMountOptions(req.Options, false); err != nil { // for reading only is what has the last word
 		return err
 	}
 	if err := ValidateEncryption(req.Encryption); err != nil {
@@ -61,7 +60,7 @@ func (n *Node) Stage(ctx context.Context, req StageRequest) error {
 	if err := n.findUsable(ctx, req.Volume); err != nil {
 		return err
 	}
-	return n.jobs.run(ctx, req.Volume.ID, req.key(), func(ctx context.Context) error {
+	return n.jobs.run(withPatience(ctx), req.Volume.ID, req.key(), func(ctx context.Context) error {
 		return n.stage(ctx, req)
 	})
 }
@@ -81,6 +80,9 @@ func (n *Node) stage(ctx context.Context, req StageRequest) (err error) {
 		}
 		return n.growStaged(ctx, req) // in case the first try ended in between
 	}
+	if err := n.requireNotHosts(dev, req.Volume.ID); err != nil {
+		return err
+	}
 	if err := n.requireNotRaw(ctx, dev, req.Volume.ID); err != nil {
 		return err
 	}
@@ -98,7 +100,7 @@ func (n *Node) stage(ctx context.Context, req StageRequest) (err error) {
 	}
 	source, fsType, err := n.prepare(ctx, on, fresh, req)
 	if err != nil {
-		return err
+		return n.explainBusy(err, on, req.Volume.ID)
 	}
 	if source.Name != on.Name { // a partition
 		release, err := lockFromUdev(ctx, dev)
@@ -112,7 +114,7 @@ func (n *Node) stage(ctx context.Context, req StageRequest) (err error) {
 			return err
 		}
 	}
-	if err := os.MkdirAll(req.Path, 0o750); err != nil {
+	if err := makeFolder(req.Path); err != nil {
 		return err
 	}
 	// mkfs and fsck take their time, in which nothing keeps the disk from being detached.
@@ -125,15 +127,27 @@ func (n *Node) stage(ctx context.Context, req StageRequest) (err error) {
 		}
 	}
 	options := slices.Concat(req.Options, filesystemTypes[fsType].mountOptions)
-	if req.ReadOnly {
+	elsewhere := n.mountedAnywhere(source)
+	switch {
+	case req.ReadOnly && elsewhere: // goes if it is read-only there, too: its journal tells nothing now
+		options = append(options, "ro")
+	case req.ReadOnly:
 		more, err := n.readOnlyOptions(ctx, source, fsType, req)
 		if err != nil {
 			return err
 		}
 		options = append(options, more...)
 	}
-	if err := n.mountDevice(ctx, source.Path, req.Path, fsType, options); err != nil || req.ReadOnly {
-		return err
+	if err := n.mountDevice(ctx, source.Path, req.Path, fsType, options); err != nil {
+		return n.explainBusy(err, source, req.Volume.ID)
+	}
+	if elsewhere {
+		if err := n.requireUsable(ctx, source, req); err != nil {
+			return errors.Join(err, n.unmountAll(ctx, req.Path))
+		}
+	}
+	if req.ReadOnly {
+		return nil
 	}
 	if err := n.growStaged(ctx, req); err != nil {
 		// Who gets an error takes the volume for not staged: kubelets let it be detached then without unstaging it.
@@ -155,6 +169,9 @@ func (n *Node) staged(ctx context.Context, dev Device, req StageRequest) (bool, 
 	if disk.Major != dev.Major || disk.Minor != dev.Minor {
 		klog.FromContext(ctx).Info("Taking down a mount of an earlier attachment of the volume", "path", req.Path,
 			"source", top.Source, "device", dev.Path)
+		if err := n.flush(ctx, disk, req.Volume.ID); err != nil {
+			return false, err
+		}
 		return false, n.unmountAll(ctx, req.Path)
 	}
 	on, err := n.deviceOf(top)
@@ -164,6 +181,11 @@ func (n *Node) staged(ctx context.Context, dev Device, req StageRequest) (bool, 
 	mapping, err := n.mappingName(on)
 	if err != nil {
 		return false, err
+	}
+	if reason, err := n.deadReason(ctx, *top, req.Volume.ID, req.Path); err != nil {
+		return false, err
+	} else if reason != "" {
+		return false, n.takeDownDead(ctx, *top, req.Volume.ID, reason, req.Path)
 	}
 	wantReadOnly := req.ReadOnly || asksReadOnly(req.Options)
 	switch {
@@ -176,6 +198,11 @@ func (n *Node) staged(ctx context.Context, dev Device, req StageRequest) (bool, 
 	case wantReadOnly != readOnly(*top):
 		return false, fail(ErrConflict, "volume %s is staged at %s %s, and %s was asked for",
 			req.Volume.ID, req.Path, writability(readOnly(*top)), writability(wantReadOnly))
+	}
+	if difference := optionConflict(*top, req.Options); difference != "" {
+		return false, fail(ErrConflict, "volume %s is staged at %s with other mount options: %s (asked for: %q; in effect: %q); unstage it "+
+			"first (in Kubernetes, delete all Pods on this node that use it), or ask for the same options", req.Volume.ID, req.Path,
+			difference, strings.Join(req.Options, ","), strings.Join(slices.Concat(top.MountOptions, top.SuperOptions), ","))
 	}
 	return true, nil
 }
@@ -209,6 +236,7 @@ func clarity(encrypted bool) string {
 
 func (n *Node) mountDevice(ctx context.Context, source, path, fsType string, options []string) (err error) {
 	defer n.observe("mount", time.Now(), &err)
+	defer doing(ctx, "mounting "+source)()
 	klog.FromContext(ctx).V(2).Info("Mounting", "device", source, "path", path, "filesystem", fsType, "options", options)
 	return n.mounter.Mount(source, path, fsType, options)
 }
@@ -216,15 +244,20 @@ func (n *Node) mountDevice(ctx context.Context, source, path, fsType string, opt
 // Unstage takes down everything that is mounted at path, and the volume's mapping if it is encrypted. Nothing there, or no
 // such path, is fine. The folder stays: it belongs to the caller.
 //
-// It fails with ErrInUse while anybody on the machine uses the volume still, as it is going to be detached next.
+// It fails with ErrInUse while anything on the machine uses the volume, as it is going to be detached next. What was written until
+// then is on the disk when it returns.
 func (n *Node) Unstage(ctx context.Context, volumeID, path string) error {
 	type unstageKey struct{ path string }
-	return n.jobs.run(ctx, volumeID, unstageKey{path}, func(ctx context.Context) error {
+	return n.jobs.run(withPatience(ctx), volumeID, unstageKey{path}, func(ctx context.Context) error {
 		return n.unstage(ctx, volumeID, path)
 	})
 }
 
-func (n *Node) unstage(ctx context.Context, volumeID, path string) error {
+func (n *Node) unstage(ctx context.Context, volumeID, path string) (err error) {
+	if err := n.flushVolume(ctx, volumeID, path); err != nil {
+		return err
+	}
+	defer n.flushIfFailed(ctx, volumeID, path, &err)
 	if err := n.unmountAll(ctx, path); err != nil {
 		return err
 	}

@@ -148,12 +148,12 @@ func TestStageNeverFormatsADiskThatHoldsSomething(t *testing.T) {
 func TestStageRefusesToFormatCopiesAndReadOnlyVolumes(t *testing.T) {
 	m := newMachine(t, 10*time.Second)
 	vol, _ := m.attach(t, 64, nil)
-	for name, req := range map[string]disk.StageRequest{
-		"a copy":    {Volume: vol, Path: m.path("staging"), Origin: "01000000-0000-4000-8000-000000000001"},
-		"read-only": {Volume: vol, Path: m.path("staging"), ReadOnly: true},
+	for remedy, req := range map[string]disk.StageRequest{
+		"use a new volume without a source": {Volume: vol, Path: m.path("staging"), Origin: "01000000-0000-4000-8000-000000000001"},
+		"Use it once for writing first":     {Volume: vol, Path: m.path("staging"), ReadOnly: true},
 	} {
-		if err := m.Stage(context.Background(), req); !errors.Is(err, disk.ErrRefused) {
-			t.Errorf("%s: got %v, want a refusal", name, err)
+		if err := m.Stage(context.Background(), req); !errors.Is(err, disk.ErrRefused) || !strings.Contains(err.Error(), remedy) {
+			t.Errorf("got %v, want a refusal that says %q", err, remedy)
 		}
 	}
 }
@@ -363,7 +363,7 @@ func TestStageFormatsAgainAfterAnInterruption(t *testing.T) {
 			t.Run(fsType+" "+name, func(t *testing.T) {
 				m := newMachine(t, 10*time.Second)
 				vol, _ := m.attach(t, 1024, nil)
-				script := "#!/bin/sh\nfor device; do :; done\n" + strings.ReplaceAll(damage, "MKFS", real) + "\nkill -9 $$\n"
+				script := "#!/bin/sh\nfor argument; do case $argument in /dev/*) device=$argument ;; esac; done\n" + strings.ReplaceAll(damage, "MKFS", real) + "\nkill -9 $$\n"
 				programs := t.TempDir()
 				if err := os.WriteFile(filepath.Join(programs, "mkfs."+fsType), []byte(script), 0o755); err != nil {
 					t.Fatal(err)

@@ -1,7 +1,9 @@
 package disk
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +18,13 @@ type Stats struct {
 
 // Stats measures the volume that is mounted at path. It fails with ErrNotMounted when no volume is there: the numbers
 // of the node's own disk would be worse than none.
-func (n *Node) Stats(volumeID, path string) (Stats, error) {
+//
+// A disk that hangs is waited for until ctx ends.
+func (n *Node) Stats(ctx context.Context, volumeID, path string) (Stats, error) {
+	return look(ctx, n, volumeID, path, n.stats)
+}
+
+func (n *Node) stats(volumeID, path string) (Stats, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -49,6 +57,22 @@ func (n *Node) blockStats(volumeID, path string, st unix.Stat_t) (Stats, error) 
 		return Stats{}, fail(ErrNotMounted, "volume %s is not at %s: %v", volumeID, path, err)
 	}
 	return Stats{Block: true, TotalBytes: dev.SizeBytes}, nil
+}
+
+// look runs what asks the kernel about the volume at path, which may hang with its disk, for as long as the caller waits. Who looks at
+// the same path meanwhile waits for its end: a disk that hangs takes one thread, however often it is looked at.
+func look[T any](ctx context.Context, n *Node, volumeID, path string, at func(volumeID, path string) (T, error)) (T, error) {
+	var seen T
+	err := n.looks.run(ctx, "look "+path, new(byte), func(context.Context) (err error) {
+		seen, err = at(volumeID, path)
+		return err
+	})
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		var none T // seen may be written to still
+		return none, fmt.Errorf("volume %s at %s does not answer: %w; look at the kernel's log (dmesg) of this node for errors of its disk",
+			volumeID, path, ctx.Err())
+	}
+	return seen, err
 }
 
 func filesystemStats(path string) (Stats, error) {

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
 )
 
 // annotationNodeID is where external-attacher notes the node ID that it attached to, which outlives the Node.
@@ -36,47 +37,64 @@ func attachmentOf(va *storagev1.VolumeAttachment) *attachment {
 	return a
 }
 
-// readNodes reads which node ID each Node has with the driver: CSINodes tell.
-func (d *Doctor) readNodes(ctx context.Context) (map[string]string, error) {
-	list, err := d.config.Kubernetes.StorageV1().CSINodes().List(ctx, metav1.ListOptions{})
+// readNodes reads which node ID each Node has with the driver, which CSINodes say, and on which servers the cluster's nodes are.
+func (v *view) readNodes(ctx context.Context) error {
+	v.nodes, v.servers = map[string]string{}, map[string]bool{}
+	list, err := v.config.Kubernetes.StorageV1().CSINodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, unreadable("csinodes", err)
+		return unreadable("csinodes", err)
 	}
-	nodes := make(map[string]string, len(list.Items))
+	if err := whole("csinodes", list); err != nil {
+		return err
+	}
 	for i := range list.Items {
 		for _, driver := range list.Items[i].Spec.Drivers {
-			if driver.Name == d.config.Driver {
-				nodes[list.Items[i].Name] = driver.NodeID
+			if driver.Name == v.config.Driver {
+				v.nodes[list.Items[i].Name] = driver.NodeID
+				v.addServer(driver.NodeID)
 			}
 		}
 	}
-	return nodes, nil
+	nodes, err := v.config.Kubernetes.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return unreadable("nodes", err)
+	}
+	for i := range nodes.Items {
+		if server, err := providerid.Parse(nodes.Items[i].Spec.ProviderID); err == nil {
+			v.addServer(server)
+		}
+	}
+	return whole("nodes", nodes)
 }
 
-func (d *Doctor) readAttachments(ctx context.Context) ([]*attachment, error) {
-	list, err := d.config.Kubernetes.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
+func (v *view) addServer(id string) {
+	for _, server := range storagesIn(id) { // UUIDs alone; host names prove nothing
+		v.servers[server] = true
+	}
+}
+
+// readAttachments is last: attachments are made and undone while their VolumeAttachment is there.
+func (v *view) readAttachments(ctx context.Context) error {
+	list, err := v.config.Kubernetes.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, unreadable("volumeattachments", err)
+		return unreadable("volumeattachments", err)
 	}
-	found := make([]*attachment, len(list.Items))
 	for i := range list.Items {
-		found[i] = attachmentOf(&list.Items[i])
+		v.attachments = append(v.attachments, attachmentOf(&list.Items[i]))
 	}
-	return found, nil
+	return whole("volumeattachments", list)
 }
 
 // readAttached asks where this cluster's volumes are attached: one call each, as lists do not tell.
-func (e *examination) readAttached(ctx context.Context) error {
+func (v *view) readAttached(ctx context.Context) (err error) {
 	var ids []string
-	for id, storage := range e.storages {
-		ours := storage.Claim == cloud.ClaimOurs && storage.Role == cloud.RoleVolume
-		if ours || e.objects.byVolume[id] && storage.Claim != cloud.ClaimOther {
-			ids = append(ids, id)
+	for _, storage := range v.sorted() {
+		ours := v.claim(storage) == cloud.ClaimOurs && storage.Role == cloud.RoleVolume
+		if ours || v.objects.byVolume[storage.ID] && v.claim(storage) != cloud.ClaimOther {
+			ids = append(ids, storage.ID)
 		}
 	}
-	slices.Sort(ids)
-	var err error
-	e.attached, err = e.config.Cloud.Attachments(ctx, ids, len(ids))
+	v.attached, err = v.config.Cloud.Attachments(ctx, ids)
 	return err
 }
 
@@ -91,7 +109,10 @@ func (e *examination) judgeAttached(ctx context.Context) error {
 			if explained {
 				continue
 			}
-			now, err := e.again(ctx, e.storages[id])
+			if e.carriesUID(e.storages[id]) && !e.servers[server] && e.stop == "" {
+				e.stop = twin(e.storages[id], server)
+			}
+			now, err := e.storageAgain(ctx, e.storages[id])
 			if err != nil {
 				return err
 			}
@@ -99,7 +120,7 @@ func (e *examination) judgeAttached(ctx context.Context) error {
 				continue
 			}
 			finding := findingOf(UnexplainedAttachment, now)
-			finding.ServerIDs, finding.Note = []string{server}, e.objects.told(now)
+			finding.ServerIDs, finding.Note = []string{server}, e.objects.origin(now)
 			e.report.Findings = append(e.report.Findings, finding)
 		}
 	}
@@ -132,7 +153,7 @@ func (e *examination) concerns(a *attachment, storage *cloud.Storage) bool {
 	return a.volume != "" && a.volume == storage.Name
 }
 
-// serverOf returns the server that a VolumeAttachment means, empty where that cannot be told: the node ID may be a host
+// serverOf returns the server that a VolumeAttachment means, empty where that is not known: the node ID may be a host
 // name, as UpCloud's own driver has it, of a server that is gone or that has a namesake.
 func (e *examination) serverOf(ctx context.Context, a *attachment, zone string) (string, error) {
 	nodeID := a.nodeID
@@ -142,7 +163,7 @@ func (e *examination) serverOf(ctx context.Context, a *attachment, zone string) 
 	if nodeID == "" {
 		return "", nil
 	}
-	server, asked := e.servers[nodeID+" "+zone]
+	server, asked := e.asked[nodeID+" "+zone]
 	if asked {
 		return server, nil
 	}
@@ -150,7 +171,7 @@ func (e *examination) serverOf(ctx context.Context, a *attachment, zone string) 
 	if err != nil && !errors.Is(err, cloud.ErrNotFound) && !errors.Is(err, cloud.ErrServerState) {
 		return "", err
 	}
-	e.servers[nodeID+" "+zone] = server
+	e.asked[nodeID+" "+zone] = server
 	return server, nil
 }
 
@@ -209,7 +230,7 @@ func (e *examination) isLost(ctx context.Context, a *attachment, volume *volume)
 		return true, nil, nil
 	case err != nil:
 		return false, nil, err
-	case at == "": // attached to what, cannot be told; attached to nothing can
+	case at == "": // attached to what is not known; attached to nothing is
 		return len(now.ServerIDs) == 0, nil, nil
 	}
 	return !slices.Contains(now.ServerIDs, at), now.ServerIDs, nil

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -12,46 +11,48 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
-	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // BalancersConfig is what the doctor of load balancers looks at, and how strict it is.
 type BalancersConfig struct {
+	Rules
 	Cloud      *cloud.Cloud
 	Kubernetes kubernetes.Interface
 	// Cluster is the cluster as ccm's configuration names it.
-	Cluster loadbalancer.Cluster
-	// SafetyAge is how old a thing must be to be called a leftover: a younger one may be waited for by somebody.
-	SafetyAge time.Duration
-	// Unclaimed is what becomes of things that carry the cluster's name and no cluster ID.
-	Unclaimed Unclaimed
+	Cluster plan.Cluster
+	// Class is the loadBalancerClass that ccm serves besides none.
+	Class string
 }
 
 // Balancers examines the load balancers of one cluster and one account.
-type Balancers struct {
-	config   BalancersConfig
-	goneWait time.Duration
-}
-
-// goneWait is how long a removed load balancer's certificates are waited with: UpCloud was seen to take three minutes to let go of
-// a load balancer.
-const goneWait = 6 * time.Minute
+type Balancers struct{ config BalancersConfig }
 
 // NewBalancers makes a doctor of load balancers.
 func NewBalancers(config BalancersConfig) (*Balancers, error) {
-	if err := checkRules(config.Unclaimed, config.SafetyAge); err != nil {
+	if err := config.Rules.check(); err != nil {
 		return nil, err
 	}
-	return &Balancers{config: config, goneWait: goneWait}, nil
+	return &Balancers{config: config}, nil
 }
 
-// Examine finds the leftovers. It changes nothing.
+// Examine finds the leftovers. It changes nothing. Errors: ErrMismatch.
 func (b *Balancers) Examine(ctx context.Context) (*Report, error) {
 	// The account is read first: what was made after is not in its lists, and cannot be mistaken for a leftover.
 	e, err := b.read(ctx)
 	if err != nil {
 		return nil, err
 	}
+	if err := e.checkMismatch(ctx); err != nil {
+		return nil, err
+	}
+	e.report = &Report{
+		Subject: "load-balancers", ClusterUID: e.uid, Made: e.now, ExaminedBalancers: len(e.balancers), treatment: e.treatment(),
+		Findings: []*Finding{}, Kept: []*Finding{}, Undecided: []*Finding{},
+	}
+	e.stop = e.unknown()
+	e.report.Stopped = e.stop
 	for i := range e.balancers {
 		e.judgeBalancer(&e.balancers[i])
 	}
@@ -62,27 +63,38 @@ func (b *Balancers) Examine(ctx context.Context) (*Report, error) {
 	if err := e.judgeServices(ctx); err != nil {
 		return nil, err
 	}
-	e.report.ExaminedBalancers = len(e.balancers)
 	e.report.order()
-	return &e.report, nil
+	return e.report, nil
 }
 
 // look is both sides as they were read once.
 type look struct {
 	*Balancers
+	uid       string
+	now       time.Time // by the account's clock
 	balancers []cloud.LoadBalancer
 	bundles   []cloud.CertificateBundle
 	services  []corev1.Service
-	report    Report
+	record    *record
+	stop      string // why nothing may go on without a person
+	report    *Report
 }
 
-func (b *Balancers) read(ctx context.Context) (*look, error) {
-	e := &look{Balancers: b}
-	var err error
+func (b *Balancers) read(ctx context.Context) (e *look, err error) {
+	e = &look{Balancers: b}
 	if e.balancers, err = b.config.Cloud.LoadBalancers(ctx, nil); err != nil {
 		return nil, err
 	}
 	if e.bundles, err = b.config.Cloud.CertificateBundles(ctx, nil); err != nil {
+		return nil, err
+	}
+	if e.now, err = b.config.Cloud.AccountTime(ctx); err != nil {
+		return nil, err
+	}
+	if e.uid, err = clusterUID(ctx, b.config.Kubernetes); err != nil {
+		return nil, err
+	}
+	if e.record, err = readRecord(ctx, b.config.Kubernetes, "load-balancers"); err != nil {
 		return nil, err
 	}
 	services, err := b.config.Kubernetes.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
@@ -90,12 +102,12 @@ func (b *Balancers) read(ctx context.Context) (*look, error) {
 		return nil, unreadable("services", err)
 	}
 	e.services = services.Items
-	return e, nil
+	return e, whole("services", services)
 }
 
-// knows finds the Service that something was made for, and that a controller still looks after: one that has been of another type
-// all along, and is held by no finalizer, nobody looks after.
-func (e *look) knows(trace loadbalancer.Trace) *corev1.Service {
+// knows finds the Service that something was made for, and that a controller still looks after: none does after one that has been of
+// another type all along, and is held by no finalizer.
+func (e *look) knows(trace plan.Trace) *corev1.Service {
 	i := slices.IndexFunc(e.services, func(s corev1.Service) bool {
 		tended := s.Spec.Type == corev1.ServiceTypeLoadBalancer || s.DeletionTimestamp != nil || len(s.Finalizers) > 0
 		return tended && trace.Of(e.config.Cluster, &s)
@@ -106,9 +118,15 @@ func (e *look) knows(trace loadbalancer.Trace) *corev1.Service {
 	return &e.services[i]
 }
 
+// elsewhere reports whether another controller serves a Service: it has a class that is not ccm's, and no finalizer.
+func (e *look) elsewhere(s *corev1.Service) bool {
+	class := s.Spec.LoadBalancerClass
+	return class != nil && *class != e.config.Class && len(s.Finalizers) == 0
+}
+
 // named finds a Service whose annotation names a load balancer.
 func (e *look) named(id string) *corev1.Service {
-	i := slices.IndexFunc(e.services, func(s corev1.Service) bool { return strings.EqualFold(s.Annotations[loadbalancer.AnnotationID], id) })
+	i := slices.IndexFunc(e.services, func(s corev1.Service) bool { return strings.EqualFold(s.Annotations[settings.AnnotationID], id) })
 	if i < 0 {
 		return nil
 	}
@@ -120,70 +138,70 @@ func (e *look) judgeBalancer(lb *cloud.LoadBalancer) {
 	if lb.State.Deleting() {
 		return
 	}
-	cluster := e.config.Cluster
-	if trace, made := cluster.TraceOf(lb); made && !e.ignored(trace) {
-		switch service := e.knows(trace); {
-		case service == nil:
-			e.orphan(&Finding{Kind: OrphanBalancer, balancer: balancer{trace: trace, lb: lb}})
-		case !lb.State.Running() && lb.ConfiguredStatus != "stopped" && time.Since(lb.Created) >= e.config.SafetyAge:
-			e.report.known++
-			e.report.Findings = append(e.report.Findings, balancerFinding(StuckBalancer, lb, trace.Claim, serviceName(service)))
-		default:
-			e.report.known++
-		}
+	if trace, made := e.config.Cluster.TraceOf(lb); made && !e.ignored(trace) {
+		e.judgeOwn(lb, trace)
 	}
-	for _, trace := range cluster.TracesOn(lb) {
-		switch {
-		case e.ignored(trace):
-		case e.knows(trace) != nil:
-			e.report.known++
-		default:
-			e.orphan(&Finding{Kind: OrphanComponents, balancer: balancer{trace: trace, lb: lb}})
+	for _, trace := range e.config.Cluster.TracesOn(lb) {
+		if e.ignored(trace) || e.knows(trace) != nil {
+			continue
 		}
+		f := &Finding{Kind: OrphanComponents, balancer: balancer{trace: trace, lb: lb}}
+		f.describe()
+		e.addOrWait(f)
 	}
 	e.judgeGroup(lb)
 }
 
-// judgeGroup finds load balancers that were made to be shared, and that nobody does.
+// judgeOwn judges a load balancer that was made for one Service.
+func (e *look) judgeOwn(lb *cloud.LoadBalancer, trace plan.Trace) {
+	switch service := e.knows(trace); {
+	case service == nil:
+		e.addOrWait(e.judgeOrphan(lb, trace, false))
+	case carriesStage(lb.Labels):
+		f := e.restoringBalancer(lb, trace)
+		f.Note = serviceName(service) + " is its Service"
+		e.report.Findings = append(e.report.Findings, f)
+	case e.elsewhere(service):
+		e.report.Findings = append(e.report.Findings, balancerFinding(OtherClassBalancer, lb, trace.Claim, serviceName(service)))
+	case !lb.State.Running() && lb.ConfiguredStatus != "stopped" && !e.config.young(e.now, lb.Created):
+		e.report.Findings = append(e.report.Findings, balancerFinding(StuckBalancer, lb, trace.Claim, serviceName(service)))
+	}
+}
+
+// addOrWait puts a finding where it belongs in the report.
+func (e *look) addOrWait(f *Finding) {
+	if f.subject != nil {
+		f.Fingerprint = fingerprint(f.subject)
+	}
+	switch created := f.trace.Created; {
+	case !created.IsZero() && e.config.young(e.now, created):
+		f.Action, f.Kept, f.Note = "", "", "younger than "+e.config.SafetyAge.String()+": it may be waited for"
+		e.report.Undecided = append(e.report.Undecided, f)
+	case f.onPurpose:
+		e.report.Kept = append(e.report.Kept, f)
+	default:
+		e.report.Findings = append(e.report.Findings, f)
+	}
+}
+
+// judgeGroup finds load balancers that were made to be shared, and that no Service here asks for.
 func (e *look) judgeGroup(lb *cloud.LoadBalancer) {
 	group, claim, used := e.config.Cluster.GroupOf(lb)
-	young := time.Since(lb.Created) < e.config.SafetyAge
-	if group == "" || used || young || e.ignored(loadbalancer.Trace{Claim: claim}) {
+	young := e.config.young(e.now, lb.Created)
+	if group == "" || used || young || e.ignored(plan.Trace{Claim: claim}) {
 		return
 	}
-	if slices.ContainsFunc(e.services, func(s corev1.Service) bool { return loadbalancer.SharesGroup(&s, group) }) {
+	if slices.ContainsFunc(e.services, func(s corev1.Service) bool { return plan.SharesGroup(&s, group) }) {
 		return
 	}
 	e.report.Findings = append(e.report.Findings, balancerFinding(UnusedGroup, lb, claim, ""))
 }
 
-// judgeBundle finds out whether a certificate bundle was left behind.
-func (e *look) judgeBundle(bundle *cloud.CertificateBundle) {
-	trace, made := e.config.Cluster.TraceOfBundle(bundle)
-	if !made || e.ignored(trace) {
-		return
+// ignored reports whether something does not concern this cluster. The UID wins over ID and name, which people give.
+func (e *look) ignored(trace plan.Trace) bool {
+	if trace.ClusterUID != "" {
+		return trace.ClusterUID != e.uid
 	}
-	service := e.knows(trace)
-	if service != nil && (e.userOf(bundle.ID) != nil || service.DeletionTimestamp != nil || e.config.Cluster.AsksFor(service, bundle.Name)) {
-		e.report.known++
-		return
-	}
-	e.orphan(&Finding{Kind: OrphanCertificate, balancer: balancer{trace: trace, bundle: bundle}})
-}
-
-// orphan notes what was left behind, if it can be told already.
-func (e *look) orphan(f *Finding) {
-	f.describe()
-	if young := time.Since(f.trace.Created) < e.config.SafetyAge; young && !f.trace.Created.IsZero() {
-		f.Note = fmt.Sprintf("younger than %s: it may be waited for", e.config.SafetyAge)
-		e.report.Undecided = append(e.report.Undecided, f)
-		return
-	}
-	f.Kept = e.whyKept(f)
-	e.report.Findings = append(e.report.Findings, f)
-}
-
-func (e *look) ignored(trace loadbalancer.Trace) bool {
 	return trace.Claim == cloud.ClaimOther || trace.Claim == cloud.ClaimNone && e.config.Unclaimed == UnclaimedIgnore
 }
 
@@ -200,15 +218,4 @@ func (e *look) userOf(bundle string) *cloud.LoadBalancer {
 		return nil
 	}
 	return &e.balancers[i]
-}
-
-// checkRules checks how strict a doctor shall be.
-func checkRules(unclaimed Unclaimed, safetyAge time.Duration) error {
-	if known := []Unclaimed{UnclaimedReport, UnclaimedIgnore, UnclaimedRemove}; !slices.Contains(known, unclaimed) {
-		return fmt.Errorf("%q says not what to do with what is unclaimed: use one of report, ignore, remove", unclaimed)
-	}
-	if safetyAge < 0 {
-		return fmt.Errorf("the safety age %s is negative: use a duration such as 1h", safetyAge)
-	}
-	return nil
 }

@@ -2,6 +2,8 @@ package doctor_test
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,128 +12,122 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
 
-func (r *rig) fix(t *testing.T, report *doctor.Report, ask doctor.Ask) {
-	t.Helper()
-	if err := r.doctor(t).Fix(testContext(t), report, ask); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func of(t *testing.T, report *doctor.Report, id string) *doctor.Finding {
 	t.Helper()
-	for _, f := range report.Findings {
+	for _, f := range slices.Concat(report.Findings, report.Kept, report.Undecided) {
 		if f.StorageID == id && f.Removable() {
 			return f
 		}
 	}
-	t.Fatalf("no finding about %s among %v", id, found(report.Findings))
+	t.Fatalf("no finding about %s among %v", id, found(slices.Concat(report.Findings, report.Kept, report.Undecided)))
 	return nil
 }
 
-func TestFixRemovesWhatWasLeft(t *testing.T) {
-	r := newRig(t)
-	healthy(t, r)
-	volume, _ := r.provisioned(t, "source")
-	orphan := r.volume(t, r.cloud, pvcName(newUID()))
-	unfinished := r.clone(t, volume, pvcName(newUID()), "test")
-	snapshot := r.snapshot(t, r.cloud, "snapshot-"+newUID(), volume)
-	old := r.plain(t, pvcName(newUID()))
-	before := len(r.storages(t))
-
-	report := r.examine(t)
-	r.fix(t, report, nil)
-	for _, id := range []string{orphan, unfinished, snapshot} {
-		if f := of(t, report, id); f.Outcome != doctor.OutcomeRemoved || r.exists(t, id) {
-			t.Errorf("%s: %s, %s", f.Kind, f.Outcome, f.Kept)
-		}
-	}
-	if f := of(t, report, old); f.Outcome != doctor.OutcomeKept || !r.exists(t, old) {
-		t.Errorf("what UpCloud's own driver made: %s", f.Outcome)
-	}
-	if now := len(r.storages(t)); now != before-3 {
-		t.Errorf("of %d storages %d are left", before, now)
-	}
-	if report.Left() != 1 {
-		t.Errorf("%d are left of the findings", report.Left())
-	}
-
-	r.config.Unclaimed = doctor.UnclaimedRemove
-	r.fix(t, r.examine(t), nil)
-	if r.exists(t, old) {
-		t.Error("what UpCloud's own driver made is still there when it was asked for")
-	}
-	wantFound(t, "afterwards", r.examine(t).Findings)
-}
-
-func (r *rig) storages(t *testing.T) []struct{ UUID string } {
+// state is a storage's title and labels.
+func (r *rig) state(t *testing.T, id string) (title string, labels map[string]string) {
 	t.Helper()
 	var answer struct {
-		Storages struct{ Storage []struct{ UUID string } }
+		Storage struct {
+			Title  string
+			Labels []struct{ Key, Value string }
+		}
 	}
-	r.sim.Do(t, "GET", "/storage/private", "", &answer)
-	return answer.Storages.Storage
+	r.sim.Do(t, "GET", "/storage/"+id, "", &answer)
+	labels = map[string]string{}
+	for _, label := range answer.Storage.Labels {
+		labels[label.Key] = label.Value
+	}
+	return answer.Storage.Title, labels
 }
 
-// Each rule alone keeps a storage that would be removed without it: the last case shows that.
-func TestFixKeeps(t *testing.T) {
-	cases := []struct {
-		name string
-		make func(t *testing.T, r *rig) (id string)
-		says string
-	}{
-		{"what is attached", func(t *testing.T, r *rig) string {
-			id := r.volume(t, r.cloud, pvcName(newUID()))
-			r.attach(t, id, r.sim.CreateServer(t, "worker-1", zone))
-			return id
-		}, "attached"},
-		{"what a content of any driver names", func(t *testing.T, r *rig) string {
-			id := r.volume(t, r.cloud, pvcName(newUID()))
-			r.apply(t, snapshotContent("content-1", "other.example", newUID(), "fi-hel1/"+id, ""))
-			return id
-		}, "VolumeSnapshotContent content-1"},
-		{"a claim's whose PersistentVolume is gone", func(t *testing.T, r *rig) string {
-			uid := newUID()
-			r.apply(t, claim(uid, "lost", pvcName(uid)))
-			return r.volume(t, r.cloud, pvcName(uid))
-		}, "claim default/lost"},
-		{"a volume made without a cluster ID", func(t *testing.T, r *rig) string {
-			return r.volume(t, newCloud(t, r.sim, ""), pvcName(newUID()))
-		}, "--unclaimed"},
-		{"a copy begun without a cluster ID", func(t *testing.T, r *rig) string {
-			source, _ := r.provisioned(t, "source")
-			return r.clone(t, source, pvcName(newUID()), "")
-		}, "--unclaimed"},
-		{"a backup made without a cluster ID", func(t *testing.T, r *rig) string {
-			source, _ := r.provisioned(t, "source")
-			return r.snapshot(t, newCloud(t, r.sim, ""), "snapshot-"+newUID(), source)
-		}, "--unclaimed"},
-		{"nothing else", func(t *testing.T, r *rig) string { return r.volume(t, r.cloud, pvcName(newUID())) }, ""},
+// A leftover goes away in three steps, each seen in the account, and none before its time.
+func TestFixMarksQuarantinesAndRemoves(t *testing.T) {
+	r := newRig(t)
+	id, pv := r.left(t, "data")
+	r.pass(48 * time.Hour)
+
+	r.fix(t)
+	title, labels := r.state(t, id)
+	if title != pv || labels[doctor.LabelLeft] == "" {
+		t.Fatalf("after the first look: %q, %v", title, labels)
 	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			r := newRig(t)
-			r.provisioned(t, "data")
-			id := c.make(t, r)
-			report := r.examine(t)
-			f := of(t, report, id)
-			r.fix(t, report, nil)
-			if kept := r.exists(t, id); kept != (c.says != "") {
-				t.Errorf("exists: %t", kept)
-			}
-			if !strings.Contains(f.Kept, c.says) {
-				t.Errorf("the reason is %q", f.Kept)
-			}
-		})
+	r.pass(safetyAge - time.Minute)
+	if f := of(t, r.fix(t), id); f.Outcome != doctor.OutcomeWaiting || f.Due == nil {
+		t.Errorf("before the safety age is over: %s", f.Outcome)
+	}
+	r.pass(time.Minute)
+	r.fix(t)
+	title, labels = r.state(t, id)
+	if !strings.Contains(title, "to be removed after 2030-01-") || !strings.HasSuffix(title, pv) || labels[doctor.LabelQuarantine] == "" || labels[doctor.LabelLeft] != "" {
+		t.Fatalf("in quarantine: %q, %v", title, labels)
+	}
+	r.pass(quarantine - time.Minute)
+	if r.fix(t); !r.exists(t, id) {
+		t.Fatal("removed before the quarantine was over")
+	}
+	r.pass(time.Minute)
+	report := r.fix(t)
+	if r.exists(t, id) || of(t, report, id).Outcome != doctor.OutcomeRemoved || report.Left() != 0 {
+		t.Errorf("after the quarantine: %s", of(t, report, id).Outcome)
+	}
+	var steps []string
+	for _, entry := range r.journal {
+		steps = append(steps, string(entry.Action)+" "+entry.Outcome)
+	}
+	if want := []string{"mark begun", "mark done", "quarantine begun", "quarantine done", "remove begun", "remove done"}; !slices.Equal(steps, want) {
+		t.Errorf("the journal has %v", steps)
 	}
 }
 
-// Whatever happens while the question is open is seen before the removal.
+// What is wanted again at any stage is given back as it was, and never removed.
+func TestWhatIsWantedAgainIsRestored(t *testing.T) {
+	for _, stage := range []doctor.Stage{doctor.StageMarked, doctor.StageQuarantine} {
+		r := newRig(t)
+		id, pv := r.left(t, "data")
+		before, labels := r.state(t, id)
+		r.pass(48 * time.Hour)
+		r.fix(t)
+		if stage == doctor.StageQuarantine {
+			r.pass(safetyAge)
+			r.fix(t)
+		}
+		r.apply(t, persistentVolume(pv, driverName, id))
+		report := r.examine(t)
+		if f := of(t, report, id); f.Kind != doctor.WantedAgain || f.Stage != stage {
+			t.Errorf("%s: %s in stage %s", stage, f.Kind, f.Stage)
+		}
+		r.fix(t)
+		if title, now := r.state(t, id); title != before || len(now) != len(labels) {
+			t.Errorf("%s: restored as %q, %v", stage, title, now)
+		}
+		r.fixForLong(t)
+		if !r.exists(t, id) {
+			t.Errorf("%s: it was removed", stage)
+		}
+	}
+}
+
+func TestNowSkipsTheWaitsAndNoOtherRule(t *testing.T) {
+	r := newRig(t)
+	id, _ := r.left(t, "data")
+	attached, _ := r.left(t, "attached")
+	r.attach(t, attached, r.node(t, "worker-1"))
+	unproven := r.volume(t, newCloud(t, r.sim, "test"), pvcName(newUID()))
+	r.pass(2 * safetyAge)
+	r.config.Now = true
+	r.fix(t)
+	if r.exists(t, id) || !r.exists(t, attached) || !r.exists(t, unproven) {
+		t.Errorf("left: %t, attached: %t, unproven: %t", r.exists(t, id), r.exists(t, attached), r.exists(t, unproven))
+	}
+}
+
+// Whatever happens between the look and the step is seen before the step.
 func TestFixLooksAgain(t *testing.T) {
 	cases := []struct {
 		name   string
-		happen func(t *testing.T, r *rig, id, uid string)
+		happen func(t *testing.T, r *rig, id, pv string)
 	}{
-		{"attached", func(t *testing.T, r *rig, id, _ string) { r.attach(t, id, r.sim.CreateServer(t, "worker-1", zone)) }},
+		{"attached", func(t *testing.T, r *rig, id, _ string) { r.attach(t, id, r.node(t, "worker-1")) }},
 		{"made a PersistentVolume", func(t *testing.T, r *rig, id, _ string) { r.apply(t, persistentVolume("rescued", driverName, id)) }},
 		{"made another driver's PersistentVolume", func(t *testing.T, r *rig, id, _ string) {
 			r.apply(t, persistentVolume("rescued", "other.example", upper(id)))
@@ -139,119 +135,59 @@ func TestFixLooksAgain(t *testing.T) {
 		{"named by a content", func(t *testing.T, r *rig, id, _ string) {
 			r.apply(t, snapshotContent("content-1", driverName, "", id, ""))
 		}},
-		{"waited for", func(t *testing.T, r *rig, _, uid string) { r.apply(t, claim(uid, "waiting", "")) }},
-		{"given to another cluster", func(t *testing.T, r *rig, id, _ string) {
-			r.sim.Do(t, "PUT", "/storage/"+id, `{"storage":{"labels":[{"key":"csi-name","value":"`+pvcName(newUID())+`"},{"key":"csi-cluster","value":"other"}]}}`, nil)
+		{"waited for", func(t *testing.T, r *rig, _, pv string) {
+			r.apply(t, claim(strings.TrimPrefix(pv, "pvc-"), "waiting", ""))
 		}},
 		{"given another title", func(t *testing.T, r *rig, id, _ string) {
 			r.sim.Do(t, "PUT", "/storage/"+id, `{"storage":{"title":"wanted"}}`, nil)
 		}},
+		{"made a favourite", func(t *testing.T, r *rig, id, _ string) { r.sim.Do(t, "POST", "/storage/"+id+"/favorite", "", nil) }},
+		{"nothing", nil},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
-			r.provisioned(t, "data")
-			uid := newUID()
-			id := r.volume(t, r.cloud, pvcName(uid))
+			id, pv := r.left(t, "data")
+			r.pass(2 * safetyAge)
+			r.config.Now = true
 			report := r.examine(t)
-			if f := of(t, report, id); f.Kept != "" {
-				t.Fatalf("kept already: %s", f.Kept)
+			if f := of(t, report, id); f.Action != doctor.ActionRemove {
+				t.Fatalf("%s: %s", f.Action, f.Kept)
 			}
-			r.fix(t, report, func(*doctor.Finding) (bool, error) { c.happen(t, r, id, uid); return true, nil })
-			if !r.exists(t, id) {
-				t.Error("it was removed")
+			if err := report.Fix(testContext(t), func(*doctor.Finding) (bool, error) {
+				if c.happen != nil {
+					c.happen(t, r, id, pv)
+				}
+				return true, nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if r.exists(t, id) != (c.happen != nil) {
+				t.Errorf("exists: %t", r.exists(t, id))
 			}
 		})
-	}
-}
-
-// A backup that a content came to know while the question was open.
-func TestFixLooksAgainForSnapshots(t *testing.T) {
-	for _, handle := range []bool{true, false} {
-		r := newRig(t)
-		volume, _ := r.provisioned(t, "data")
-		uid := newUID()
-		id := r.snapshot(t, r.cloud, "snapshot-"+uid, volume)
-		report := r.examine(t)
-		r.fix(t, report, func(*doctor.Finding) (bool, error) {
-			content := snapshotContent("content-1", driverName, "", volume, uid)
-			if handle {
-				content = snapshotContent("content-1", driverName, id, "", "")
-			}
-			r.apply(t, content)
-			return true, nil
-		})
-		if f := of(t, report, id); handle && f.Outcome != doctor.OutcomeResolved {
-			t.Errorf("the outcome is %s", f.Outcome)
-		}
-		if !r.exists(t, id) {
-			t.Errorf("the backup was removed (handle %t)", handle)
-		}
-	}
-}
-
-func TestFixKeepsTheYoung(t *testing.T) {
-	clock := simulator.NewManualClockAt(time.Now().Add(-48 * time.Hour))
-	r := newRigOf(t, simulator.Config{Clock: clock})
-	r.provisioned(t, "data")
-	clock.Advance(48*time.Hour - 30*time.Minute)
-	young := r.volume(t, r.cloud, pvcName(newUID()))
-	r.config.SafetyAge = 10 * time.Minute
-	report := r.examine(t)
-	of(t, report, young)
-	r.config.SafetyAge = time.Hour // as another Doctor sees it, the finding is too young
-	r.fix(t, report, nil)
-	if !r.exists(t, young) {
-		t.Error("it was removed")
-	}
-}
-
-func TestFixKeepsWhatIsBusy(t *testing.T) {
-	clock := simulator.NewManualClockAt(time.Now().Add(-48 * time.Hour))
-	r := newRigOf(t, simulator.Config{Clock: clock, Profile: simulator.Realistic})
-	source := r.plain(t, "source")
-	clock.Advance(time.Hour)
-	begun := r.clone(t, source, pvcName(newUID()), "test") // and the clock stands still: the copy is not finished
-	r.apply(t, persistentVolume("pv", driverName, source))
-	report := r.examine(t)
-	if f := of(t, report, begun); !strings.Contains(f.Kept, "maintenance") {
-		t.Errorf("kept: %q", f.Kept)
-	}
-}
-
-// The backups of a volume outlive it even if its label says otherwise: contents may know them.
-func TestFixKeepsBackupsOfWhatItRemoves(t *testing.T) {
-	r := newRig(t)
-	r.provisioned(t, "data")
-	id := r.volume(t, r.cloud, pvcName(newUID()))
-	backup := r.backup(t, id, "by hand")
-	var now struct {
-		Storage struct{ Labels []struct{ Key, Value string } }
-	}
-	r.sim.Do(t, "GET", "/storage/"+id, "", &now)
-	labels := `{"key":"csi-backups-on-delete","value":"delete"}`
-	for _, label := range now.Storage.Labels {
-		labels += `,{"key":"` + label.Key + `","value":"` + label.Value + `"}`
-	}
-	r.sim.Do(t, "PUT", "/storage/"+id, `{"storage":{"labels":[`+labels+`]}}`, nil)
-	r.fix(t, r.examine(t), nil)
-	if r.exists(t, id) || !r.exists(t, backup) {
-		t.Errorf("the volume exists: %t, its backup: %t", r.exists(t, id), r.exists(t, backup))
 	}
 }
 
 func TestFixAsks(t *testing.T) {
 	r := newRig(t)
-	volumes := []string{r.volume(t, r.cloud, pvcName(newUID())), r.volume(t, r.cloud, pvcName(newUID())), r.volume(t, r.cloud, pvcName(newUID()))}
-	report := r.examine(t)
-	asked := 0
-	r.fix(t, report, func(*doctor.Finding) (bool, error) {
+	var volumes []string
+	for _, name := range []string{"a", "b", "c"} {
+		id, _ := r.left(t, name)
+		volumes = append(volumes, id)
+	}
+	r.pass(2 * safetyAge)
+	r.config.Now = true
+	report, asked := r.examine(t), 0
+	if err := report.Fix(testContext(t), func(*doctor.Finding) (bool, error) {
 		asked++
 		if asked == 3 {
 			return true, doctor.ErrStop
 		}
 		return asked == 2, nil
-	})
+	}); err != nil {
+		t.Fatal(err)
+	}
 	left := 0
 	for _, id := range volumes {
 		if r.exists(t, id) {
@@ -263,26 +199,60 @@ func TestFixAsks(t *testing.T) {
 	}
 }
 
-// With the kubeconfig of another cluster everything looks left behind.
-func TestFixDoesNotTrustAStrangeCluster(t *testing.T) {
+// The report says what failed and what to do: nothing repeats it.
+func TestFixReportsWhatFailed(t *testing.T) {
+	for _, fault := range []simulator.Fault{{Status: 403}, {Status: 409, Code: "STORAGE_STATE_ILLEGAL"}} {
+		r := newRig(t)
+		id, _ := r.left(t, "data")
+		r.pass(2 * safetyAge)
+		r.config.Now = true
+		fault.Operation = "DELETE /storage/{uuid}"
+		undo := r.sim.Inject(fault)
+		report := r.fix(t)
+		undo()
+		f := of(t, report, id)
+		if f.Outcome != doctor.OutcomeFailed || f.Error == "" || !report.OneFailed() {
+			t.Errorf("outcome %s, %q", f.Outcome, f.Error)
+		}
+		if strings.Contains(f.Error, "by itself") || fault.Status == 409 && !strings.Contains(f.Error, "run upcloud-doctor again") {
+			t.Errorf("the error says %q", f.Error)
+		}
+	}
+}
+
+// A journal that cannot be written stops the run before anything is changed.
+func TestWhatCannotBeNotedIsNotDone(t *testing.T) {
 	r := newRig(t)
-	id := r.volume(t, r.cloud, pvcName(newUID()))
-	if err := r.doctor(t).Fix(testContext(t), r.examine(t), nil); !errors.Is(err, doctor.ErrOtherCluster) {
-		t.Errorf("without a question: %v", err)
+	id, _ := r.left(t, "data")
+	r.pass(2 * safetyAge)
+	r.config.Now = true
+	full := errors.New("no space left on device")
+	r.config.Journal = func(doctor.Entry) error { return full }
+	if err := r.examine(t).Fix(testContext(t), nil); !errors.Is(err, full) {
+		t.Errorf("error %v", err)
 	}
 	if !r.exists(t, id) {
 		t.Error("it was removed")
 	}
 }
 
-func TestFixTellsWhatFailed(t *testing.T) {
-	r := newRig(t)
-	r.provisioned(t, "data")
-	id := r.volume(t, r.cloud, pvcName(newUID()))
-	report := r.examine(t)
-	defer r.sim.Inject(simulator.Fault{Operation: "DELETE /storage/{uuid}", Status: 403})()
-	r.fix(t, report, nil)
-	if f := of(t, report, id); f.Outcome != doctor.OutcomeFailed || f.Error == "" || !report.OneFailed() {
-		t.Errorf("outcome %s, %q", f.Outcome, f.Error)
+// An answer that is lost, or a run that ends in the middle, leaves nothing that the next run does not go on from.
+func TestInterruptedRunsAreGoneOnWith(t *testing.T) {
+	for _, operation := range []string{"PUT /storage/{uuid}", "DELETE /storage/{uuid}"} {
+		for _, after := range []bool{false, true} {
+			t.Run(fmt.Sprint(operation, " with its effect ", after), func(t *testing.T) {
+				t.Parallel() // the client waits between its tries
+				r := newRig(t)
+				id, _ := r.left(t, "data")
+				wanted, _ := r.provisioned(t, "wanted")
+				undo := r.sim.Inject(simulator.Fault{Operation: operation, Status: 500, AfterEffect: after, Count: 5})
+				r.fixForLong(t)
+				undo()
+				r.fixForLong(t)
+				if r.exists(t, id) || !r.exists(t, wanted) {
+					t.Errorf("left exists %t, wanted %t", r.exists(t, id), r.exists(t, wanted))
+				}
+			})
+		}
 	}
 }

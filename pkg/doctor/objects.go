@@ -28,7 +28,7 @@ type objects struct {
 	volumeNamed         map[string]*volume
 	contents            []*content
 	hasContents         bool // whether there is such a kind
-	claims              map[string]*claim
+	claims              []*claim
 	byVolume, byContent map[string]bool // storages that a PersistentVolume or a content stands for
 	// references maps each storage that an object of any driver names, for whatever reason, to that object.
 	references map[string]string
@@ -38,6 +38,8 @@ type objects struct {
 type volume struct {
 	name, driver, handle string
 	leaving              bool // it is being deleted, or released to be so
+	provisioned          bool // by the driver, and not written by hand
+	wish                 wish
 }
 
 // content is a VolumeSnapshotContent.
@@ -48,7 +50,7 @@ type content struct {
 }
 
 // claim is a PersistentVolumeClaim.
-type claim struct{ namespace, name, volume string }
+type claim struct{ uid, namespace, name, volume string }
 
 // uuids finds storages in handles: those of other drivers may hold more than a UUID.
 var uuids = regexp.MustCompile(`[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
@@ -64,12 +66,15 @@ func (o *objects) refer(handle, object string) {
 // readObjects reads PersistentVolumes, claims and VolumeSnapshotContents.
 func (d *Doctor) readObjects(ctx context.Context) (*objects, error) {
 	o := &objects{
-		volumeNamed: map[string]*volume{}, claims: map[string]*claim{}, references: map[string]string{},
+		volumeNamed: map[string]*volume{}, references: map[string]string{},
 		byVolume: map[string]bool{}, byContent: map[string]bool{},
 	}
 	volumes, err := d.config.Kubernetes.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, unreadable("persistentvolumes", err)
+	}
+	if err := whole("persistentvolumes", volumes); err != nil {
+		return nil, err
 	}
 	for i := range volumes.Items {
 		o.addVolume(&volumes.Items[i])
@@ -78,9 +83,12 @@ func (d *Doctor) readObjects(ctx context.Context) (*objects, error) {
 	if err != nil {
 		return nil, unreadable("persistentvolumeclaims", err)
 	}
+	if err := whole("persistentvolumeclaims", claims); err != nil {
+		return nil, err
+	}
 	for i := range claims.Items {
 		c := &claims.Items[i]
-		o.claims[string(c.UID)] = &claim{namespace: c.Namespace, name: c.Name, volume: c.Spec.VolumeName}
+		o.claims = append(o.claims, &claim{uid: string(c.UID), namespace: c.Namespace, name: c.Name, volume: c.Spec.VolumeName})
 	}
 	contents, err := d.config.Dynamic.Resource(ContentsResource).List(ctx, metav1.ListOptions{})
 	switch {
@@ -89,11 +97,22 @@ func (d *Doctor) readObjects(ctx context.Context) (*objects, error) {
 	case err != nil:
 		return nil, unreadable("volumesnapshotcontents", err)
 	}
+	if err := whole("volumesnapshotcontents", contents); err != nil {
+		return nil, err
+	}
 	o.hasContents = true
 	for i := range contents.Items {
 		o.addContent(&contents.Items[i])
 	}
 	return o, nil
+}
+
+// whole refuses a list that was cut short: what is not in it would look left behind.
+func whole(resource string, list metav1.ListInterface) error {
+	if list.GetContinue() != "" || list.GetRemainingItemCount() != nil && *list.GetRemainingItemCount() > 0 {
+		return fmt.Errorf("list %s: the answer has only a part of the list; look at what stands between here and the API server", resource)
+	}
+	return nil
 }
 
 func unreadable(resource string, err error) error {
@@ -114,15 +133,30 @@ func (o *objects) addVolume(pv *corev1.PersistentVolume) {
 	}
 	v := &volume{
 		name: pv.Name, driver: csi.Driver, handle: canonical(csi.VolumeHandle),
-		leaving: pv.DeletionTimestamp != nil || pv.Status.Phase == corev1.VolumeReleased &&
-			pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete,
+		provisioned: pv.Annotations[annotationProvisionedBy] == csi.Driver, wish: wishOf(pv),
 	}
+	v.leaving = pv.DeletionTimestamp != nil || v.wish == wishDelete
 	o.volumes = append(o.volumes, v)
 	o.volumeNamed[v.name] = v
 	for _, id := range storagesIn(csi.VolumeHandle) {
 		o.byVolume[id] = true
 	}
 	o.refer(csi.VolumeHandle, "PersistentVolume "+v.name)
+}
+
+// annotationProvisionedBy is written by external-provisioner.
+const annotationProvisionedBy = "pv.kubernetes.io/provisioned-by"
+
+// wishOf is what a PersistentVolume says of its storage's end. One that is deleted while its claim is there is an accident.
+func wishOf(pv *corev1.PersistentVolume) wish {
+	claimGone := pv.Status.Phase == corev1.VolumeReleased || pv.Status.Phase == corev1.VolumeFailed
+	switch {
+	case pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete:
+		return wishRetain
+	case claimGone:
+		return wishDelete
+	}
+	return wishStay
 }
 
 func (o *objects) addContent(item *unstructured.Unstructured) {
@@ -169,27 +203,44 @@ func (o *objects) knows(s *cloud.Storage) bool {
 func (o *objects) waiting(s *cloud.Storage) string {
 	if s.Role == cloud.RoleSnapshot {
 		for _, c := range o.contents {
-			mine := c.snapshotUID != "" && strings.HasSuffix(s.Name, c.snapshotUID) || s.Labels["csi-snapshot-content"] == c.name
+			mine := namedAfter(s.Name, c.snapshotUID) || s.Labels["csi-snapshot-content"] == c.name
 			if c.handle == "" && mine {
 				return "VolumeSnapshotContent " + c.name + " waits for it"
 			}
 		}
 		return ""
 	}
-	for uid, c := range o.claims {
-		// The beginning of a name may be cut off in the title of a copy.
-		if uid == "" || c.volume != "" {
-			continue
-		}
-		if strings.HasSuffix(s.Name, uid) || s.Role == cloud.RoleCopy && strings.HasSuffix(uid, s.Name) {
+	for _, c := range o.claims {
+		if c.volume == "" && c.asks(s) {
 			return "claim " + c.namespace + "/" + c.name + " waits for it"
 		}
 	}
 	return ""
 }
 
-// told says whose a storage was, as far as it tells.
-func (o *objects) told(s *cloud.Storage) string {
+// asks reports whether a storage may have been made for the claim.
+func (c *claim) asks(s *cloud.Storage) bool {
+	name := plainTitle(s.Name)
+	labelled := s.Labels["csi-pvc-name"] == c.name && s.Labels["csi-pvc-namespace"] == c.namespace
+	// The beginning of a name may be cut off in the title of a copy.
+	cut := s.Role == cloud.RoleCopy && name != "" && (strings.HasSuffix(c.uid, name) || strings.HasSuffix(withoutDashes(c.uid), name))
+	return labelled || cut || namedAfter(name, c.uid)
+}
+
+// namedAfter reports whether a name was made of a UID: it ends in the UID, or, where external-provisioner or external-snapshotter has
+// a name length set (--volume-name-uuid-length, --snapshot-name-uuid-length), in the beginning of the UID without dashes.
+func namedAfter(name, uid string) bool {
+	if uid == "" {
+		return false
+	}
+	tail := name[strings.LastIndex(name, "-")+1:]
+	return strings.HasSuffix(name, uid) || tail != "" && strings.HasPrefix(withoutDashes(uid), tail)
+}
+
+func withoutDashes(uid string) string { return strings.ReplaceAll(uid, "-", "") }
+
+// origin says whose a storage was, as far as its labels say.
+func (o *objects) origin(s *cloud.Storage) string {
 	if namespace, name := s.Labels["csi-pvc-namespace"], s.Labels["csi-pvc-name"]; name != "" {
 		return "of claim " + namespace + "/" + name
 	}
@@ -201,8 +252,8 @@ func (o *objects) told(s *cloud.Storage) string {
 
 // lostVolume names a claim whose storage this is, and whose PersistentVolume is gone.
 func (o *objects) lostVolume(s *cloud.Storage) string {
-	for uid, c := range o.claims {
-		if uid != "" && c.volume != "" && strings.HasSuffix(s.Name, uid) && o.volumeNamed[c.volume] == nil {
+	for _, c := range o.claims {
+		if c.volume != "" && o.volumeNamed[c.volume] == nil && (c.asks(s) || c.volume == s.Name) {
 			return "claim " + c.namespace + "/" + c.name
 		}
 	}

@@ -13,75 +13,60 @@ import (
 // Kind is what is wrong.
 type Kind string
 
-// The kinds of findings about storage. Fix removes the first three.
+// The kinds of findings about storage.
 const (
 	OrphanVolume          Kind = "orphan-volume"
 	UnfinishedCopy        Kind = "unfinished-copy"
 	OrphanSnapshot        Kind = "orphan-snapshot"
+	ScheduledBackup       Kind = "scheduled-backup"
+	WantedAgain           Kind = "wanted-again"
 	UnexplainedAttachment Kind = "unexplained-attachment"
 	LostVolume            Kind = "lost-volume"
 	LostSnapshot          Kind = "lost-snapshot"
 	LostAttachment        Kind = "lost-attachment"
 )
 
-// The kinds of findings about load balancers. Fix removes the first three.
+// The kinds of findings about load balancers.
 const (
-	OrphanBalancer    Kind = "orphan-load-balancer"
-	OrphanComponents  Kind = "orphan-components"
-	OrphanCertificate Kind = "orphan-certificate"
-	UnusedGroup       Kind = "unused-shared-load-balancer"
-	TwinBalancer      Kind = "second-load-balancer"
-	StuckBalancer     Kind = "stuck-load-balancer"
-	LostBalancer      Kind = "lost-load-balancer"
+	OrphanBalancer     Kind = "orphan-load-balancer"
+	OtherClassBalancer Kind = "other-class-load-balancer"
+	OrphanComponents   Kind = "orphan-components"
+	OrphanCertificate  Kind = "orphan-certificate"
+	UnusedGroup        Kind = "unused-shared-load-balancer"
+	TwinBalancer       Kind = "second-load-balancer"
+	StuckBalancer      Kind = "stuck-load-balancer"
+	LostBalancer       Kind = "lost-load-balancer"
 )
 
-// Kinds are all kinds in the order in which they are told.
+// The kinds of findings about routes.
+const (
+	DeadRoute    Kind = "route-of-another-cluster"
+	UnusedRouter Kind = "unused-router"
+)
+
+// Kinds are all kinds in the order in which they are printed.
 var Kinds = []Kind{
-	OrphanVolume, UnfinishedCopy, OrphanSnapshot, UnexplainedAttachment, LostVolume, LostSnapshot, LostAttachment,
-	OrphanBalancer, OrphanComponents, OrphanCertificate, UnusedGroup, TwinBalancer, StuckBalancer, LostBalancer,
-}
-
-// Title is the kind's heading.
-func (k Kind) Title() string { return kindWords[k].title }
-
-// Remedy is what a person can do about it.
-func (k Kind) Remedy() string { return kindWords[k].remedy }
-
-var kindWords = map[Kind]struct{ title, remedy string }{
-	OrphanVolume: {"Storages that no PersistentVolume knows",
-		"remove them with --fix, or make PersistentVolumes of those that hold wanted data"},
-	UnfinishedCopy: {"Unfinished copies", "remove them with --fix: they were never anybody's volume"},
-	OrphanSnapshot: {"Backups that no VolumeSnapshotContent knows",
-		"remove them with --fix, or make VolumeSnapshotContents of those that are wanted"},
-	UnexplainedAttachment: {"Attachments that no VolumeAttachment explains",
-		"detach them in UpCloud once nothing on the server has them mounted; the doctor never detaches"},
-	LostVolume: {"PersistentVolumes whose storage is gone",
-		"the data is gone: restore a snapshot, then delete the claim and the PersistentVolume"},
-	LostSnapshot: {"VolumeSnapshotContents whose backup is gone",
-		"delete the VolumeSnapshot, or the content where it has none"},
-	LostAttachment: {"VolumeAttachments whose storage is not attached there",
-		"delete the Pod that uses the volume, so that it is attached again"},
-	OrphanBalancer: {"Load balancers whose Service is gone", "remove them with --fix"},
-	OrphanComponents: {"Components on shared load balancers whose Service is gone",
-		"remove them with --fix: what others have there stays"},
-	OrphanCertificate: {"Certificate bundles that no Service asks for", "remove them with --fix"},
-	UnusedGroup: {"Load balancers made to be shared that nobody uses",
-		"delete them in UpCloud if no cluster is about to use them; the doctor never deletes what clusters share"},
-	TwinBalancer: {"Load balancers that claim to be a Service's beside the one that it uses",
-		"the oldest is used: look whether somebody copied its labels, and delete the other in UpCloud"},
-	StuckBalancer: {"Load balancers that have not come up", "look at them in the UpCloud control panel, or ask UpCloud's support"},
-	LostBalancer: {"Services whose load balancer is gone",
-		"ccm makes it anew within minutes: look at the Service's events and at ccm's log if it does not"},
+	WantedAgain, OrphanVolume, UnfinishedCopy, OrphanSnapshot, ScheduledBackup, UnexplainedAttachment, LostVolume, LostSnapshot, LostAttachment,
+	OrphanBalancer, OtherClassBalancer, OrphanComponents, OrphanCertificate, UnusedGroup, TwinBalancer, StuckBalancer, LostBalancer,
+	DeadRoute, UnusedRouter,
 }
 
 // Outcomes of Fix.
 const (
-	OutcomeRemoved  = "removed"
-	OutcomeKept     = "kept"     // a rule forbids it, see Kept
-	OutcomeDeclined = "declined" // the answer was no
-	OutcomeFailed   = "failed"   // see Error
-	OutcomeResolved = "resolved" // when it was looked at again, it was no leftover any more
+	OutcomeMarked      = "marked"
+	OutcomeQuarantined = "quarantined"
+	OutcomeRestored    = "restored"
+	OutcomeRemoved     = "removed"
+	OutcomeWaiting     = "waiting"  // see Due
+	OutcomeKept        = "kept"     // a rule forbids it, see Kept
+	OutcomeDeclined    = "declined" // the answer was no
+	OutcomeFailed      = "failed"   // see Error
+	OutcomeResolved    = "resolved" // when it was looked at again, it was no leftover any more
 )
+
+var outcomeOf = map[Action]string{
+	ActionMark: OutcomeMarked, ActionQuarantine: OutcomeQuarantined, ActionRestore: OutcomeRestored, ActionRemove: OutcomeRemoved,
+}
 
 // Finding is one thing that one side has and the other does not know.
 type Finding struct {
@@ -91,36 +76,59 @@ type Finding struct {
 	// LoadBalancerID is the UUID of the load balancer that it is about, or that something is on.
 	LoadBalancerID string `json:"loadBalancerID,omitempty"`
 	// CertificateID is the UUID of a certificate bundle.
-	CertificateID string      `json:"certificateID,omitempty"`
-	Title         string      `json:"title,omitempty"`
-	Claim         cloud.Claim `json:"claim,omitempty"`
-	SizeGiB       int         `json:"sizeGiB,omitempty"`
-	Zone          string      `json:"zone,omitempty"`
-	State         string      `json:"state,omitempty"`
-	Created       *time.Time  `json:"created,omitempty"`
+	CertificateID string `json:"certificateID,omitempty"`
+	// RouterID is the UUID of a router, or of the one that a route is on.
+	RouterID string      `json:"routerID,omitempty"`
+	Title    string      `json:"title,omitempty"`
+	Claim    cloud.Claim `json:"claim,omitempty"`
+	SizeGiB  int         `json:"sizeGiB,omitempty"`
+	Zone     string      `json:"zone,omitempty"`
+	State    string      `json:"state,omitempty"`
+	Created  *time.Time  `json:"created,omitempty"`
 	// ServerIDs are the servers that it is attached to; in findings about attachments the one concerned.
 	ServerIDs []string `json:"serverIDs,omitempty"`
 	// Object is the Kubernetes object concerned, such as "PersistentVolume/pvc-…".
 	Object string `json:"object,omitempty"`
 	Note   string `json:"note,omitempty"`
-	// Kept says why Fix leaves it as it is; empty when it would be removed.
-	Kept    string `json:"kept,omitempty"`
-	Outcome string `json:"outcome,omitempty"` // after Fix
-	Error   string `json:"error,omitempty"`
+	// Proof is what shows that this cluster left it behind, for things of the account.
+	Proof Proof `json:"proof,omitempty"`
+	// Stage is how far it is on its way out, and Since when it came there, by the account's clock.
+	Stage Stage      `json:"stage,omitempty"`
+	Since *time.Time `json:"since,omitempty"`
+	// Action is what Fix does next, and what a plan may ask for; empty for findings about objects of Kubernetes.
+	Action Action `json:"action,omitempty"`
+	// Due is when the action after the present stage can come.
+	Due *time.Time `json:"due,omitempty"`
+	// Kept says why Fix leaves it as it is.
+	Kept string `json:"kept,omitempty"`
+	// CreditsPerMonth is what it costs in 730 hours, by the account's price list; zero where that does not say.
+	CreditsPerMonth float64 `json:"creditsPerMonth,omitempty"`
+	// Fingerprint tells whether it has changed since: a plan is applied to what it was made for.
+	Fingerprint string `json:"fingerprint,omitempty"`
+	Outcome     string `json:"outcome,omitempty"` // after Fix
+	Error       string `json:"error,omitempty"`
 
-	storage *cloud.Storage // as listed
+	subject              subject // nil where there is nothing to label or remove
+	stage                stage
+	undecided, onPurpose bool
 	balancer
 }
 
-// Removable reports whether Fix can do something about findings of this kind.
-func (f *Finding) Removable() bool { return f.storage != nil || f.balancer.removable() }
+// Removable reports whether the finding is about a thing of the account, and not an object of Kubernetes.
+func (f *Finding) Removable() bool { return f.subject != nil }
 
 // Unclaimed reports whether nothing says which cluster's it is.
 func (f *Finding) Unclaimed() bool { return f.Claim == cloud.ClaimNone }
 
 // Report is what was found.
 type Report struct {
-	Findings []*Finding `json:"findings"`
+	// Subject is the command that makes such reports, ClusterUID the cluster's, Made the account's time: what a plan needs.
+	Subject    string     `json:"subject"`
+	ClusterUID string     `json:"clusterUID"`
+	Made       time.Time  `json:"made"`
+	Findings   []*Finding `json:"findings"`
+	// Kept are things that no object knows and that are kept on purpose, or may be; they are no findings.
+	Kept []*Finding `json:"keptOnPurpose"`
 	// Undecided are things that look like leftovers and may be work that is under way; they are no findings.
 	Undecided []*Finding `json:"undecided"`
 	Examined  int        `json:"storagesExamined"`
@@ -129,14 +137,17 @@ type Report struct {
 	// WithoutSnapshots says that the cluster has no kind VolumeSnapshotContent.
 	WithoutSnapshots bool `json:"withoutSnapshots,omitempty"`
 
-	known int // things of the account that the cluster's objects know
+	// Stopped says why nothing goes on without a plan of a person.
+	Stopped string `json:"stopped,omitempty"`
+
+	treatment *treatment
 }
 
 // Left is the number of findings that Fix did not settle.
 func (r *Report) Left() int {
 	n := 0
 	for _, finding := range r.Findings {
-		if finding.Outcome != OutcomeRemoved && finding.Outcome != OutcomeResolved {
+		if !slices.Contains([]string{OutcomeRemoved, OutcomeResolved, OutcomeRestored}, finding.Outcome) {
 			n++
 		}
 	}
@@ -150,7 +161,7 @@ func (r *Report) OneFailed() bool {
 
 func (r *Report) order() {
 	rank := func(f *Finding) int { return slices.Index(Kinds, f.Kind) }
-	for _, list := range []*[]*Finding{&r.Findings, &r.Undecided} {
+	for _, list := range []*[]*Finding{&r.Findings, &r.Kept, &r.Undecided} {
 		if *list == nil {
 			*list = []*Finding{} // an empty list in JSON, too
 		}
@@ -173,17 +184,19 @@ func findingOf(kind Kind, s *cloud.Storage) *Finding {
 	return f
 }
 
-// Subject is what the finding is about in words for a question.
-func (f *Finding) Subject() string {
+// Words are what the finding is about in words for a question.
+func (f *Finding) Words() string {
 	if f.balancer.removable() {
-		return f.balancer.subject(f)
+		return f.balancer.words(f)
 	}
-	what := map[Kind]string{OrphanVolume: "storage", UnfinishedCopy: "unfinished copy", OrphanSnapshot: "backup"}[f.Kind]
-	subject := fmt.Sprintf("%s %s, titled %q, of %d GiB in %s", what, f.StorageID, f.Title, f.SizeGiB, f.Zone)
-	if f.Unclaimed() {
-		subject += ", which does not say whose it is"
+	what := "storage"
+	switch f.Kind {
+	case UnfinishedCopy:
+		what = "unfinished copy"
+	case OrphanSnapshot:
+		what = "backup"
 	}
-	return subject
+	return fmt.Sprintf("%s %s, titled %q, of %d GiB in %s", what, f.StorageID, f.Title, f.SizeGiB, f.Zone)
 }
 
 func isGone(err error) bool { return errors.Is(err, cloud.ErrNotFound) }

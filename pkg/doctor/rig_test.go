@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -30,47 +29,93 @@ const (
 	zone       = "fi-hel1"
 )
 
-// rig is an account, a cluster, and a doctor for both.
+// clusterUID is the UID of the rig's cluster.
+const clusterUID = "5e0b0000-0000-4000-8000-000000000001"
+
+// rig is an account, a cluster, and a doctor for both. Time passes when a test says so.
 type rig struct {
 	sim     *simulatortest.Server
+	clock   *simulator.ManualClock
 	cloud   *cloud.Cloud
 	kube    *fake.Clientset
 	dynamic *dynamicfake.FakeDynamicClient
 	config  doctor.Config
+	journal []doctor.Entry
+	fresh   *cloud.Cloud // of the last run
 }
 
-// newRig is an account in which everything that is made is two days old, and a Kubernetes without objects.
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	return newRigOf(t, simulator.Config{Clock: simulator.NewClockAt(time.Now().Add(-48 * time.Hour))})
+	return newRigOf(t, simulator.Config{})
 }
 
 func newRigOf(t *testing.T, config simulator.Config) *rig {
 	t.Helper()
-	sim := simulatortest.Start(t, config)
-	r := &rig{sim: sim, cloud: newCloud(t, sim, "test"), kube: fake.NewClientset()}
+	clock := simulator.NewManualClockAt(time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)) // which is not this machine's
+	config.Clock = clock
+	return newCluster(t, simulatortest.Start(t, config), clock, clusterUID, "test")
+}
+
+// newCluster is another cluster on an account.
+func newCluster(t *testing.T, sim *simulatortest.Server, clock *simulator.ManualClock, uid, id string) *rig {
+	t.Helper()
+	r := &rig{sim: sim, clock: clock, cloud: newCloudOf(t, sim, id, uid), kube: fake.NewClientset()}
+	r.apply(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: types.UID(uid)}})
 	r.dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
 		map[schema.GroupVersionResource]string{doctor.ContentsResource: "VolumeSnapshotContentList"})
-	r.config = doctor.Config{
-		Cloud: r.cloud, Kubernetes: r.kube, Dynamic: r.dynamic, Driver: driverName,
-		SafetyAge: time.Hour, Unclaimed: doctor.UnclaimedReport,
-	}
+	r.config = doctor.Config{Cloud: r.cloud, ClusterID: id, Kubernetes: r.kube, Dynamic: r.dynamic, Driver: driverName, Rules: r.rules()}
 	t.Cleanup(func() {
+		if r.fresh != nil {
+			r.fresh.Close()
+		}
 		mayAsk(t, r.kube.Actions())
 		mayAsk(t, r.dynamic.Actions())
 	})
 	return r
 }
 
+func (r *rig) rules() doctor.Rules {
+	return doctor.Rules{SafetyAge: safetyAge, Quarantine: quarantine, Unclaimed: doctor.UnclaimedReport, Journal: func(e doctor.Entry) error {
+		r.journal = append(r.journal, e)
+		return nil
+	}}
+}
+
+const (
+	safetyAge  = time.Hour
+	quarantine = 7 * 24 * time.Hour
+)
+
 func newCloud(t *testing.T, sim *simulatortest.Server, cluster string) *cloud.Cloud {
 	t.Helper()
-	account, err := cloud.New(cloud.Config{Username: sim.Username, Password: sim.Password, BaseURL: sim.URL, ClusterID: cluster})
-	if err != nil {
+	return newCloudOf(t, sim, cluster, "")
+}
+
+func newCloudOf(t *testing.T, sim *simulatortest.Server, cluster, uid string) *cloud.Cloud {
+	t.Helper()
+	account := openCloud(t, sim, cluster)
+	if err := account.SetClusterUID(uid); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(account.Close)
 	return account
 }
+
+// openCloud is a client that its caller closes.
+func openCloud(t *testing.T, sim *simulatortest.Server, cluster string) *cloud.Cloud {
+	t.Helper()
+	account, err := cloud.New(cloud.Config{
+		Username: sim.Username, Password: sim.Password, BaseURL: sim.URL, ClusterID: cluster, RequestsPerSecond: 10_000, Burst: 10_000,
+		Transport: sim.Transport(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return account
+}
+
+// pass lets time pass in the account.
+func (r *rig) pass(d time.Duration) { r.clock.Advance(d) }
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()
@@ -79,9 +124,22 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
+// freshCloud is a client that has seen nothing yet; it ends the one before, whose connections would add up.
+func (r *rig) freshCloud(t *testing.T, clusterID string) *cloud.Cloud {
+	t.Helper()
+	if r.fresh != nil {
+		r.fresh.Close()
+	}
+	r.fresh = openCloud(t, r.sim, clusterID)
+	return r.fresh
+}
+
+// doctor is one that has seen nothing of the account yet, as each run of the program is.
 func (r *rig) doctor(t *testing.T) *doctor.Doctor {
 	t.Helper()
-	d, err := doctor.New(r.config)
+	config := r.config
+	config.Cloud = r.freshCloud(t, config.ClusterID)
+	d, err := doctor.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,6 +153,26 @@ func (r *rig) examine(t *testing.T) *doctor.Report {
 		t.Fatal(err)
 	}
 	return report
+}
+
+// fix is one run with --fix --yes.
+func (r *rig) fix(t *testing.T) *doctor.Report {
+	t.Helper()
+	report := r.examine(t)
+	if err := report.Fix(testContext(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
+// fixForLong is what an hourly Job does in weeks: everything that Fix may remove is gone afterwards.
+func (r *rig) fixForLong(t *testing.T) (last *doctor.Report) {
+	t.Helper()
+	for _, wait := range []time.Duration{safetyAge, safetyAge, quarantine / 2, quarantine, quarantine} {
+		r.pass(wait)
+		last = r.fix(t)
+	}
+	return last
 }
 
 // pvcName is a name as external-provisioner makes them, for the claim of that UID.
@@ -173,58 +251,6 @@ func (r *rig) exists(t *testing.T, id string) bool {
 	return status == 200
 }
 
-func persistentVolume(name, driver, handle string) *corev1.PersistentVolume {
-	return &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: corev1.PersistentVolumeSpec{
-			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
-			PersistentVolumeSource: corev1.PersistentVolumeSource{
-				CSI: &corev1.CSIPersistentVolumeSource{Driver: driver, VolumeHandle: handle},
-			},
-		},
-		Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeBound},
-	}
-}
-
-func claim(uid, name, volume string) *corev1.PersistentVolumeClaim {
-	return &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(uid)},
-		Spec:       corev1.PersistentVolumeClaimSpec{VolumeName: volume},
-	}
-}
-
-func volumeAttachment(name, volume, node, nodeID string) *storagev1.VolumeAttachment {
-	return &storagev1.VolumeAttachment{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{"csi.alpha.kubernetes.io/node-id": nodeID}},
-		Spec: storagev1.VolumeAttachmentSpec{
-			Attacher: driverName, NodeName: node, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &volume},
-		},
-		Status: storagev1.VolumeAttachmentStatus{Attached: true},
-	}
-}
-
-func csiNode(name, nodeID string) *storagev1.CSINode {
-	return &storagev1.CSINode{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: driverName, NodeID: nodeID}}},
-	}
-}
-
-func snapshotContent(name, driver, handle, source, snapshotUID string) *unstructured.Unstructured {
-	object := map[string]any{
-		"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent",
-		"metadata": map[string]any{"name": name},
-		"spec": map[string]any{
-			"driver": driver, "source": map[string]any{"volumeHandle": source},
-			"volumeSnapshotRef": map[string]any{"namespace": "default", "name": "s", "uid": snapshotUID},
-		},
-	}
-	if handle != "" {
-		object["status"] = map[string]any{"snapshotHandle": handle}
-	}
-	return &unstructured.Unstructured{Object: object}
-}
-
 // apply makes objects.
 func (r *rig) apply(t *testing.T, made ...runtime.Object) {
 	t.Helper()
@@ -251,6 +277,53 @@ func (r *rig) provisioned(t *testing.T, name string) (id, pv string) {
 	return id, pv
 }
 
+// left is a volume whose PersistentVolume was seen on its way out by a doctor, and is gone.
+func (r *rig) left(t *testing.T, name string) (id, pv string) {
+	t.Helper()
+	id, pv = r.provisioned(t, name)
+	r.releases(t, pv)
+	r.fix(t)
+	r.loses(t, pv)
+	return id, pv
+}
+
+// releases deletes the claim of a volume, so that the volume is to go.
+func (r *rig) releases(t *testing.T, pv string) {
+	t.Helper()
+	r.change(t, pv, func(v *corev1.PersistentVolume) { v.Status.Phase = corev1.VolumeReleased })
+	claims, err := r.kube.CoreV1().PersistentVolumeClaims("default").List(testContext(t), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, claim := range claims.Items {
+		if claim.Spec.VolumeName == pv {
+			if err := r.kube.CoreV1().PersistentVolumeClaims("default").Delete(testContext(t), claim.Name, metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func (r *rig) change(t *testing.T, pv string, change func(*corev1.PersistentVolume)) {
+	t.Helper()
+	volume, err := r.kube.CoreV1().PersistentVolumes().Get(testContext(t), pv, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(volume)
+	if _, err := r.kube.CoreV1().PersistentVolumes().Update(testContext(t), volume, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// loses takes a PersistentVolume away, its finalizers taken off by hand.
+func (r *rig) loses(t *testing.T, pv string) {
+	t.Helper()
+	if err := r.kube.CoreV1().PersistentVolumes().Delete(testContext(t), pv, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // found lists findings as "kind subject", where the subject is the object, or else the storage.
 func found(findings []*doctor.Finding) []string {
 	list := []string{}
@@ -271,4 +344,12 @@ func wantFound(t *testing.T, what string, got []*doctor.Finding, want ...string)
 	if have := found(got); !slices.Equal(have, want) {
 		t.Errorf("%s:\n  %s\nwant:\n  %s", what, strings.Join(have, "\n  "), strings.Join(want, "\n  "))
 	}
+}
+
+// node makes a server that is a node of the cluster.
+func (r *rig) node(t *testing.T, name string) (server string) {
+	t.Helper()
+	server = r.sim.CreateServer(t, name, zone)
+	r.apply(t, csiNode(name, server))
+	return server
 }

@@ -48,6 +48,9 @@ func checkCapability(field string, capability *csi.VolumeCapability) error {
 	if err := disk.ValidateFilesystem(capability.GetMount().GetFsType()); err != nil {
 		return invalid(field+".mount.fs_type", "%v", err)
 	}
+	if err := disk.ValidateMountOptions(capability.GetMount().GetMountFlags(), readerOnly(capability)); err != nil {
+		return invalid(field+".mount.mount_flags", "%v", err)
+	}
 	return nil
 }
 

@@ -60,7 +60,7 @@ func TestCostDoesNotGrowWithTheAccount(t *testing.T) {
 			}
 		}
 		measure("create_volume", func(n int) {
-			volumes = append(volumes, r.create(t, createRequest(fmt.Sprint("pvc-", n))).GetVolumeId())
+			volumes = append(volumes, r.create(t, createRequest(claimName(n))).GetVolumeId())
 		})
 		measure("controller_publish", func(n int) {
 			if _, err := r.publish(t, volumes[n], server); err != nil {

@@ -54,16 +54,17 @@ func TestRestoreWaitsForItsSnapshot(t *testing.T) {
 
 // Snapshots that UpCloud's own driver made have their name as title, and no labels.
 func TestASnapshotOfUpCloudsOwnDriverIsTakenOver(t *testing.T) {
+	const name = "snapshot-0e5c2f8a-7d1b-4c3e-9a6f-2b4d6e8f0a1c"
 	r := newController(t, simulator.Config{})
 	volume := r.create(t, createRequest("pvc-1")).GetVolumeId()
 	var made struct{ Storage storage }
-	r.sim.Do(t, "POST", "/storage/"+volume+"/backup", `{"storage":{"title":"snapshot-1"}}`, &made)
+	r.sim.Do(t, "POST", "/storage/"+volume+"/backup", `{"storage":{"title":"`+name+`"}}`, &made)
 	// Beside it, backups of other titles, made by a rule or by hand.
 	for _, title := range []string{"On-demand", "daily", "daily", "daily", "daily", "daily"} {
 		r.sim.Do(t, "GET", "/storage/"+volume, "", nil) // the source is online again
 		r.sim.Do(t, "POST", "/storage/"+volume+"/backup", `{"storage":{"title":"`+title+`"}}`, nil)
 	}
-	if got := r.readySnapshot(t, "snapshot-1", volume); got.GetSnapshotId() != made.Storage.UUID {
+	if got := r.readySnapshot(t, name, volume); got.GetSnapshotId() != made.Storage.UUID {
 		t.Errorf("got %v, want the backup %s that is there", got, made.Storage.UUID)
 	}
 	if n := r.sim.Requests().Of("POST /storage/{uuid}/backup"); n != 7 {

@@ -87,10 +87,10 @@ func TestCopiesOfEncryptedVolumes(t *testing.T) {
 // them is refused by mistake, and none is labelled by guess. What is on the disk counts then, which its node sees.
 func TestCopiesOfSourcesThatTellNothingAreLeftToTheNode(t *testing.T) {
 	r := newController(t, simulator.Config{Profile: simulator.Fast})
-	volume := r.create(t, encryptedRequest("original")).GetVolumeId()
+	volume := r.create(t, encryptedRequest(claimName(1))).GetVolumeId() // a name by which it is known without its labels
 	snapshot := r.readySnapshot(t, "snapshot-1", volume).GetSnapshotId()
 	for what, labels := range map[string]string{
-		"no labels": ``, "the name alone": `{"key":"csi-name","value":"original"},{"key":"csi-cluster","value":"test"}`,
+		"no labels": ``, "the name alone": `{"key":"csi-name","value":"` + claimName(1) + `"},{"key":"csi-cluster","value":"test"}`,
 		"another value": `{"key":"csi-node-encryption","value":"by hand"}`,
 	} {
 		for _, id := range []string{volume, snapshot} {

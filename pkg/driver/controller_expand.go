@@ -7,8 +7,8 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 )
 
-// ControllerExpandVolume grows the storage, attached or not. Filesystems are grown by the node afterwards; raw block
-// volumes have none. It costs two calls, one where the volume is large enough already.
+// ControllerExpandVolume grows the storage, attached or not. The node grows what is on it afterwards: see nodeExpands. It costs two
+// calls, one where the volume is large enough already.
 func (c *controller) ControllerExpandVolume(ctx context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
 	required, limit := req.GetCapacityRange().GetRequiredBytes(), req.GetCapacityRange().GetLimitBytes()
 	switch {
@@ -40,8 +40,14 @@ func (c *controller) ControllerExpandVolume(ctx context.Context, req *csi.Contro
 	}
 	return &csi.ControllerExpandVolumeResponse{
 		CapacityBytes:         int64(volume.SizeGiB) * gib,
-		NodeExpansionRequired: req.GetVolumeCapability().GetBlock() == nil,
+		NodeExpansionRequired: nodeExpands(req.GetVolumeCapability(), volume.Labels),
 	}, nil
+}
+
+// nodeExpands tells whether the node has work to do when a volume has grown: it has none of a raw block volume that is known not to be
+// encrypted on the node. The mapping of an encrypted one is to be grown.
+func nodeExpands(capability *csi.VolumeCapability, labels map[string]string) bool {
+	return capability.GetBlock() == nil || labels[labelNodeEncryption] != encryptionNone
 }
 
 // expandedSize is required_bytes in whole GiB.

@@ -69,6 +69,49 @@ func TestExpandOnlineAndOffline(t *testing.T) {
 	}
 }
 
+// A kubelet asks the node to expand a volume only if the controller says that it has to.
+func TestExpandAsksForTheNodeWhereItHasSomethingToDo(t *testing.T) {
+	block := blockCapability(anyWriter)
+	for name, c := range map[string]struct {
+		parameters map[string]string
+		capability *csi.VolumeCapability
+		labels     string // that replace those of the storage, "" to leave them
+		want       bool
+	}{
+		"filesystem":              {nil, writer(), "", true},
+		"encrypted filesystem":    {map[string]string{"nodeEncryption": "luks2"}, writer(), "", true},
+		"no capability given":     {nil, nil, "", true},
+		"raw block":               {nil, block, "", false},
+		"encrypted raw block":     {map[string]string{"nodeEncryption": "luks2"}, block, "", true},
+		"raw block, label lost":   {map[string]string{"nodeEncryption": "luks2"}, block, "[]", true},
+		"raw block, other labels": {nil, block, `[{"key":"csi-node-encryption","value":"by hand"}]`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newController(t, simulator.Config{})
+			req := createRequest(claimName(1)) // by which it is known without its labels
+			req.Parameters = c.parameters
+			if c.capability != nil {
+				req.VolumeCapabilities = []*csi.VolumeCapability{c.capability}
+			}
+			id := r.create(t, req).GetVolumeId()
+			if c.labels != "" {
+				r.sim.Do(t, "PUT", "/storage/"+id, `{"storage":{"labels":`+c.labels+`}}`, nil)
+			}
+			for _, size := range []int64{2 * gib, 2 * gib} { // the second time it is large enough already
+				resp, err := r.controller.ControllerExpandVolume(callContext(t), &csi.ControllerExpandVolumeRequest{
+					VolumeId: id, CapacityRange: &csi.CapacityRange{RequiredBytes: size}, VolumeCapability: c.capability,
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if resp.GetNodeExpansionRequired() != c.want {
+					t.Errorf("node_expansion_required is %t, want %t", resp.GetNodeExpansionRequired(), c.want)
+				}
+			}
+		})
+	}
+}
+
 func TestExpandRefusesWhatCannotBe(t *testing.T) {
 	r := newController(t, simulator.Config{})
 	volume := r.create(t, createRequest("pvc-1")).GetVolumeId()
@@ -136,8 +179,8 @@ func TestExpandWaitsForABackup(t *testing.T) {
 	}
 }
 
-// What the API's resizing of filesystems left of this volume goes, and nothing else.
-func TestExpandRemovesBackupsThatResizingLeft(t *testing.T) {
+// A title proves nothing: people can give it to their own backups, too.
+func TestExpandDeletesNoBackups(t *testing.T) {
 	r := newController(t, simulator.Config{})
 	volume, other := r.create(t, createRequest("pvc-1")).GetVolumeId(), r.create(t, createRequest("pvc-2")).GetVolumeId()
 	for _, of := range []string{volume, other} {
@@ -159,7 +202,7 @@ func TestExpandRemovesBackupsThatResizingLeft(t *testing.T) {
 		left = append(left, strings.NewReplacer(volume, "1", other, "2").Replace(backup.Title+" of "+backup.Origin))
 	}
 	slices.Sort(left)
-	want := []string{"Resize Backup of 2", "before the upgrade of 1", "snapshot-1 of 1"}
+	want := []string{"Resize Backup of 1", "Resize Backup of 2", "before the upgrade of 1", "snapshot-1 of 1"}
 	if !slices.Equal(left, want) {
 		t.Errorf("left are %q, want %q", left, want)
 	}

@@ -9,8 +9,7 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
 
-// ListVolumes serves from one list of the account's disks that many readers share. Where volumes are attached takes a
-// call a volume, as the API's lists do not tell; those are shared too, and bounded: see cloud.Attachments.
+// ListVolumes answers from what many readers share: see cloud.Volumes.
 func (c *controller) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
 	asked, err := parsePage(req)
 	if err != nil {
@@ -21,20 +20,12 @@ func (c *controller) ListVolumes(ctx context.Context, req *csi.ListVolumesReques
 		return nil, err
 	}
 	page, next := pageOf(asked, all, func(v *cloud.Volume) string { return v.ID })
-	ids := make([]string, len(page))
-	for i, volume := range page {
-		ids[i] = volume.ID
-	}
-	attached, err := c.cloud.Attachments(ctx, ids, len(all))
-	if err != nil {
-		return nil, err
-	}
 	response := &csi.ListVolumesResponse{NextToken: next}
 	for _, volume := range page {
 		response.Entries = append(response.Entries, &csi.ListVolumesResponse_Entry{
 			Volume: volumeInfo(volume),
 			Status: &csi.ListVolumesResponse_VolumeStatus{
-				PublishedNodeIds: attached[volume.ID], VolumeCondition: conditionOf(volume),
+				PublishedNodeIds: volume.ServerIDs, VolumeCondition: conditionOf(volume),
 			},
 		})
 	}
@@ -46,7 +37,7 @@ func (c *controller) ControllerGetVolume(ctx context.Context, req *csi.Controlle
 	if req.GetVolumeId() == "" {
 		return nil, missing("volume_id")
 	}
-	volume, err := c.volume(ctx, req.GetVolumeId())
+	volume, err := c.cloud.Volume(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package driver_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -183,4 +184,39 @@ func TestCapacityIsWhatTheAccountsLimitsLeave(t *testing.T) {
 	}
 	_, err := r.controller.GetCapacity(callContext(t), &csi.GetCapacityRequest{Parameters: map[string]string{"x": "y"}})
 	wantCode(t, err, codes.InvalidArgument)
+}
+
+func TestVolumeWhoseStorageFailedIsAbnormal(t *testing.T) {
+	r := newController(t, simulator.Config{})
+	failed, well := r.create(t, createRequest("failed")).GetVolumeId(), r.create(t, createRequest("well")).GetVolumeId()
+	r.sim.Inject(simulator.Fault{Operation: "PUT /storage/{uuid}", EndsInError: true, Count: 1})
+	r.sim.Do(t, "PUT", "/storage/"+failed, `{"storage":{"title":"failed"}}`, nil)
+	var is struct{ Storage resource }
+	if r.sim.Do(t, "GET", "/storage/"+failed, "", &is); is.Storage.State != "error" {
+		t.Fatalf("the storage is in state %s, want error", is.Storage.State)
+	}
+	list, err := r.controller.ListVolumes(callContext(t), &csi.ListVolumesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]*csi.VolumeCondition{}
+	for _, entry := range list.GetEntries() {
+		listed[entry.GetVolume().GetVolumeId()] = entry.GetStatus().GetVolumeCondition()
+	}
+	for id, abnormal := range map[string]bool{failed: true, well: false} {
+		got, err := r.controller.ControllerGetVolume(callContext(t), &csi.ControllerGetVolumeRequest{VolumeId: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for from, condition := range map[string]*csi.VolumeCondition{
+			"ListVolumes": listed[id], "ControllerGetVolume": got.GetStatus().GetVolumeCondition(),
+		} {
+			if condition.GetAbnormal() != abnormal || condition.GetMessage() == "" {
+				t.Errorf("%s: the condition is %v, want abnormal %v and a message", from, condition, abnormal)
+			}
+			if abnormal && !strings.Contains(condition.GetMessage(), failed) {
+				t.Errorf("%s: the message %q does not name the storage", from, condition.GetMessage())
+			}
+		}
+	}
 }

@@ -79,7 +79,7 @@ func TestModifyRefusesWhatCannotChangeWithTheReason(t *testing.T) {
 	}{
 		{"tier", "hdd", "another tier"},
 		{"encryption", "data-at-rest", "encrypt"},
-		{"backups", "daily", `"backups" is unknown`},
+		{"backups", "daily", `unknown parameter "backups"`},
 		{"backupInterval", "hourly", "daily"},
 		{"backupTime", "25:00", "0430"},
 		{"backupRetention", "0", "1 to 1095"},

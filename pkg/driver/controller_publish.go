@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -22,7 +23,7 @@ const (
 )
 
 // ControllerPublishVolume attaches the volume to the server. It costs one call if it is attached there already, two
-// otherwise.
+// otherwise, and two more the first time where people chose its name or made the disk by hand.
 func (c *controller) ControllerPublishVolume(ctx context.Context, req *csi.ControllerPublishVolumeRequest) (*csi.ControllerPublishVolumeResponse, error) {
 	switch {
 	case req.GetVolumeId() == "":
@@ -35,7 +36,7 @@ func (c *controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	}
 	// Asked before the look: what is being detached from there at the time of the look is not there to stay.
 	leaving := c.cloud.Detaching(req.GetVolumeId(), req.GetNodeId())
-	volume, err := c.volume(ctx, req.GetVolumeId())
+	volume, err := c.cloud.Volume(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -45,11 +46,13 @@ func (c *controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	}
 	leaving = leaving || c.cloud.Detaching(volume.ID, server) // where the node ID is a host name
 	there := !leaving && slices.Contains(volume.ServerIDs, server)
+	labels, err := c.cloud.CheckAttach(ctx, volume, there)
 	switch {
+	case err != nil:
 	case there:
 		err = publishedAs(volume, server, req.GetReadonly())
 	default:
-		err = c.attach(ctx, volume, server, req.GetReadonly())
+		err = c.attach(ctx, volume, server, req.GetReadonly(), labels)
 	}
 	if err != nil {
 		return nil, err
@@ -69,16 +72,22 @@ func isReadOnly(volume *cloud.Volume) bool { return volume.Labels[labelReadOnly]
 
 const yes, no = "yes", "no"
 
-// attach notes how the volume is published before it is, so that no retry can find it published in a way that nobody
-// knows of. It takes a call more only where that differs from the time before.
-func (c *controller) attach(ctx context.Context, volume *cloud.Volume, server string, readOnly bool) error {
-	if isReadOnly(volume) != readOnly && len(volume.ServerIDs) == 0 {
-		value := no
+// attach labels the volume before it is attached. How it is published is on it then, so that a retry finds out; and that a volume
+// of a name that people chose is in use. That takes two calls more, only where the labels are not there yet. more are further labels.
+func (c *controller) attach(ctx context.Context, volume *cloud.Volume, server string, readOnly bool, more map[string]string) error {
+	labels := map[string]string{}
+	maps.Copy(labels, more)
+	if isReadOnly(volume) != readOnly {
+		labels[labelReadOnly] = no
 		if readOnly {
-			value = yes
+			labels[labelReadOnly] = yes
 		}
-		change := cloud.VolumeChange{Labels: map[string]string{labelReadOnly: value}}
-		if _, err := c.cloud.ModifyVolume(ctx, volume.ID, change); err != nil {
+	}
+	if volume.Name != "" && !cloud.UniqueName(volume.Name) && volume.Labels[cloud.LabelUsed] == "" {
+		labels[cloud.LabelUsed] = yes
+	}
+	if len(labels) > 0 && len(volume.ServerIDs) == 0 {
+		if _, err := c.cloud.LabelVolume(ctx, volume.ID, labels); err != nil {
 			return err
 		}
 	}

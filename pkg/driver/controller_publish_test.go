@@ -19,7 +19,7 @@ func TestControllerPublishAndUnpublish(t *testing.T) {
 	r := newController(t, simulator.Config{})
 	server := r.sim.CreateServer(t, "worker-1", zone)
 	other := r.sim.CreateServer(t, "worker-2", zone)
-	id := r.create(t, createRequest("pvc-1")).GetVolumeId()
+	id := r.create(t, createRequest(claimName(1))).GetVolumeId()
 
 	for _, calls := range []int{2, 1} { // the second time there is nothing to do
 		r.sim.ResetRequests()

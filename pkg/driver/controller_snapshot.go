@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
@@ -20,6 +22,9 @@ var snapshotLabels = map[string]string{
 	sidecarPrefix + "volumesnapshotcontent/name": "csi-snapshot-content",
 }
 
+// inheritedLabels are the keys of the labels that a snapshot has from its volume.
+var inheritedLabels = []string{labelNodeEncryption}
+
 // parseSnapshotParameters reads the parameters of a VolumeSnapshotClass: there are none but those of the sidecar.
 func parseSnapshotParameters(given map[string]string) (labels map[string]string, err error) {
 	labels = make(map[string]string)
@@ -27,9 +32,9 @@ func parseSnapshotParameters(given map[string]string) (labels map[string]string,
 		switch label := snapshotLabels[key]; {
 		case label != "" && given[key] != "":
 			labels[label] = given[key]
-		case strings.HasPrefix(key, sidecarPrefix):
+		case forSidecars(key):
 		default:
-			return nil, invalid("parameters", "%q is unknown: a VolumeSnapshotClass of this driver has no parameters", key)
+			return nil, invalid("parameters", "unknown parameter %q; remove it: a VolumeSnapshotClass of this driver has no parameters", key)
 		}
 	}
 	return labels, nil
@@ -49,7 +54,7 @@ func (c *controller) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshot
 		return nil, err
 	}
 	snapshot, err := c.cloud.CreateSnapshot(ctx, cloud.SnapshotSpec{
-		Name: req.GetName(), VolumeID: req.GetSourceVolumeId(), Labels: labels, Inherit: []string{labelNodeEncryption},
+		Name: req.GetName(), VolumeID: req.GetSourceVolumeId(), Labels: labels, Inherit: inheritedLabels,
 	})
 	if err != nil {
 		return nil, err
@@ -67,12 +72,20 @@ func snapshotOf(snapshot *cloud.Snapshot) *csi.Snapshot {
 	}
 }
 
-// DeleteSnapshot is fine with snapshots that are gone, and with IDs that are no snapshot's, which it leaves alone.
+// DeleteSnapshot succeeds for snapshots that are gone and for IDs that cannot name any. It refuses a UUID that names a
+// storage of another type.
 func (c *controller) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshotRequest) (*csi.DeleteSnapshotResponse, error) {
 	if req.GetSnapshotId() == "" {
 		return nil, missing("snapshot_id")
 	}
-	if err := c.cloud.DeleteSnapshot(ctx, req.GetSnapshotId()); err != nil {
+	err := c.cloud.DeleteSnapshot(ctx, req.GetSnapshotId())
+	if errors.Is(err, cloud.ErrWrongType) {
+		return nil, invalid("snapshot_id", "%v; %s", err, keepBackup)
+	}
+	if errors.Is(err, cloud.ErrNotOwned) {
+		return nil, status.Errorf(codes.FailedPrecondition, "%v; %s", err, keepBackup)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &csi.DeleteSnapshotResponse{}, nil
@@ -115,7 +128,7 @@ func (c *controller) snapshotsFor(ctx context.Context, req *csi.ListSnapshotsReq
 	if id := req.GetSnapshotId(); id != "" {
 		snapshot, err := c.cloud.Snapshot(ctx, id)
 		switch {
-		case errors.Is(err, cloud.ErrNotFound):
+		case errors.Is(err, cloud.ErrNotFound), errors.Is(err, cloud.ErrWrongType):
 			return nil, nil
 		case err != nil:
 			return nil, err
@@ -124,7 +137,7 @@ func (c *controller) snapshotsFor(ctx context.Context, req *csi.ListSnapshotsReq
 		}
 		return []*cloud.Snapshot{snapshot}, nil
 	}
-	all, err := c.cloud.Snapshots(ctx)
+	all, err := c.cloud.Snapshots(ctx, inheritedLabels)
 	if err != nil {
 		return nil, err
 	}

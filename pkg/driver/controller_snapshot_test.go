@@ -180,16 +180,15 @@ func TestDeleteSnapshotTakesNoErrorForGone(t *testing.T) {
 func TestOnlyBackupsAreSnapshots(t *testing.T) {
 	r := newController(t, simulator.Config{})
 	volume := r.create(t, createRequest("pvc-1")).GetVolumeId()
-	if _, err := r.controller.DeleteSnapshot(callContext(t), &csi.DeleteSnapshotRequest{SnapshotId: volume}); err != nil {
-		t.Errorf("there is no snapshot of that ID: %v", err)
-	}
+	_, err := r.controller.DeleteSnapshot(callContext(t), &csi.DeleteSnapshotRequest{SnapshotId: volume})
+	wantCode(t, err, codes.InvalidArgument)
 	if r.storage(t, volume).UUID != volume {
 		t.Error("deleting a snapshot took a volume with it")
 	}
 	if ids, _ := r.listSnapshots(t, &csi.ListSnapshotsRequest{SnapshotId: volume}); len(ids) != 0 {
 		t.Errorf("a volume is listed as a snapshot: %v", ids)
 	}
-	_, err := r.controller.GetSnapshot(callContext(t), &csi.GetSnapshotRequest{SnapshotId: volume})
+	_, err = r.controller.GetSnapshot(callContext(t), &csi.GetSnapshotRequest{SnapshotId: volume})
 	wantCode(t, err, codes.NotFound)
 	snapshot := r.readySnapshot(t, "snapshot-1", volume).GetSnapshotId()
 	_, err = r.controller.CreateSnapshot(callContext(t), &csi.CreateSnapshotRequest{Name: "of a backup", SourceVolumeId: snapshot})

@@ -21,7 +21,7 @@ func (c *controller) sourceOf(ctx context.Context, req *csi.CreateVolumeRequest)
 	case content == nil:
 		return nil, nil
 	case content.GetSnapshot() != nil:
-		source, err = c.cloud.SnapshotSource(ctx, content.GetSnapshot().GetSnapshotId())
+		source, err = c.cloud.SnapshotSource(ctx, content.GetSnapshot().GetSnapshotId(), inheritedLabels)
 	case content.GetVolume() != nil:
 		source, err = c.cloud.VolumeSource(ctx, content.GetVolume().GetVolumeId())
 	default:
@@ -52,8 +52,8 @@ func sizeFor(r *csi.CapacityRange, tier cloud.Tier, source *cloud.Source) (int, 
 	}
 	limit := r.GetLimitBytes()
 	if limit > 0 && limit < int64(source.SizeGiB)*gib {
-		return 0, status.Errorf(codes.OutOfRange, "capacity_range.limit_bytes: %d is less than the %d GiB of the source %s",
-			limit, source.SizeGiB, source.ID)
+		return 0, status.Errorf(codes.OutOfRange, "capacity_range.limit_bytes: %d is less than the %d GiB of the source %s; "+
+			"ask for its size or more", limit, source.SizeGiB, source.ID)
 	}
 	tier.MinSizeGiB = max(tier.MinSizeGiB, source.SizeGiB)
 	if r.GetRequiredBytes() == 0 {

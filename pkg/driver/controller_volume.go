@@ -26,6 +26,9 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	if err != nil {
 		return nil, err
 	}
+	if err := params.checkFilesystem(req.GetVolumeCapabilities()); err != nil {
+		return nil, err
+	}
 	if err := params.node.checkCapabilities(req.GetVolumeCapabilities()); err != nil {
 		return nil, err
 	}
@@ -89,21 +92,25 @@ func (c *controller) create(ctx context.Context, spec cloud.VolumeSpec, zones []
 	return nil, first
 }
 
-// volume reads a volume. A storage that is no volume is none that can be found.
-func (c *controller) volume(ctx context.Context, id string) (*cloud.Volume, error) {
-	volume, err := c.cloud.Volume(ctx, id)
-	if err == nil && !volume.IsVolume() {
-		err = status.Errorf(codes.NotFound, "volume_id: storage %s is no volume", volume.ID)
-	}
-	return volume, err
-}
+const (
+	keepStorage = "to delete the PersistentVolume and keep the storage, set its persistentVolumeReclaimPolicy to Retain"
+	keepBackup  = "to delete the VolumeSnapshotContent and keep the storage, set its deletionPolicy to Retain"
+)
 
-// DeleteVolume is fine with volumes that are gone, and with IDs that cannot name any.
+// DeleteVolume succeeds for volumes that are gone and for IDs that cannot name any. It refuses a UUID that names a backup,
+// a template or a CD-ROM, or a disk that is not this cluster's.
 func (c *controller) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
 	if req.GetVolumeId() == "" {
 		return nil, missing("volume_id")
 	}
-	if err := c.cloud.DeleteVolume(ctx, req.GetVolumeId()); err != nil {
+	err := c.cloud.DeleteVolume(ctx, req.GetVolumeId())
+	if errors.Is(err, cloud.ErrWrongType) {
+		return nil, invalid("volume_id", "%v; %s", err, keepStorage)
+	}
+	if errors.Is(err, cloud.ErrNotOwned) {
+		return nil, status.Errorf(codes.FailedPrecondition, "%v; %s", err, keepStorage)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &csi.DeleteVolumeResponse{}, nil
@@ -121,7 +128,7 @@ func (c *controller) ValidateVolumeCapabilities(ctx context.Context, req *csi.Va
 			return nil, err
 		}
 	}
-	volume, err := c.volume(ctx, req.GetVolumeId())
+	volume, err := c.cloud.Volume(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -151,6 +158,9 @@ func unconfirmed(volume *cloud.Volume, req *csi.ValidateVolumeCapabilitiesReques
 	}
 	params, err := parseParameters(req.GetParameters())
 	if err != nil {
+		return err
+	}
+	if err := params.checkFilesystem(req.GetVolumeCapabilities()); err != nil {
 		return err
 	}
 	if err := params.node.checkExisting(volume.ID, volume.Labels); err != nil {

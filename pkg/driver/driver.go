@@ -128,7 +128,7 @@ func New(cfg Config) (*Driver, error) {
 }
 
 func (d *Driver) newServer() *grpc.Server {
-	server := grpc.NewServer(grpc.ChainUnaryInterceptor(d.observe, d.once, d.answer))
+	server := grpc.NewServer(grpc.ChainUnaryInterceptor(d.observe, d.limit, d.once, d.answer))
 	csi.RegisterIdentityServer(server, &identity{
 		version: d.config.Version, controller: d.config.Mode.Controller(), answers: d.calls.answers,
 	})

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -22,10 +23,10 @@ func checkName(field, name string) error {
 
 func checkText(field, text string) error {
 	if n := utf8.RuneCountInString(text); n > maxText {
-		return invalid(field, "has %d characters: give at most %d", n, maxText)
+		return invalid(field, "invalid text of %d characters: must have at most %d", n, maxText)
 	}
 	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return invalid(field, "%q has characters that are not printable: leave them out", text)
+		return invalid(field, "invalid text %q: must have printable characters only", text)
 	}
 	return nil
 }
@@ -37,7 +38,9 @@ func checkPath(field, path string) error {
 	case path == "":
 		return missing(field)
 	case !filepath.IsAbs(path) || filepath.Clean(path) == "/" || strings.ContainsRune(path, 0):
-		return invalid(field, "is %q: give an absolute path below /", path)
+		return invalid(field, "invalid path %q: must be an absolute path below /", path)
+	case slices.Contains(strings.Split(path, "/"), ".."):
+		return invalid(field, "invalid path %q: must not contain ..; give the path that it leads to", path)
 	}
 	return nil
 }

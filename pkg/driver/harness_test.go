@@ -2,6 +2,7 @@ package driver_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -177,6 +178,9 @@ func writer() *csi.VolumeCapability {
 }
 
 // createRequest asks for a volume of 1 GiB.
+// claimName is a name as external-provisioner makes it.
+func claimName(n int) string { return fmt.Sprintf("pvc-00000000-0000-4000-8000-%012d", n) }
+
 func createRequest(name string) *csi.CreateVolumeRequest {
 	return &csi.CreateVolumeRequest{
 		Name:               name,

@@ -11,7 +11,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/kubernetes-csi/csi-lib-utils/protosanitizer"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/klog/v2"
@@ -58,17 +57,18 @@ func isQuery(method string) bool {
 // subject names what a request is about, for the log.
 func subject(req any) []any {
 	var values []any
+	add := func(key, value string) { values = append(values, key, value[:min(len(value), maxText)]) }
 	if r, ok := req.(interface{ GetName() string }); ok {
-		values = append(values, "name", r.GetName())
+		add("name", r.GetName())
 	}
 	if r, ok := req.(interface{ GetVolumeId() string }); ok {
-		values = append(values, "volume", r.GetVolumeId())
+		add("volume", r.GetVolumeId())
 	}
 	if r, ok := req.(interface{ GetSnapshotId() string }); ok {
-		values = append(values, "snapshot", r.GetSnapshotId())
+		add("snapshot", r.GetSnapshotId())
 	}
 	if r, ok := req.(interface{ GetNodeId() string }); ok {
-		values = append(values, "node", r.GetNodeId())
+		add("node", r.GetNodeId())
 	}
 	return values
 }
@@ -81,19 +81,20 @@ func (d *Driver) once(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 		return next(ctx, req)
 	}
 	resp, err := d.calls.do(ctx, key, message, func(ctx context.Context) (any, error) { return next(ctx, req) })
-	return resp, statusError(err)
+	return resp, StatusError(path.Base(info.FullMethod), err)
 }
 
 // answer calls the service, and turns panics and all errors into statuses. It stands innermost, in the goroutine that
 // does the work.
-func (d *Driver) answer(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+func (d *Driver) answer(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	rpc := path.Base(info.FullMethod)
 	defer func() {
 		if r := recover(); r != nil {
 			d.metrics.panics.Inc()
 			klog.FromContext(ctx).Error(fmt.Errorf("panic: %v", r), "The call panicked", "stack", string(debug.Stack()))
-			resp, err = nil, status.Error(codes.Internal, "internal error of the driver; its log has the details")
+			resp, err = nil, status.Error(unknownCode(rpc), "internal error of the driver; its log has the details")
 		}
 	}()
 	resp, err = next(ctx, req)
-	return resp, statusError(err)
+	return resp, StatusError(rpc, err)
 }

@@ -45,7 +45,7 @@ func TestStatusError(t *testing.T) {
 		{status.Error(codes.OutOfRange, "as it is"), codes.OutOfRange},
 	}
 	for _, c := range cases {
-		if got := status.Code(statusError(c.err)); got != c.want {
+		if got := status.Code(StatusError("", c.err)); got != c.want {
 			t.Errorf("%v: %s, want %s", c.err, got, c.want)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 // keep this one from making them. Who removes or renames such a test has to say here what stands for it.
 var knownDefects = []struct {
 	defect string
-	tests  []string // of the packages driver and cloud
+	tests  []string // of the packages in testedIn
 }{
 	{"a volume on a stopped server can never be detached",
 		[]string{"TestControllerUnpublishFromAStoppedServer", "TestPublishAndUnpublishInEveryStateOfTheServer", "TestVolumesComeAndGoOnAStoppedServer"}},
@@ -31,10 +31,32 @@ var knownDefects = []struct {
 	{"a disk, backup or template of somebody else that has the title is taken for the volume",
 		[]string{"TestAForeignDiskOfTheSameTitleIsLeftAlone", "TestClustersDoNotFindEachOthersVolumes", "TestOnlyVolumesOfTheNameAreFound",
 			"TestWhatMayBeSomethingElseIsNotTakenOver"}},
+	{"a controller that was stopped for a while, or whose network was, changes the account when another is the leader",
+		[]string{"TestTheControllerChangesTheAccountForSidecarsThatLeadOnly", "TestChangesDependOnTheLeaseOfTheirSidecar",
+			"TestChangesAreRefusedWhileTheAPIServerIsOutOfReach", "TestAnAnswerOfLongAgoIsNotBelieved",
+			"TestALeaseThatIsAboutToEndPermitsNothing", "TestWhatIsNotDeliveredSoonIsTakenBack"}},
+	{"a snapshot whose name people chose takes over, and deletes, backups that they made by hand; a growth deletes backups by their title",
+		[]string{"TestASnapshotOfAChosenNameLeavesBackupsOfThatTitleAlone", "TestExpandDeletesNoBackups"}},
+	{"a snapshot that is asked for once never gets its labels, so that copies of an encrypted volume are made that no node can use",
+		[]string{"TestASnapshotThatIsAskedForOnceGetsItsLabelsWhenItIsCopied", "TestASnapshotThatIsAskedForOnceGetsItsLabelsWhenItIsListed"}},
+	{"two volumes of one name that people chose share one storage, and the deletion of one takes the data of the other",
+		[]string{"TestAVolumeInUseIsNoResultOfAnotherRequestOfItsChosenName", "TestAVolumeOfAUniqueNameIsFoundAgainThoughItIsInUse"}},
 	{"of several servers with one host name the first gets the disk",
 		[]string{"TestPublishByHostName"}},
 	{"a detachment by an address read earlier takes away another disk",
 		[]string{"TestDetachTakesTheAddressOfNow", "TestTheAnswerToADetachmentIsChecked"}},
+	{"a detachment that the API throttled is repeated, and takes away the disk that has come to the address since",
+		[]string{"TestThrottledDetachmentLeavesWhatCameToItsAddress", "TestThrottledDetachmentLeavesALaterAttachmentOfTheVolume",
+			"TestTransportSendsWhatNamesAPlaceOnce", "TestTransportSendsNothingOnTheStrengthOfAnOldLook"}},
+	{"two controllers, one of which its callers left, undo each other's work, or make a volume or snapshot twice",
+		[]string{"TestTwoCopiesInEveryOrder", "TestRandomSequences"}},
+	{"a repeated call returns what its former try saw before it came",
+		[]string{"TestRetryOfALeftCallLooksAgain"}},
+	{"a volume whose storage failed is reported as healthy",
+		[]string{"TestVolumeWhoseStorageFailedIsAbnormal"}},
+	{"what a former leader began goes on against its successor: a disk is detached from under a mounted filesystem, or attached to a server that does not want it any more",
+		[]string{"TestADetachmentThatWasLeftTakesNoLaterAttachmentAway", "TestAnAttachmentThatWasLeftDoesNotComeAfterItsDetachment",
+			"TestWhatWasLeftIsNotAskedForAgain", "TestTransportSendsNoChangeForWorkThatWasLeft"}},
 	{"a growth that failed is told as done",
 		[]string{"TestExpandNeverSwallowsAnError"}},
 	{"sizes are cut to whole GiB: the volume is smaller than asked for, and the answer says otherwise",
@@ -44,7 +66,7 @@ var knownDefects = []struct {
 	{"a copy of a raw block volume, or of a disk without partitions, cannot be made larger",
 		[]string{"TestNoGrowthUsesTheResizingOfFilesystems", "TestRestoreAndCloneAlsoToALargerSize"}},
 	{"each growth leaves a backup behind, which is paid for and listed as a snapshot",
-		[]string{"TestNoGrowthUsesTheResizingOfFilesystems", "TestExpandRemovesBackupsThatResizingLeft", "TestResizeBackupsAreNoSnapshots"}},
+		[]string{"TestNoGrowthUsesTheResizingOfFilesystems", "TestResizeBackupsAreNoSnapshots"}},
 	{"one foreign zone among those a volume may be in makes the request fail",
 		[]string{"TestCreateVolumeChoosesAZone", "TestCreateVolumeFindsTheVolumeInAnyOfTheZones"}},
 	{"a volume that is there is told without its zone, or though it is unlike the one asked for, or not ready",
@@ -53,6 +75,12 @@ var knownDefects = []struct {
 	{"errors have codes that Kubernetes draws wrong conclusions from",
 		[]string{"TestStatusError", "TestEveryCodeHasItsKind", "TestAPIErrorsHaveTheirCodes", "TestDeleteVolume", "TestControllerPublishErrors",
 			"TestWhatIsGoneIsNotFoundAndFineToBeRidOf", "TestOnlyDisksAreVolumes"}},
+	{"a growth past the account's limit cannot be taken back, as its code says that it may still be going on",
+		[]string{"TestGrowthPastTheLimitOfTheAccountIsOutOfRange", "TestEveryErrorHasItsCodeInEveryRPC"}},
+	{"a look that is refused, or a refusal after something was made, lets a sidecar forget what there is",
+		[]string{"TestRefusalIsFinalOnlyWhereNothingCanHaveBeenMade", "TestEveryKindOfErrorIsInTheTable"}},
+	{"a StorageClass of UpCloud's own driver, with fsType, is refused, or a typing error in a class gets no hint",
+		[]string{"TestParametersOfTheSidecarsAreTaken", "TestUnknownParameterNamesTheOneMeant"}},
 	{"a full server is not told as RESOURCE_EXHAUSTED, so that Kubernetes does not count anew",
 		[]string{"TestControllerPublishToAFullServer", "TestAFullServerIsExhausted"}},
 	{"the number of volumes that a server takes is a constant that forgets other disks and network interfaces",
@@ -62,6 +90,13 @@ var knownDefects = []struct {
 			"TestBadPagesAreRefusedBeforeTheAccountIsListed", "TestPanicIsInternal"}},
 	{"a volume is listed as a snapshot, or a snapshot is used as a volume",
 		[]string{"TestOnlyBackupsAreSnapshots", "TestOnlyDisksAreVolumes", "TestCopiesAreRefusedThatAreNotThoseAskedFor"}},
+	{"a backup, a template or a CD-ROM whose UUID is given as a volume's is deleted or taken out of its server",
+		[]string{"TestUUIDOfAnotherTypeIsRefusedByEveryRPC", "TestSystemDiskOfAServerIsNeitherDeletedNorTakenAway",
+			"TestBootDiskIsNotUnpublished", "TestDeletionLooksOnlyAtVolumesNotSeenBefore"}},
+	{"a PersistentVolume that names any disk of the account is enough to delete, grow, modify, copy or detach it",
+		[]string{"TestOriginOfAStorageDecidesWhatMayBeDoneToIt", "TestOriginOfABackupDecidesWhatMayBeDoneToIt",
+			"TestSystemDiskOfTheNodeIsRefusedByEveryRPC", "TestDiskAttachedByHandIsNotPublished",
+			"TestDiskAttachedByHandIsDetachedOnlyWhereKubernetesAttachedIt", "TestVolumeOfAnotherClusterIsNotDetached"}},
 	{"a snapshot is waited for within the call, past the caller's time",
 		[]string{"TestSnapshotIsReadyOnlyWhenOnline", "TestSnapshotOfABusyVolumeWaits"}},
 	{"a deletion whose request failed is told as done",
@@ -100,15 +135,26 @@ var knownDefects = []struct {
 			"TestMkfsOptionsOfTheStorageClassReachMkfs"}},
 	{"a raw block volume is measured as the filesystem that its node lies on, or what is not the volume is measured",
 		[]string{"TestNodeGetVolumeStats", "TestNodeGetVolumeStatsOfARawBlockVolume"}},
+	{"what was written last is lost when a volume is detached after unstaging it failed",
+		[]string{"TestDetachmentAfterAFailedUnstageLosesNothing"}},
+	{"a filesystem that the kernel gave up is handed to the next Pod, or one that another mount namespace has is not",
+		[]string{"TestPodAfterAShutDownFilesystem", "TestStageWhileAnotherMountNamespaceHasTheVolume"}},
+	{"a volume that is staged with other mount options is taken for one as it was asked for",
+		[]string{"TestStageWithOtherMountOptionsIsAlreadyExists"}},
+	{"a raw block volume that is encrypted on the node never grows in use, as the kubelet is not asked to have its node expanded",
+		[]string{"TestExpandAsksForTheNodeWhereItHasSomethingToDo"}},
 	{"of a disk with several partitions one is guessed",
 		[]string{"TestDiskWithSeveralPartitionsIsRefused"}},
 	{"a node plugin that is started anew does not know what it had begun",
 		[]string{"TestPluginRestartBetweenEveryTwoCalls"}},
 }
 
+// testedIn are the packages whose tests keep from known defects.
+var testedIn = []string{".", "../cloud", "../../internal/fence", "../../cmd/csi-driver"}
+
 func TestEveryKnownDefectHasItsTests(t *testing.T) {
 	there := map[string]bool{}
-	for _, folder := range []string{".", "../cloud"} {
+	for _, folder := range testedIn {
 		for _, name := range testsIn(t, folder) {
 			there[name] = true
 		}

@@ -29,9 +29,10 @@ func (n *node) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRe
 		}
 	}
 	size, err := n.disk.Grow(ctx, disk.GrowRequest{
-		Volume:     disk.Volume{ID: req.GetVolumeId(), SizeBytes: required},
-		Path:       req.GetVolumePath(),
-		Encryption: encryptionToGrow(req.GetSecrets()),
+		Volume:      disk.Volume{ID: req.GetVolumeId(), SizeBytes: required},
+		Path:        req.GetVolumePath(),
+		StagingPath: req.GetStagingTargetPath(),
+		Encryption:  encryptionToGrow(req.GetSecrets()),
 	})
 	if err != nil {
 		return nil, err

@@ -60,6 +60,7 @@ func (n *node) publish(ctx context.Context, volume disk.Volume, req *csi.NodePub
 		Volume:       volume,
 		StagingPath:  req.GetStagingTargetPath(),
 		Path:         req.GetTargetPath(),
+		Options:      capability.GetMount().GetMountFlags(),
 		ReadOnly:     readOnly,
 		SingleWriter: singleWriter(capability),
 	})

@@ -10,21 +10,21 @@ import (
 
 // NodeGetVolumeStats tells how full a volume is, and whether something is wrong with it. Of one that is out of order so
 // far that it cannot be measured, it tells the latter alone.
-func (n *node) NodeGetVolumeStats(_ context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
+func (n *node) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
 	switch {
 	case req.GetVolumeId() == "":
 		return nil, missing("volume_id")
 	case req.GetVolumePath() == "":
 		return nil, missing("volume_path")
 	}
-	condition, err := n.disk.Condition(req.GetVolumeId(), req.GetVolumePath())
+	condition, err := n.disk.Condition(ctx, req.GetVolumeId(), req.GetVolumePath())
 	if err != nil {
 		return nil, err
 	}
 	response := &csi.NodeGetVolumeStatsResponse{
 		VolumeCondition: &csi.VolumeCondition{Abnormal: condition.Abnormal, Message: condition.Message},
 	}
-	stats, err := n.disk.Stats(req.GetVolumeId(), req.GetVolumePath())
+	stats, err := n.disk.Stats(ctx, req.GetVolumeId(), req.GetVolumePath())
 	switch {
 	case err == nil:
 		response.Usage = usage(stats)

@@ -3,7 +3,6 @@ package driver
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
@@ -15,7 +14,14 @@ const (
 	parameterTier = "tier"
 	// parameterEncryption asks for encryption by UpCloud when set to data-at-rest. The default is none.
 	parameterEncryption = "encryption"
+	// parameterFilesystem is the deprecated name of csi.storage.k8s.io/fstype, which external-provisioner passes on.
+	parameterFilesystem = "fsType"
 )
+
+// classKeys are the parameters of a StorageClass, in the order in which messages name them.
+var classKeys = append([]string{
+	parameterTier, parameterEncryption, parameterMkfsOptions, parameterNodeEncryption, parameterFilesystem,
+}, mutableKeys...)
 
 const (
 	encryptionAtRest = "data-at-rest"
@@ -35,15 +41,16 @@ var metadataLabels = map[string]string{
 
 // parameters is what a StorageClass can say of a volume.
 type parameters struct {
-	tier      cloud.Tier
-	encrypted bool
-	node      nodeParameters
-	labels    map[string]string // that tell people whose volume it is
-	mutable   cloud.VolumeChange
+	tier       cloud.Tier
+	encrypted  bool
+	filesystem string // "" where the deprecated parameter is absent
+	node       nodeParameters
+	labels     map[string]string // that tell people whose volume it is
+	mutable    cloud.VolumeChange
 }
 
-// parseParameters reads the parameters of a CreateVolume. A parameter that nobody knows is refused, as a typing error
-// would otherwise make another volume than was wanted.
+// parseParameters reads the parameters of a CreateVolume. An unknown parameter is refused, as a typing error would
+// otherwise make another volume than was wanted.
 func parseParameters(given map[string]string) (parameters, error) {
 	params := parameters{
 		labels:  make(map[string]string),
@@ -57,7 +64,7 @@ func parseParameters(given map[string]string) (parameters, error) {
 			tier = value
 		case key == parameterEncryption:
 			if value != encryptionAtRest && value != "" {
-				return parameters{}, invalid("parameters", "%s is %q: use %s, or leave it out", key, value, encryptionAtRest)
+				return parameters{}, invalid("parameters", "invalid %s %q: must be %s; leave it out for none", key, value, encryptionAtRest)
 			}
 			params.encrypted = value == encryptionAtRest
 		case key == parameterMkfsOptions || key == parameterNodeEncryption: // parsed below
@@ -68,15 +75,19 @@ func parseParameters(given map[string]string) (parameters, error) {
 			if value != "" {
 				params.labels[label] = value
 			}
-		case strings.HasPrefix(key, sidecarPrefix):
+		case forSidecars(key):
+		case isFilesystem(key):
+			if params.filesystem != "" && params.filesystem != value {
+				return parameters{}, invalid("parameters", "%s is given twice, as %q and %q; give it once", key, params.filesystem, value)
+			}
+			params.filesystem = value
 		default:
 			known, err := addMutable(&params.mutable, "parameters", key, value)
 			if err != nil {
 				return parameters{}, err
 			}
 			if !known {
-				return parameters{}, invalid("parameters", "%q is unknown: use %s, %s, %s, %s, %s", key, parameterTier, parameterEncryption,
-					parameterMkfsOptions, parameterNodeEncryption, strings.Join(mutableKeys, ", "))
+				return parameters{}, unknownParameter("parameters", key, classKeys)
 			}
 		}
 	}

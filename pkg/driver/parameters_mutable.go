@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/internal/bounded"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
 
@@ -36,14 +37,20 @@ var mutableKeys = []string{
 var fixed = map[string]string{
 	parameterTier: "the API does not move a storage to another tier: make a snapshot, and restore it with a StorageClass " +
 		"of that tier",
-	parameterEncryption: "the API does not encrypt a storage that there is: make a snapshot, and restore it with a " +
+	parameterEncryption: "the API does not encrypt an existing storage: make a snapshot, and restore it with a " +
 		"StorageClass that encrypts",
+	parameterNodeEncryption: "the data on the volume stays as it is encrypted: copy it to a volume of another StorageClass",
+	parameterMkfsOptions:    "the filesystem is made once: copy the data to a volume of another StorageClass",
+	parameterFilesystem:     "the filesystem is made once: copy the data to a volume of another StorageClass",
 }
 
 // parseMutable reads the parameters of a VolumeAttributesClass.
 func parseMutable(given map[string]string) (cloud.VolumeChange, error) {
 	change := cloud.VolumeChange{Labels: map[string]string{}}
 	for _, key := range slices.Sorted(maps.Keys(given)) {
+		if forSidecars(key) {
+			continue
+		}
 		if reason, known := fixed[key]; known {
 			return cloud.VolumeChange{}, invalid("mutable_parameters", "%s cannot be changed: %s", key, reason)
 		}
@@ -52,7 +59,7 @@ func parseMutable(given map[string]string) (cloud.VolumeChange, error) {
 			return cloud.VolumeChange{}, err
 		}
 		if !known {
-			return cloud.VolumeChange{}, invalid("mutable_parameters", "%q is unknown: use %s", key, strings.Join(mutableKeys, ", "))
+			return cloud.VolumeChange{}, unknownParameter("mutable_parameters", key, mutableKeys)
 		}
 	}
 	return change, checkRuleChange(change, "mutable_parameters")
@@ -81,19 +88,19 @@ func addMutable(change *cloud.VolumeChange, field, key, value string) (known boo
 			return true, nil
 		}
 		if !slices.Contains(cloud.BackupIntervals(), value) {
-			return true, invalid(field, "%s is %q: use %s or %s", key, value, strings.Join(cloud.BackupIntervals(), ", "), noBackups)
+			return true, invalid(field, "invalid %s %q: must be %s or %s", key, value, strings.Join(cloud.BackupIntervals(), ", "), noBackups)
 		}
 		rule().Interval = value
 	case parameterBackupTime:
 		probe := cloud.BackupRule{Interval: cloud.BackupIntervals()[0], Time: value, Retention: 1}
 		if err := probe.Validate(); err != nil {
-			return true, invalid(field, "%s is %q: give hours and minutes in UTC, such as 0430", key, value)
+			return true, invalid(field, "invalid %s %q: must be hours and minutes in UTC, such as 0430", key, value)
 		}
 		rule().Time = value
 	case parameterBackupRetention:
 		days, err := strconv.Atoi(value)
 		if err != nil || days < 1 || days > cloud.MaxBackupRetention {
-			return true, invalid(field, "%s is %q: give days, from 1 to %d", key, value, cloud.MaxBackupRetention)
+			return true, invalid(field, "invalid %s %q: must be days, from 1 to %d", key, value, cloud.MaxBackupRetention)
 		}
 		rule().Retention = days
 	case parameterBackupsOnDelete:
@@ -112,8 +119,14 @@ func addMutable(change *cloud.VolumeChange, field, key, value string) (known boo
 // ownLabels begin the keys of labels that are not a user's to set: the driver's and the API's own.
 var ownLabels = []string{"csi-", "_"}
 
+// maxLabels is how many labels a StorageClass or VolumeAttributesClass may give.
+const maxLabels = 100
+
 func addLabels(labels map[string]string, field, text string) error {
-	for _, label := range strings.Split(text, ",") {
+	if err := bounded.Count(strings.Count(text, ",")+1, maxLabels, "labels"); err != nil {
+		return invalid(field, "%s: %v", parameterLabels, err)
+	}
+	for label := range strings.SplitSeq(text, ",") {
 		label = strings.TrimSpace(label)
 		if label == "" {
 			continue

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/internal/bounded"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/disk"
 )
@@ -47,9 +48,12 @@ type nodeParameters struct {
 
 // parseNodeParameters picks the parameters of the node from a StorageClass or a volume context; field says which.
 func parseNodeParameters(field string, given map[string]string) (nodeParameters, error) {
+	if err := bounded.Text(given[parameterMkfsOptions], maxString); err != nil {
+		return nodeParameters{}, invalid(field, "%s: %v", parameterMkfsOptions, err)
+	}
 	params := nodeParameters{mkfsOptions: strings.Fields(given[parameterMkfsOptions]), encryption: given[parameterNodeEncryption]}
 	if params.encryption != "" && params.encryption != encryptionLUKS2 {
-		return nodeParameters{}, invalid(field, "%s is %q: use %s, or leave it out", parameterNodeEncryption, params.encryption, encryptionLUKS2)
+		return nodeParameters{}, invalid(field, "invalid %s %q: must be %s; leave it out for none", parameterNodeEncryption, params.encryption, encryptionLUKS2)
 	}
 	return params, nil
 }
@@ -129,7 +133,7 @@ func (p nodeParameters) checkSource(source *cloud.Source) error {
 // checkExisting refuses to take a volume for what is asked for when its node could not use it so.
 func (p nodeParameters) checkExisting(id string, labels map[string]string) error {
 	if has, asked := knownEncryption(labels), p.encryptionOnLabel(); has != "" && has != asked {
-		return status.Errorf(codes.AlreadyExists, "parameters: volume %s is there with %s %s, and %s was asked for",
+		return status.Errorf(codes.AlreadyExists, "parameters: volume %s already exists with %s %s, not %s; use its StorageClass, or another claim",
 			id, parameterNodeEncryption, has, asked)
 	}
 	return nil

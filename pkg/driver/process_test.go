@@ -2,7 +2,6 @@ package driver_test
 
 import (
 	"context"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -28,7 +27,6 @@ type life struct {
 	left   int  // requests until death; negative: for ever
 	effect bool // the last request takes effect, its answer is lost
 	dead   bool
-	chaos  *rand.Rand // lets requests fail; nil: none
 }
 
 func newLife(api http.Handler, left int, effect bool) *life {
@@ -44,10 +42,6 @@ func (l *life) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	dead := l.dead
 	l.left--
-	chance := 1.0
-	if l.chaos != nil {
-		chance = l.chaos.Float64()
-	}
 	l.mu.Unlock()
 	if last && l.effect {
 		l.api.ServeHTTP(httptest.NewRecorder(), r.Clone(context.WithoutCancel(r.Context())))
@@ -55,18 +49,7 @@ func (l *life) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if dead {
 		panic(http.ErrAbortHandler)
 	}
-	switch {
-	case chance < 0.01: // the answer is lost
-		l.api.ServeHTTP(httptest.NewRecorder(), r.Clone(context.WithoutCancel(r.Context())))
-		panic(http.ErrAbortHandler)
-	case chance < 0.02:
-		l.api.ServeHTTP(httptest.NewRecorder(), r.Clone(context.WithoutCancel(r.Context())))
-		w.WriteHeader(http.StatusBadGateway)
-	case chance < 0.03:
-		w.WriteHeader(http.StatusInternalServerError)
-	default:
-		l.api.ServeHTTP(w, r)
-	}
+	l.api.ServeHTTP(w, r)
 }
 
 // process is a driver that lives as long as its life lets it.

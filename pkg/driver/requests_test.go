@@ -65,10 +65,13 @@ func badCapabilities() map[string]*csi.VolumeCapability {
 	const writer = csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER
 	withGroup := mountCapability(writer, "ext4")
 	withGroup.GetMount().VolumeMountGroup = "1000"
+	withFlags := mountCapability(writer, "ext4")
+	withFlags.GetMount().MountFlags = []string{"noatime", "remount"}
 	return map[string]*csi.VolumeCapability{
 		".access_mode":              {AccessType: blockCapability(writer).GetAccessType()},
 		".access_type":              {AccessMode: &csi.VolumeCapability_AccessMode{Mode: writer}},
 		".mount.fs_type":            mountCapability(writer, "ntfs"),
+		".mount.mount_flags":        withFlags,
 		".mount.volume_mount_group": withGroup,
 	}
 }

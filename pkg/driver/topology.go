@@ -35,15 +35,15 @@ func (c *controller) chooseZones(ctx context.Context, req *csi.TopologyRequireme
 		return []string{c.zone}, nil
 	case len(named) == 0:
 		return nil, status.Errorf(codes.ResourceExhausted,
-			"accessibility_requirements: no topology has the key %q, which names the zone", topologyKey)
+			"accessibility_requirements: no topology has the key %q, which names the zone; start the node plugin on the nodes", topologyKey)
 	}
 	zones, err := c.knownZones(ctx, named)
 	if err != nil {
 		return nil, err
 	}
 	if len(zones) == 0 {
-		return nil, status.Errorf(codes.ResourceExhausted, "accessibility_requirements: UpCloud has no zone %s",
-			strings.Join(named, ", "))
+		return nil, status.Errorf(codes.ResourceExhausted, "accessibility_requirements: unknown zone %s; use a zone of UpCloud in "+
+			"the allowedTopologies of the StorageClass", strings.Join(named, ", "))
 	}
 	return zones, nil
 }

@@ -12,6 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	cloudproviderapi "k8s.io/cloud-provider/api"
 
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/internal/bounded"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
 
@@ -99,11 +100,17 @@ func loses(node *v1.Node, addresses []v1.NodeAddress) bool {
 	})
 }
 
+// maxProvidedIPs is how many bytes the annotation of a kubelet's --node-ip may have, which holds one or two addresses.
+const maxProvidedIPs = 1 << 10
+
 // providedNodeIPs reads the annotation in which a kubelet repeats its --node-ip.
 func providedNodeIPs(node *v1.Node) ([]netip.Addr, error) {
 	annotation, ok := node.Annotations[cloudproviderapi.AnnotationAlphaProvidedIPAddr]
 	if !ok {
 		return nil, nil
+	}
+	if err := bounded.Text(annotation, maxProvidedIPs); err != nil {
+		return nil, fmt.Errorf("annotation %s: %w", cloudproviderapi.AnnotationAlphaProvidedIPAddr, err)
 	}
 	var ips []netip.Addr
 	for text := range strings.SplitSeq(annotation, ",") {

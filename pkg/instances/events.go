@@ -18,6 +18,10 @@ const (
 	ReasonNotInitialized = "NotInitialized"
 	// ReasonHeldBack: the Node is kept although its server is not found.
 	ReasonHeldBack = "NodeDeletionHeldBack"
+	// ReasonReplaced: the Node's server is gone, and another one has its name.
+	ReasonReplaced = "ServerReplaced"
+	// ReasonDuplicate: the Node names a server that belongs to another Node.
+	ReasonDuplicate = "DuplicateProviderID"
 )
 
 // tellAgain is the least time between two events of one Node with the same text.
@@ -52,6 +56,10 @@ func (t *teller) warn(node *v1.Node, reason, message string) {
 // notInitialized tells why a node stays tainted, where somebody can do something about it: the API's own troubles pass, and
 // are in the log and the metrics.
 func (t *teller) notInitialized(node *v1.Node, err error) {
+	var duplicate *duplicateError
+	if errors.As(err, &duplicate) {
+		return // it has an event of its own
+	}
 	var failed *cloud.Error
 	if errors.As(err, &failed) && !errors.Is(err, cloud.ErrNotFound) {
 		return

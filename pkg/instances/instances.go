@@ -2,13 +2,14 @@
 // zone, plan and labels. It implements cloudprovider.InstancesV2 and knows nothing of how the API is called.
 //
 // Its first rule: a Node is deleted at once when InstanceExists answers false, and a kubelet does not register again
-// until it restarts. So false is said only after the API itself said "not found" to that very server's UUID, twice, while
-// few other servers are missing; everything that is in doubt is an error, which changes nothing.
+// until it restarts. So false is the answer only after the API itself said "not found" to that very server's UUID, twice, with
+// credentials that are proved to be those of the servers' account; everything that is in doubt is an error, which changes nothing.
 package instances
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -45,8 +46,8 @@ type Config struct {
 	// ServerLabelPrefix is what the keys of server labels begin with that become labels of the Node, under
 	// LabelServerDomain; empty: none.
 	ServerLabelPrefix string
-	// MaxMissing is the share of all nodes, in percent, whose servers may be missing at once and still be believed to be
-	// gone; zero: DefaultMaxMissing.
+	// MaxMissing is a limit on top of the rules of vanished.keep: the share of all Nodes, in percent, whose servers may be missing
+	// at once before Nodes are kept. Zero: no limit. 100: every Node may go, even with nothing to prove the account.
 	MaxMissing int
 	// BeforeGone is asked before a server is said to be gone, which deletes its Node; its error is returned instead. nil: nobody
 	// is asked.
@@ -64,6 +65,8 @@ type Instances struct {
 	outage   *outage
 	events   teller
 
+	replacements replacements
+
 	client kubernetes.Interface // nil before Start
 }
 
@@ -73,9 +76,6 @@ var _ cloudprovider.InstancesV2 = (*Instances)(nil)
 func New(config Config) (*Instances, error) {
 	if config.Scope == nil {
 		config.Scope = labels.Everything()
-	}
-	if config.MaxMissing == 0 {
-		config.MaxMissing = DefaultMaxMissing
 	}
 	networks, err := parseNetworks(config.PrivateNetworks)
 	if err != nil {
@@ -92,7 +92,7 @@ func (i *Instances) Start(client kubernetes.Interface, recorder record.EventReco
 	i.events.start(recorder)
 }
 
-// SetNodes gives the list of all Nodes, so that one missing server can be told from a great many. It comes before the
+// SetNodes gives the list of all Nodes, whose servers prove that the credentials are those of their account. It comes before the
 // controllers start.
 func (i *Instances) SetNodes(nodes corelisters.NodeLister) { i.vanished.nodes = nodes }
 
@@ -109,6 +109,11 @@ func (i *Instances) InstanceExists(ctx context.Context, node *v1.Node) (bool, er
 }
 
 func (i *Instances) unlistedExists(ctx context.Context, node *v1.Node) (bool, error) {
+	if readiness(node) == v1.ConditionFalse { // its kubelet runs, on a server: the condition of one that is silent is Unknown
+		if _, err := i.replacement(ctx, node); err == nil {
+			return true, nil
+		}
+	}
 	gone, err := i.vanished.confirm(ctx, node)
 	if err != nil || !gone {
 		return err == nil, err
@@ -133,7 +138,7 @@ func (i *Instances) InstanceShutdown(ctx context.Context, node *v1.Node) (bool, 
 	case errors.Is(err, errNotOurs):
 		return false, nil
 	case errors.Is(err, errNotListed):
-		server, err = i.own(ctx, node, lifecycleAge)
+		server, err = i.unlisted(ctx, node, lifecycleAge)
 	}
 	if err != nil {
 		return false, err
@@ -169,6 +174,10 @@ func (i *Instances) metadata(ctx context.Context, node *v1.Node) (*cloud.Server,
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := i.ownServer(node, server); err != nil {
+		i.events.warn(node, ReasonDuplicate, err.Error())
+		return nil, nil, fmt.Errorf("node %s: %w", node.Name, err)
+	}
 	addresses, err := i.addresses(ctx, node, server)
 	if err != nil {
 		return nil, nil, err
@@ -191,9 +200,22 @@ func (i *Instances) described(ctx context.Context, node *v1.Node) (*cloud.Server
 	}
 	server, err := i.listed(ctx, node, metadataAge)
 	if errors.Is(err, errNotListed) {
-		return i.own(ctx, node, metadataAge)
+		return i.unlisted(ctx, node, metadataAge)
 	}
 	return server, err
+}
+
+// unlisted finds the server of a node whose own the list lacks: the server itself, or the one that took its place.
+func (i *Instances) unlisted(ctx context.Context, node *v1.Node, age time.Duration) (*cloud.Server, error) {
+	server, err := i.own(ctx, node, age)
+	if !errors.Is(err, cloud.ErrNotFound) {
+		return server, err
+	}
+	successor, replacedErr := i.replacement(ctx, node)
+	if replacedErr != nil {
+		return nil, err
+	}
+	return successor, nil
 }
 
 // notOursMetadata is what the node controller takes as "leave it alone": nothing for a node that waits for its

@@ -11,15 +11,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
-
-// DefaultMaxMissing is the share of nodes, in percent, from which on missing servers are not believed to be gone: the
-// credentials may be another account's.
-const DefaultMaxMissing = 30
 
 const (
 	// confirmAfter is the least time between the two answers that a server does not exist.
@@ -37,10 +32,11 @@ type vanished struct {
 	instances *Instances
 	nodes     corelisters.NodeLister // nil: unknown
 	heldBack  prometheus.Counter
+	claimants claimants
 
 	mu      sync.Mutex
 	denied  map[string]time.Time // by the server's UUID: when the API first said that it does not exist
-	missing int                  // of nodes' servers, when last counted
+	missing int                  // servers of Nodes, when last counted
 	counted time.Time
 }
 
@@ -49,7 +45,7 @@ func newVanished(i *Instances) (*vanished, error) {
 		instances: i, denied: map[string]time.Time{},
 		heldBack: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "upcloud_node_deletions_held_back_total",
-			Help: "Times a Node was kept although its server was not found, because too many were missing at once.",
+			Help: "Times a Node was kept although its server was not found, because nothing proved that the credentials are those of its account.",
 		}),
 	}
 	if i.config.Registerer == nil {
@@ -71,25 +67,40 @@ func (v *vanished) missingNow() float64 {
 	return float64(v.missing)
 }
 
-// confirm asks about the server of a node until it is certain that it is gone, or not. While the list lacks the servers of
-// many nodes, nobody is believed. Else the server itself must be unknown to the API twice, some seconds apart, and to a list
-// that is read after the first time.
+// confirm asks about the server of a node until it is certain that it is gone, or not. A Node that must be kept, by keep, is an
+// error. Otherwise the API must answer "not found" to the server's own UUID twice, some seconds apart, and a list that is read
+// after the first answer must lack it.
 func (v *vanished) confirm(ctx context.Context, node *v1.Node) (gone bool, err error) {
 	id, err := v.instances.serverID(ctx, node)
 	if err != nil {
 		return false, err
 	}
-	others, err := v.fewMissing(ctx, node, id, lifecycleAge)
+	found, err := v.keep(ctx, node, id, lifecycleAge)
 	if err != nil {
 		return false, err
 	}
+	if gone, err := v.deniedTwice(ctx, id, found.notReady); err != nil || !gone {
+		return false, err
+	}
+	if _, err := v.keep(ctx, node, id, confirmAfter); err != nil {
+		return false, err
+	}
+	if node.DeletionTimestamp == nil { // a Node that a finalizer holds is asked about in every pass, which need not wait again
+		v.found(id)
+	}
+	return true, nil
+}
+
+// deniedTwice asks the API for the server until it has denied it for confirmAfter. While it waits, it asks for the others, so that
+// their nodes need not each wait for themselves.
+func (v *vanished) deniedTwice(ctx context.Context, id string, others []string) (gone bool, err error) {
 	for {
 		denied, gone, err := v.ask(ctx, id)
 		if err != nil || !gone {
 			return false, err
 		}
 		if denied >= confirmAfter {
-			break
+			return true, nil
 		}
 		v.askAll(ctx, others)
 		others = nil
@@ -97,11 +108,6 @@ func (v *vanished) confirm(ctx context.Context, node *v1.Node) (gone bool, err e
 			return false, err
 		}
 	}
-	if _, err := v.fewMissing(ctx, node, id, confirmAfter); err != nil {
-		return false, err
-	}
-	v.found(id)
-	return true, nil
 }
 
 // unchanged is an error if the Node is another one by now, or another server's: it is deleted by its name alone.
@@ -162,58 +168,6 @@ func (v *vanished) askAll(ctx context.Context, ids []string) {
 		})
 	}
 	_ = asking.Wait()
-}
-
-// fewMissing returns the other nodes' servers that the list of servers lacks. It is an error if they are many: two may always
-// be missing, unless they are all there are; so may the only one, unless nobody has seen it yet.
-func (v *vanished) fewMissing(ctx context.Context, node *v1.Node, id string, age time.Duration) (others []string, err error) {
-	set, err := v.instances.cloud.ServersSince(ctx, time.Now().Add(-age))
-	if err != nil {
-		return nil, err
-	}
-	if _, listed := set.Server(id); listed {
-		return nil, fmt.Errorf("node %s: the API lists server %s after all", node.Name, id)
-	}
-	ours := v.ours()
-	for _, other := range ours {
-		if _, listed := set.Server(other); !listed && other != id {
-			others = append(others, other)
-		}
-	}
-	missing, limit := len(others)+1, v.instances.config.MaxMissing
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.missing, v.counted = missing, time.Now()
-	all := missing >= len(ours) && (missing > 1 || initializing(node))
-	if limit >= 100 || !all && (missing <= 2 || missing*100 < limit*len(ours)) {
-		return others, nil
-	}
-	v.heldBack.Inc()
-	message := fmt.Sprintf("The UpCloud API does not list server %s, but the servers of %d of %d nodes are missing at once, so the Node is "+
-		"kept: check that the credentials are those of the nodes' account; if the servers are gone, delete the Nodes with kubectl, or "+
-		"raise data.maxMissingServersPercent, which is %d", id, missing, len(ours), limit)
-	v.instances.events.warn(node, ReasonHeldBack, message)
-	return nil, fmt.Errorf("node %s: %s", node.Name, message)
-}
-
-// ours are the servers of all nodes that name theirs.
-func (v *vanished) ours() (ids []string) {
-	if v.nodes == nil {
-		return nil
-	}
-	nodes, err := v.nodes.List(labels.Everything())
-	if err != nil {
-		return nil
-	}
-	for _, node := range nodes {
-		if !v.instances.config.Scope.Matches(labels.Set(node.Labels)) {
-			continue
-		}
-		if id, err := namedServer(node); err == nil && id != "" {
-			ids = append(ids, id)
-		}
-	}
-	return ids
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -21,6 +21,8 @@ const maxAnswer = 8 << 20
 var (
 	// ErrNotFound: there is no such object (yet).
 	ErrNotFound = errors.New("not found")
+	// ErrForbidden: the service account may not do this.
+	ErrForbidden = errors.New("not allowed")
 	// ErrConflict: the object changed between the look and the change. Look again.
 	ErrConflict = errors.New("changed meanwhile")
 )
@@ -28,6 +30,7 @@ var (
 // Client asks the API server about one Node.
 type Client struct {
 	name   string
+	rights string // the manifests that allow what is asked
 	server *url.URL
 	http   *http.Client
 }
@@ -47,8 +50,17 @@ func New(config *rest.Config, name string) (*Client, error) {
 	if name == "" || strings.ContainsAny(name, "/?#%") {
 		return nil, fmt.Errorf("%q is not the name of a Node", name)
 	}
+	client, err := newClient(config, "upcloud-csi-node", "the ClusterRole and the ValidatingAdmissionPolicy upcloud-csi-node")
+	if err != nil {
+		return nil, err
+	}
+	client.name = name
+	return client, nil
+}
+
+func newClient(config *rest.Config, userAgent, rights string) (*Client, error) {
 	config = rest.CopyConfig(config)
-	config.UserAgent = "upcloud-csi-node"
+	config.UserAgent = userAgent
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, err
@@ -57,7 +69,7 @@ func New(config *rest.Config, name string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{name: name, server: server, http: client}, nil
+	return &Client{rights: rights, server: server, http: client}, nil
 }
 
 // Name is the name of the Node.
@@ -76,7 +88,10 @@ func (c *Client) Node(ctx context.Context) (*Node, error) {
 
 // do makes one request. Its errors name what was asked for, and what to do if it is not allowed.
 func (c *Client) do(ctx context.Context, method, path, contentType string, body []byte, answer any) error {
-	request, err := http.NewRequestWithContext(ctx, method, c.server.JoinPath(path).String(), bytes.NewReader(body))
+	path, query, _ := strings.Cut(path, "?")
+	address := c.server.JoinPath(path)
+	address.RawQuery = query
+	request, err := http.NewRequestWithContext(ctx, method, address.String(), bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -94,7 +109,7 @@ func (c *Client) do(ctx context.Context, method, path, contentType string, body 
 		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return refusal(method, path, response.StatusCode, text)
+		return refusal(method, path, c.rights, response.StatusCode, text)
 	}
 	if err := json.Unmarshal(text, answer); err != nil {
 		return fmt.Errorf("%s %s: the answer is not what an API server has: %w", method, path, err)
@@ -102,7 +117,7 @@ func (c *Client) do(ctx context.Context, method, path, contentType string, body 
 	return nil
 }
 
-func refusal(method, path string, code int, text []byte) error {
+func refusal(method, path, rights string, code int, text []byte) error {
 	var status struct {
 		Message string `json:"message"`
 	}
@@ -115,15 +130,18 @@ func refusal(method, path string, code int, text []byte) error {
 		err.kind = ErrNotFound
 	case http.StatusConflict, http.StatusUnprocessableEntity: // the latter: a test of a JSON patch did not hold
 		err.kind = ErrConflict
-	case http.StatusUnauthorized, http.StatusForbidden:
-		err.text += "; apply the ClusterRole and the ValidatingAdmissionPolicy upcloud-csi-node of deploy/kubernetes/base/csi-driver"
+	case http.StatusForbidden:
+		err.kind = ErrForbidden
+		err.text += "; apply " + rights + " of deploy/kubernetes/base/csi-driver"
+	case http.StatusUnauthorized:
+		err.text += "; apply " + rights + " of deploy/kubernetes/base/csi-driver"
 	}
 	return err
 }
 
 // requestError is an answer that is none: its text is complete in itself.
 type requestError struct {
-	kind error // nil, ErrNotFound or ErrConflict
+	kind error // nil, or one of the above
 	text string
 }
 

@@ -2,7 +2,6 @@ package loadbalancer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/simulatortest"
 )
@@ -89,7 +89,7 @@ func (a *account) addNodeInTime(clock *simulator.ManualClock, name string) {
 }
 
 func (a *account) balancers(changes ...func(*Config)) *LoadBalancers {
-	config := Config{Cloud: a.cloud, Status: StatusIP}
+	config := Config{Cloud: a.cloud, Status: settings.StatusIP}
 	for _, change := range changes {
 		change(&config)
 	}
@@ -220,15 +220,6 @@ func (a *account) delete(l *LoadBalancers, s *v1.Service) {
 			a.t.Fatal(err)
 		}
 	}
-}
-
-func encode(t *testing.T, value any) string {
-	t.Helper()
-	text, err := json.MarshalIndent(value, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
 
 func short(t *testing.T) context.Context {

@@ -11,14 +11,16 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // provideCertificates finds or makes the certificate bundles that the desired frontends need, and fills in their IDs. lb is nil
 // while there is no load balancer: a certificate for its own name then has to wait. What a frontend has already costs no call.
 func (l *LoadBalancers) provideCertificates(
-	ctx context.Context, service *v1.Service, settings *Settings, secrets map[string]secret, desired Desired, lb *cloud.LoadBalancer,
+	ctx context.Context, service *v1.Service, asked *settings.Settings, secrets map[string]secret, desired plan.Desired, lb *cloud.LoadBalancer,
 ) error {
-	if err := l.checkBundles(ctx, service, settings, lb); err != nil {
+	if err := l.checkBundles(ctx, service, asked, lb); err != nil {
 		return err
 	}
 	have := map[string]string{} // names of TLS configurations to bundles
@@ -31,14 +33,14 @@ func (l *LoadBalancers) provideCertificates(
 	}
 	p := &provider{balancers: l, service: service, secrets: secrets, desired: desired, lb: lb}
 	ids := map[string]string{}
-	for _, port := range settings.everyPort() {
+	for _, port := range asked.EveryPort() {
 		for _, certificate := range port.Certificates {
-			config := certificate.config(desired.Identity, fingerprintsOf(secrets))
+			config := plan.TLSConfig(certificate, desired.Identity, fingerprintsOf(secrets))
 			if config.BundleID != "" || ids[config.Name] != "" {
 				continue
 			}
 			id := have[config.Name]
-			if id == "" && !(certificate.own() && lb == nil) {
+			if id == "" && !(certificate.Own() && lb == nil) {
 				var err error
 				if id, err = p.provide(ctx, certificate); err != nil {
 					return err
@@ -64,7 +66,7 @@ func (l *LoadBalancers) provideCertificates(
 // await finds the frontends that lose a certificate to one that UpCloud has not issued yet. It costs calls only while a frontend
 // changes certificates.
 func (p *provider) await(ctx context.Context) error {
-	ours := notesOf(p.lb.Labels, LabelComponents)
+	ours := plan.NotesOf(p.lb.Labels, settings.LabelComponents)
 	for _, want := range p.desired.Frontends {
 		there := slices.IndexFunc(p.lb.Frontends, func(f cloud.Frontend) bool { return f.Name == want.Name })
 		if there < 0 {
@@ -72,7 +74,7 @@ func (p *provider) await(ctx context.Context) error {
 		}
 		stale := slices.DeleteFunc(slices.Clone(p.lb.Frontends[there].TLSConfigs), func(t cloud.TLSConfig) bool {
 			wanted := slices.ContainsFunc(want.TLS, func(w cloud.TLSConfig) bool { return w.Name == t.Name || w.BundleID == t.BundleID })
-			return wanted || !ours.has(noteTLS(cloud.TLSOwner{Frontend: want.Name}, t.Name))
+			return wanted || !ours.Has(plan.NoteTLS(cloud.TLSOwner{Frontend: want.Name}, t.Name))
 		})
 		if len(stale) == 0 {
 			continue
@@ -86,7 +88,7 @@ func (p *provider) await(ctx context.Context) error {
 			return err
 		}
 		if !next && last {
-			p.desired.awaited[want.Name] = true
+			p.desired.Awaited[want.Name] = true
 		}
 	}
 	return nil
@@ -114,31 +116,31 @@ type provider struct {
 	balancers *LoadBalancers
 	service   *v1.Service
 	secrets   map[string]secret
-	desired   Desired
+	desired   plan.Desired
 	lb        *cloud.LoadBalancer
 	bundles   []cloud.CertificateBundle
 	listed    bool
 }
 
 // provide returns the ID of the bundle of a certificate, after having made it, or brought it up to date.
-func (p *provider) provide(ctx context.Context, certificate Certificate) (string, error) {
+func (p *provider) provide(ctx context.Context, certificate settings.Certificate) (string, error) {
 	api := p.balancers.config.Cloud
 	if !p.listed {
 		var err error
-		if p.bundles, err = serviceBundles(ctx, api, p.desired.Identity.ServiceUID); err != nil {
+		if p.bundles, err = serviceBundles(ctx, api, p.desired.Identity); err != nil {
 			return "", err
 		}
 		p.listed = true
 	}
 	want := cloud.CertificateBundle{
-		Name: certificate.bundleName(p.desired.Identity), Labels: bundleLabels(p.desired.Identity),
+		Name: plan.BundleName(certificate, p.desired.Identity), Labels: bundleLabels(p.desired.Identity),
 	}
 	if certificate.Secret != "" {
 		from := p.secrets[certificate.Secret]
 		want.Type, want.Certificate, want.Intermediates, want.PrivateKey = cloud.BundleManual, from.certificate, from.intermediates, from.key
 	} else {
 		want.Type, want.KeyType, want.Hostnames = cloud.BundleDynamic, certificate.KeyType, certificate.Hostnames
-		if certificate.own() {
+		if certificate.Own() {
 			want.Hostnames = []string{dnsName(p.lb)}
 		}
 	}
@@ -148,8 +150,8 @@ func (p *provider) provide(ctx context.Context, certificate Certificate) (string
 		}
 	}
 	logger := klog.FromContext(ctx)
-	made, err := api.CreateCertificateBundle(ctx, want)
-	if errors.Is(err, cloud.ErrAlreadyExists) && certificate.own() {
+	made, err := p.makeBundle(ctx, want)
+	if errors.Is(err, cloud.ErrAlreadyExists) && certificate.Own() {
 		return p.adoptOwn(ctx, want)
 	}
 	if err != nil {
@@ -188,8 +190,8 @@ func (p *provider) adoptOwn(ctx context.Context, want cloud.CertificateBundle) (
 }
 
 // tellNames says once what the DNS must have, so that UpCloud gets the certificate.
-func (p *provider) tellNames(ctx context.Context, certificate Certificate) {
-	if !certificate.managed() || certificate.own() {
+func (p *provider) tellNames(ctx context.Context, certificate settings.Certificate) {
+	if !certificate.Managed() || certificate.Own() {
 		return
 	}
 	target := "the load balancer's name, which the Service's status will have"
@@ -209,40 +211,31 @@ func (p *provider) tellNames(ctx context.Context, certificate Certificate) {
 
 // dnsName is the load balancer's own name: the public one, if there is.
 func dnsName(lb *cloud.LoadBalancer) string {
-	network, _ := publishedNetwork(lb)
+	network, _ := plan.PublishedNetwork(lb)
 	if network.DNSName != "" {
 		return network.DNSName
 	}
 	return lb.DNSName
 }
 
-func bundleLabels(identity Identity) cloud.Labels {
-	labels := cloud.Labels{LabelServiceUID: identity.ServiceUID, LabelClusterName: identity.ClusterName}
+func bundleLabels(identity plan.Identity) cloud.Labels {
+	labels := cloud.Labels{settings.LabelServiceUID: identity.ServiceUID, settings.LabelClusterName: identity.ClusterName}
 	if identity.ClusterID != "" {
-		labels[LabelClusterID] = identity.ClusterID
+		labels[settings.LabelClusterID] = identity.ClusterID
+	}
+	if identity.ClusterUID != "" {
+		labels[settings.LabelClusterUID] = identity.ClusterUID
+	}
+	if identity.Namespace != "" {
+		labels[settings.LabelNamespace] = identity.Namespace
 	}
 	return labels
 }
 
-// serviceBundles lists the bundles that were made for a Service.
-func serviceBundles(ctx context.Context, api *cloud.Cloud, serviceUID string) ([]cloud.CertificateBundle, error) {
-	found, err := api.CertificateBundles(ctx, cloud.Labels{LabelServiceUID: serviceUID})
-	return slices.DeleteFunc(found, func(b cloud.CertificateBundle) bool { return b.Labels[LabelServiceUID] != serviceUID }), err
-}
-
-// deleteBundles deletes those of a Service's bundles that are not to be kept and that nothing uses.
-func deleteBundles(ctx context.Context, api *cloud.Cloud, cleanup bundleCleanup) error {
-	all, err := serviceBundles(ctx, api, cleanup.serviceUID)
-	if err != nil {
-		return err
-	}
-	for _, bundle := range all {
-		if slices.Contains(cleanup.keep, bundle.Name) {
-			continue
-		}
-		if err := api.DeleteCertificateBundle(ctx, bundle.ID); err != nil && !errors.Is(err, cloud.ErrInUse) {
-			return err
-		}
-	}
-	return nil
+// serviceBundles lists the bundles that were made for a Service. Those of another cluster that has a Service of the same UID are left out.
+func serviceBundles(ctx context.Context, api *cloud.Cloud, identity plan.Identity) ([]cloud.CertificateBundle, error) {
+	found, err := api.CertificateBundles(ctx, cloud.Labels{settings.LabelServiceUID: identity.ServiceUID})
+	return slices.DeleteFunc(found, func(b cloud.CertificateBundle) bool {
+		return b.Labels[settings.LabelServiceUID] != identity.ServiceUID || identity.OtherCluster(b.Labels)
+	}), err
 }

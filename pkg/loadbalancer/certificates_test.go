@@ -23,6 +23,9 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // newCertificate is a certificate for a host, and its key, in PEM.
@@ -95,16 +98,6 @@ func (a *account) change(s *v1.Service, change func(*v1.Service)) *v1.Service {
 	return updated
 }
 
-func annotated(s *v1.Service, pairs ...string) *v1.Service {
-	if s.Annotations == nil {
-		s.Annotations = map[string]string{}
-	}
-	for i := 0; i < len(pairs); i += 2 {
-		s.Annotations[AnnotationPrefix+pairs[i]] = pairs[i+1]
-	}
-	return s
-}
-
 // unchanged ensures that a reconcile finds nothing to do, in one call and without a word.
 func (a *account) unchanged(l *LoadBalancers, s *v1.Service) {
 	a.t.Helper()
@@ -135,10 +128,10 @@ func TestCertificateFromASecret(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
 	a.setSecret("www", "www.example.com")
-	s := a.addService(annotated(service("http 80 30080", "https 443 30443"), "tls-secret", "https=www", "mode", "http"))
+	s := a.addService(example.Annotated(example.Service("http 80 30080", "https 443 30443"), "tls-secret", "https=www", "mode", "http"))
 	a.ensure(l, s)
 	first, names := a.bundle(), tlsNames(a.only(), "https")
-	if first.Type != cloud.BundleManual || first.Labels[LabelServiceUID] != "uid-1" || first.Hostnames[0] != "www.example.com" {
+	if first.Type != cloud.BundleManual || first.Labels[settings.LabelServiceUID] != "uid-1" || first.Hostnames[0] != "www.example.com" {
 		t.Errorf("bundle: %+v", first)
 	}
 	if len(first.Intermediates) == 0 || strings.Count(string(first.Certificate), "BEGIN") != 1 {
@@ -161,14 +154,14 @@ func TestCertificateFromASecret(t *testing.T) {
 	a.unchanged(l, s)
 
 	a.setSecret("api", "api.example.com")
-	a.change(s, func(s *v1.Service) { s.Annotations[AnnotationPrefix+"tls-secret"] = "https=api" })
+	a.change(s, func(s *v1.Service) { s.Annotations[settings.AnnotationPrefix+"tls-secret"] = "https=api" })
 	a.ensure(l, s)
 	if got := a.bundle(); got.Hostnames[0] != "api.example.com" {
 		t.Errorf("bundle: %+v", got)
 	}
 	a.change(s, func(s *v1.Service) {
-		delete(s.Annotations, AnnotationPrefix+"tls-secret")
-		s.Annotations[AnnotationPrefix+"mode"] = "http=http"
+		delete(s.Annotations, settings.AnnotationPrefix+"tls-secret")
+		s.Annotations[settings.AnnotationPrefix+"mode"] = "http=http"
 	})
 	a.ensure(l, s)
 	if left := a.bundles(); len(left) > 0 || tlsNames(a.only(), "https") != "" {
@@ -181,7 +174,7 @@ func TestCertificatesGoWithTheService(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
 	a.setSecret("www", "www.example.com")
-	s := a.addService(annotated(service("https 443 30443"), "tls-secret", "www", "tls-hostnames", "a.example.com"))
+	s := a.addService(example.Annotated(example.Service("https 443 30443"), "tls-secret", "www", "tls-hostnames", "a.example.com"))
 	a.ensure(l, s)
 	if n := len(a.bundles()); n != 2 {
 		t.Fatalf("%d bundles", n)
@@ -208,10 +201,10 @@ func TestCertificatesGoWithTheService(t *testing.T) {
 func TestSecretThatIsMissingOrWrong(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(service("https 443 30443"))
+	s := a.addService(example.Service("https 443 30443"))
 	a.ensure(l, s)
-	before := encode(t, a.only())
-	a.change(s, func(s *v1.Service) { annotated(s, "tls-secret", "www") })
+	before := example.JSON(t, a.only())
+	a.change(s, func(s *v1.Service) { example.Annotated(s, "tls-secret", "www") })
 	certificate, _ := newCertificate(t, "www.example.com")
 	_, key := newCertificate(t, "www.example.com")
 	for _, test := range []struct {
@@ -240,7 +233,7 @@ func TestSecretThatIsMissingOrWrong(t *testing.T) {
 			t.Errorf("events: %q", said)
 		}
 	}
-	if after := encode(t, a.only()); after != before {
+	if after := example.JSON(t, a.only()); after != before {
 		t.Errorf("the load balancer was changed: %s", after)
 	}
 }
@@ -263,7 +256,7 @@ func TestFollowSecrets(t *testing.T) {
 	})
 	a.setSecret("www", "www.example.com")
 	a.setSecret("other", "other.example.com")
-	s := a.addService(annotated(service("https 443 30443"), "tls-secret", "www"))
+	s := a.addService(example.Annotated(example.Service("https 443 30443"), "tls-secret", "www"))
 	a.ensure(l, s)
 	// The controller learns of Services from the same lister, so that this one is in it by now.
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
@@ -290,7 +283,7 @@ func TestFollowSecrets(t *testing.T) {
 func TestManagedCertificate(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(annotated(service("https 443 30443"), "tls-hostnames", "www.example.com,*.example.com"))
+	s := a.addService(example.Annotated(example.Service("https 443 30443"), "tls-hostnames", "www.example.com,*.example.com"))
 	a.ensure(l, s)
 	bundle, said := a.bundle(), strings.Join(a.said(), "\n")
 	if bundle.Type != cloud.BundleDynamic || strings.Join(bundle.Hostnames, ",") != "*.example.com,www.example.com" || bundle.KeyType != "ecdsa" {
@@ -302,7 +295,7 @@ func TestManagedCertificate(t *testing.T) {
 		}
 	}
 	a.unchanged(l, s)
-	a.change(s, func(s *v1.Service) { annotated(s, "tls-hostnames", "shop.example.com", "tls-key-type", "rsa") })
+	a.change(s, func(s *v1.Service) { example.Annotated(s, "tls-hostnames", "shop.example.com", "tls-key-type", "rsa") })
 	a.ensure(l, s)
 	if bundle := a.bundle(); bundle.Hostnames[0] != "shop.example.com" || bundle.KeyType != "rsa" {
 		t.Errorf("bundle: %+v", bundle)
@@ -317,7 +310,7 @@ func TestManagedCertificate(t *testing.T) {
 func TestCertificateForTheOwnName(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(annotated(service("http 80 30080", "https 443 30443"), "config",
+	s := a.addService(example.Annotated(example.Service("http 80 30080", "https 443 30443"), "config",
 		`{"frontends":[{"name":"http"},{"name":"https","mode":"http","tls_configs":[{"name":"needs-certificate"}]}]}`))
 	a.ensure(l, s)
 	a.ensure(l, s)
@@ -340,12 +333,12 @@ func TestAManagedCertificateTakesOverWhenItIsIssued(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
 	a.setSecret("www", "www.example.com")
-	s := a.addService(annotated(service("https 443 30443"), "tls-secret", "www"))
+	s := a.addService(example.Annotated(example.Service("https 443 30443"), "tls-secret", "www"))
 	a.ensure(l, s)
 	former := tlsNames(a.only(), "https")
 	a.change(s, func(s *v1.Service) {
-		delete(s.Annotations, AnnotationPrefix+"tls-secret")
-		annotated(s, "tls-hostnames", "www.example.com")
+		delete(s.Annotations, settings.AnnotationPrefix+"tls-secret")
+		example.Annotated(s, "tls-hostnames", "www.example.com")
 	})
 	for range 2 {
 		_, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes)

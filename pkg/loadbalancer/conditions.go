@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -18,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // ConditionReady is the type of the condition in a Service's status that says whether its load balancer is as the Service asks, and
@@ -28,6 +28,7 @@ const ConditionReady = "upcloud.com/LoadBalancerReady"
 const (
 	ReasonReady              = "Ready"
 	ReasonSettingUp          = "SettingUp"          // UpCloud is at it
+	ReasonUpdating           = "Updating"           // the changes are made in steps
 	ReasonStopped            = "Stopped"            // by a person
 	ReasonFailing            = "Failing"            // says UpCloud
 	ReasonCertificatePending = "CertificatePending" // the former one is presented until then
@@ -121,7 +122,7 @@ func (l *LoadBalancers) outcome(service *v1.Service, err error) metav1.Condition
 	if len(remarks) == 0 {
 		return metav1.Condition{Status: metav1.ConditionTrue, Reason: ReasonReady, Message: "The load balancer is as the Service asks."}
 	}
-	slices.SortStableFunc(remarks, func(a, b Problem) int { return rank(a) - rank(b) })
+	slices.SortStableFunc(remarks, func(a, b settings.Problem) int { return rank(a) - rank(b) })
 	var messages []string
 	for _, remark := range remarks {
 		messages = append(messages, remark.Message)
@@ -133,7 +134,7 @@ func (l *LoadBalancers) outcome(service *v1.Service, err error) metav1.Condition
 	return condition
 }
 
-func rank(remark Problem) int {
+func rank(remark settings.Problem) int {
 	if slices.Contains(unready, remark.Reason) {
 		return 0
 	}
@@ -141,36 +142,27 @@ func rank(remark Problem) int {
 }
 
 // conditions remembers what was written last, as a Service that comes from an informer may not show it yet.
-type conditions struct {
-	mu    sync.Mutex
-	bySvc map[types.UID]written
-}
+type conditions struct{ *records }
 
 type written struct {
 	condition metav1.Condition
 	at        time.Time
 }
 
-func (c *conditions) last(uid types.UID) (written, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	one, known := c.bySvc[uid]
-	return one, known
-}
-
-func (c *conditions) set(uid types.UID, condition metav1.Condition, at time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.bySvc == nil {
-		c.bySvc = map[types.UID]written{}
+func (c conditions) last(uid types.UID) (written, bool) {
+	last := c.get(uid).written
+	if last == nil {
+		return written{}, false
 	}
-	c.bySvc[uid] = written{condition, at}
+	return *last, true
 }
 
-func (c *conditions) forget(uid types.UID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.bySvc, uid)
+func (c conditions) set(uid types.UID, condition metav1.Condition, at time.Time) {
+	c.change(uid, func(r *serviceRecord) { r.written = &written{condition, at} })
+}
+
+func (c conditions) forget(uid types.UID) {
+	c.change(uid, func(r *serviceRecord) { r.written = nil })
 }
 
 // report writes ConditionReady into the Service's status, if it is not there already. The service controller writes nothing but
@@ -180,7 +172,7 @@ func (l *LoadBalancers) report(ctx context.Context, service *v1.Service, conditi
 		return
 	}
 	condition.Type, condition.ObservedGeneration = ConditionReady, service.Generation
-	condition.Message = strings.ToValidUTF8(cut(condition.Message, conditionMessage), "")
+	condition.Message = strings.ToValidUTF8(settings.Cut(condition.Message, conditionMessage), "")
 	have := meta.FindStatusCondition(service.Status.Conditions, ConditionReady)
 	if have != nil && sameCondition(*have, condition) {
 		return
@@ -202,10 +194,10 @@ func (l *LoadBalancers) report(ctx context.Context, service *v1.Service, conditi
 	}
 }
 
-// sameCondition compares what a condition says. How far a deletion has come is no news.
+// sameCondition compares what a condition says. How far a deletion, or a large change, has come is no news.
 func sameCondition(a, b metav1.Condition) bool {
 	return a.Status == b.Status && a.Reason == b.Reason && a.ObservedGeneration == b.ObservedGeneration &&
-		(a.Message == b.Message || a.Reason == ReasonDeleting)
+		(a.Message == b.Message || a.Reason == ReasonDeleting || a.Reason == ReasonUpdating)
 }
 
 // unreport takes the condition away from a Service that has no load balancer any more.

@@ -16,6 +16,9 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // ready is the condition of a Service.
@@ -47,9 +50,12 @@ func TestConditionFollowsTheService(t *testing.T) {
 	a.addNodeInTime(clock, "n1")
 	l := a.balancers()
 	l.deleteWait = time.Millisecond
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	other := metav1.Condition{Type: "example.com/Mine", Status: metav1.ConditionTrue, Reason: "R", LastTransitionTime: metav1.NewTime(time.Unix(1, 0))}
-	a.change(s, func(s *v1.Service) { annotated(s, "mode", "quic"); s.Status.Conditions = []metav1.Condition{other} })
+	a.change(s, func(s *v1.Service) {
+		example.Annotated(s, "mode", "quic")
+		s.Status.Conditions = []metav1.Condition{other}
+	})
 	ensure := func() error {
 		_, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes)
 		return err
@@ -58,7 +64,7 @@ func TestConditionFollowsTheService(t *testing.T) {
 		t.Fatal("a wrong annotation is taken")
 	}
 	a.wantCondition(s, metav1.ConditionFalse, "InvalidAnnotation", "quic")
-	a.change(s, func(s *v1.Service) { annotated(s, "mode", "tcp") })
+	a.change(s, func(s *v1.Service) { example.Annotated(s, "mode", "tcp") })
 	if ensure() == nil {
 		t.Fatal("it serves at once")
 	}
@@ -87,14 +93,14 @@ func TestConditionFollowsTheService(t *testing.T) {
 	}
 
 	a.change(s, func(s *v1.Service) {
-		annotated(s, "deletion-protection", "true")
+		example.Annotated(s, "deletion-protection", "true")
 		s.Spec.Type = v1.ServiceTypeClusterIP
 	})
 	if err := l.EnsureLoadBalancerDeleted(t.Context(), "prod", a.current(s)); err == nil {
 		t.Error("what is protected is deleted")
 	}
 	a.wantCondition(s, metav1.ConditionFalse, "DeletionProtected", "deletion-protection")
-	a.change(s, func(s *v1.Service) { delete(s.Annotations, AnnotationPrefix+"deletion-protection") })
+	a.change(s, func(s *v1.Service) { delete(s.Annotations, settings.AnnotationPrefix+"deletion-protection") })
 	if err := l.EnsureLoadBalancerDeleted(t.Context(), "prod", a.current(s)); err == nil {
 		t.Error("it is gone at once")
 	}
@@ -112,7 +118,7 @@ func TestConditionFollowsTheService(t *testing.T) {
 func TestConditionTellsRemarksAndConflicts(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	sticky := service("http 80 30080")
+	sticky := example.Service("http 80 30080")
 	sticky.Spec.SessionAffinity = v1.ServiceAffinityClientIP
 	sticky = a.addService(sticky)
 	a.ensure(l, sticky)
@@ -139,8 +145,8 @@ func TestConditionTellsRemarksAndConflicts(t *testing.T) {
 func TestConditionTellsFaults(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
-	a.change(s, func(s *v1.Service) { annotated(s, "plan", "huge") })
+	s := a.addService(example.Service("http 80 30080"))
+	a.change(s, func(s *v1.Service) { example.Annotated(s, "plan", "huge") })
 	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes); err == nil {
 		t.Fatal("there is such a plan")
 	}
@@ -153,7 +159,7 @@ func TestConditionTellsFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(fenced.Close)
-	a.change(s, func(s *v1.Service) { delete(s.Annotations, AnnotationPrefix+"plan") })
+	a.change(s, func(s *v1.Service) { delete(s.Annotations, settings.AnnotationPrefix+"plan") })
 	writes := a.conditionWrites()
 	_, err = a.balancers(func(c *Config) { c.Cloud = fenced }).EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes)
 	if err == nil || !strings.Contains(err.Error(), "another leads") || a.conditionWrites() != writes {
@@ -167,7 +173,7 @@ func TestConditionIsWrittenOnce(t *testing.T) {
 	l := a.balancers()
 	now := time.Now()
 	l.now = func() time.Time { return now }
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	stale := a.current(s)
 	stale.Status.Conditions = nil
@@ -194,7 +200,7 @@ func TestConditionIsWrittenOnce(t *testing.T) {
 func TestConditionBesideTheControllersStatus(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	before := a.current(s)
 	a.ensure(l, s)
 	if err := l.republish(before, &v1.LoadBalancerStatus{Ingress: []v1.LoadBalancerIngress{{Hostname: "a.example"}}}); err != nil {
@@ -212,7 +218,7 @@ func TestConditionBesideTheControllersStatus(t *testing.T) {
 func TestConditionFollowsTheCheck(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	id := a.only().ID
 	a.Do(t, http.MethodDelete, "/load-balancer/"+id+"/frontends/http", "", nil)

@@ -6,13 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // deleteWait is how long one call waits for a load balancer to go. The service controller repeats failed deletions after
@@ -25,19 +29,42 @@ const gonePause = 100 * time.Millisecond
 
 // delete deletes what is the Service's, and returns nil when it is gone: first the load balancer, then the certificates that
 // it used.
-func (l *LoadBalancers) delete(ctx context.Context, identity Identity, service *v1.Service) error {
-	settings, _ := ParseSettings(service) // what is wrong in them does not keep a Service from going
-	if settings.Shared != nil {
-		var err error
-		if service, err = l.leaveShared(ctx, identity, service, settings); err != nil {
+func (l *LoadBalancers) delete(ctx context.Context, identity plan.Identity, service *v1.Service) error {
+	service, err := l.withoutDeniedKeeping(ctx, service)
+	if err != nil {
+		return err
+	}
+	asked, _ := settings.Parse(service) // what is wrong in them does not keep a Service from going
+	if asked.Shared != nil {
+		if service, err = l.leaveShared(ctx, identity, service, asked); err != nil {
 			return err
 		}
 	}
-	return l.deleteOwn(ctx, identity, service, settings)
+	return l.deleteOwn(ctx, identity, service, asked)
+}
+
+// vanished says whether a Service is not there any more, though nothing had asked for its end when it was seen last. That is how a Kubernetes
+// looks whose etcd was set back to before the Service was made. What the Service had then stays in the account.
+func (l *LoadBalancers) vanished(ctx context.Context, service *v1.Service) (bool, error) {
+	if l.client == nil || service.DeletionTimestamp != nil || service.Spec.Type != v1.ServiceTypeLoadBalancer || service.Spec.LoadBalancerClass != nil {
+		return false, nil
+	}
+	now, err := l.client.CoreV1().Services(service.Namespace).Get(ctx, service.Name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return false, fmt.Errorf("cannot tell whether Service %s/%s was deleted: %w", service.Namespace, service.Name, err)
+	}
+	if err == nil && now.UID == service.UID {
+		return false, nil
+	}
+	klog.FromContext(ctx).Info("A Service is gone without having been deleted: its load balancer stays in the account, where upcloud-doctor finds it",
+		"service", klog.KObj(service), "serviceUID", service.UID, "loadBalancer", service.Annotations[settings.AnnotationID])
+	l.forget(service)
+	l.conditions.forget(service.UID)
+	return true, nil
 }
 
 // deleteOwn deletes the load balancer that is the Service's alone, and its certificates.
-func (l *LoadBalancers) deleteOwn(ctx context.Context, identity Identity, service *v1.Service, settings *Settings) error {
+func (l *LoadBalancers) deleteOwn(ctx context.Context, identity plan.Identity, service *v1.Service, asked *settings.Settings) error {
 	waiting, cancel := context.WithTimeout(ctx, l.deleteWait)
 	defer cancel()
 	for {
@@ -48,11 +75,17 @@ func (l *LoadBalancers) deleteOwn(ctx context.Context, identity Identity, servic
 		if lb == nil {
 			break
 		}
-		if settings.Retain {
+		if sharers := others(lb, identity.Key()); len(sharers) > 0 && !lb.State.Deleting() {
+			if err := l.leaveTo(ctx, identity, service, lb, sharers); err != nil {
+				return err
+			}
+			break
+		}
+		if asked.Retain {
 			return l.retain(ctx, identity, service, lb)
 		}
-		if err := l.refuseDeletion(service, settings, lb); err != nil {
-			if failed := l.updateProtected(ctx, identity, service, settings, lb); failed != nil {
+		if err := l.refuseDeletion(service, asked, lb); err != nil {
+			if failed := l.updateProtected(ctx, identity, service, asked, lb); failed != nil {
 				err = notFollowed(err, failed)
 			}
 			return err
@@ -61,7 +94,7 @@ func (l *LoadBalancers) deleteOwn(ctx context.Context, identity Identity, servic
 			return err
 		}
 	}
-	if err := deleteBundles(ctx, l.config.Cloud, bundleCleanup{serviceUID: identity.ServiceUID}); err != nil {
+	if err := l.deleteAllBundles(ctx, service, identity); err != nil {
 		return err
 	}
 	l.finish(ctx, service)
@@ -70,56 +103,48 @@ func (l *LoadBalancers) deleteOwn(ctx context.Context, identity Identity, servic
 
 // finish takes from the Service what told of its load balancer.
 func (l *LoadBalancers) finish(ctx context.Context, service *v1.Service) {
-	l.said.forget(service)
-	l.membership.forget(service)
-	l.sharing.forget(service.UID)
-	l.tending.forget(service.UID)
-	l.secretUse.set(service, &Settings{})
+	l.forget(service)
+	l.unfinished.forget(service.UID)
 	if service.DeletionTimestamp == nil {
-		l.annotate(ctx, service, map[string]any{AnnotationID: nil, AnnotationName: nil})
+		l.annotate(ctx, service, map[string]any{settings.AnnotationID: nil, settings.AnnotationName: nil})
 	}
 }
 
-func (l *LoadBalancers) refuseDeletion(service *v1.Service, settings *Settings, lb *cloud.LoadBalancer) error {
+// forget drops what is remembered of a Service.
+func (l *LoadBalancers) forget(service *v1.Service) {
+	l.records.drop(service.UID)
+	l.sharing.forget(service.UID)
+	l.tending.forget(service.UID)
+	l.secretUse.set(service, &settings.Settings{})
+}
+
+func (l *LoadBalancers) refuseDeletion(service *v1.Service, asked *settings.Settings, lb *cloud.LoadBalancer) error {
 	if lb.State.Deleting() {
 		return nil
 	}
-	if problems := unclearKeeping(service); len(problems) > 0 {
+	if problems := settings.UnclearKeeping(service); len(problems) > 0 {
 		l.said.say(service, problems, l.warn)
 		return because(problems[0].Reason, fmt.Errorf("load balancer %s (%s) is not deleted before that is corrected or removed: %s", lb.ID,
 			lb.Name, problems[0].Message))
 	}
-	if !settings.Protected {
+	if !asked.Protected {
 		return nil
 	}
 	text := fmt.Sprintf("load balancer %s (%s) is protected: it is deleted when annotation %s%s is removed from the Service",
-		lb.ID, lb.Name, AnnotationPrefix, protectionName)
-	l.said.say(service, []Problem{{"DeletionProtected", text}}, l.warn)
+		lb.ID, lb.Name, settings.AnnotationPrefix, settings.ProtectionName)
+	l.said.say(service, []settings.Problem{{Reason: "DeletionProtected", Message: text}}, l.warn)
 	return because("DeletionProtected", errors.New(text))
 }
 
-// unclearKeeping are mistakes in the annotations that keep a load balancer from being deleted. Other ones keep no Service from going; but
-// these were there to save the load balancer, and it cannot be had back.
-func unclearKeeping(service *v1.Service) []Problem {
-	var problems []Problem
-	for _, name := range []string{retainName, protectionName} {
-		value, given := service.Annotations[AnnotationPrefix+name]
-		if _, err := boolean.parse(strings.TrimSpace(value)); given && err != nil {
-			problems = append(problems, invalidAnnotation(name, value, "want "+boolean.allowed))
-		}
-	}
-	return problems
-}
-
 // isKept says whether the Service's annotations keep its load balancer from being deleted.
-func isKept(service *v1.Service, settings *Settings) bool {
-	return settings.Protected || len(unclearKeeping(service)) > 0
+func isKept(service *v1.Service, asked *settings.Settings) bool {
+	return asked.Protected || len(settings.UnclearKeeping(service)) > 0
 }
 
 // deleteOne deletes a load balancer and waits a little for it to go.
-func (l *LoadBalancers) deleteOne(ctx, waiting context.Context, identity Identity, service *v1.Service, lb *cloud.LoadBalancer) error {
+func (l *LoadBalancers) deleteOne(ctx, waiting context.Context, identity plan.Identity, service *v1.Service, lb *cloud.LoadBalancer) error {
 	if !lb.State.Deleting() {
-		if err := l.claimOwnBundle(ctx, identity.of(lb), lb); err != nil {
+		if err := l.claimOwnBundle(ctx, identity.Of(lb), lb); err != nil {
 			return err
 		}
 		klog.FromContext(ctx).Info("Deleting a load balancer", "service", klog.KObj(service), "loadBalancer", lb.ID)
@@ -141,10 +166,16 @@ func (l *LoadBalancers) deleteOne(ctx, waiting context.Context, identity Identit
 		"when it is gone", lb.ID, lb.Name)
 }
 
+// losesOwnCertificate says whether changes take the certificate for the load balancer's own name off. Nothing leads to its bundle then.
+func losesOwnCertificate(identity plan.Identity, changes []plan.Change) bool {
+	name := plan.OwnBundleName(cmp.Or(identity.Generated, identity.Name))
+	return slices.ContainsFunc(changes, func(c plan.Change) bool { return c.DeleteTLS && c.Name == name })
+}
+
 // claimOwnBundle labels the certificate that UpCloud's own CCM made for a load balancer's own name, which carries no labels: it
 // can be deleted only after the load balancer, when nothing leads to it any more.
-func (l *LoadBalancers) claimOwnBundle(ctx context.Context, identity Identity, lb *cloud.LoadBalancer) error {
-	name := ownBundleName(cmp.Or(identity.Generated, identity.Name))
+func (l *LoadBalancers) claimOwnBundle(ctx context.Context, identity plan.Identity, lb *cloud.LoadBalancer) error {
+	name := plan.OwnBundleName(cmp.Or(identity.Generated, identity.Name))
 	for _, frontend := range lb.Frontends {
 		for _, config := range frontend.TLSConfigs {
 			if config.Name != name {
@@ -158,7 +189,7 @@ func (l *LoadBalancers) claimOwnBundle(ctx context.Context, identity Identity, l
 				return err
 			}
 			ours := bundle.Name == name && bundle.Type == cloud.BundleDynamic
-			if !ours || bundle.Labels[LabelServiceUID] != "" {
+			if !ours || bundle.Labels[settings.LabelServiceUID] != "" {
 				continue
 			}
 			labels := cloud.Labels{}
@@ -172,23 +203,23 @@ func (l *LoadBalancers) claimOwnBundle(ctx context.Context, identity Identity, l
 
 // retain leaves the load balancer to the user: without Pods, and without the labels that make it the Service's. The one that proves it
 // goes last, so that an interrupted call is taken up again.
-func (l *LoadBalancers) retain(ctx context.Context, identity Identity, service *v1.Service, lb *cloud.LoadBalancer) error {
+func (l *LoadBalancers) retain(ctx context.Context, identity plan.Identity, service *v1.Service, lb *cloud.LoadBalancer) error {
 	hadPods, err := l.takePodsOff(ctx, service, lb)
 	if err != nil {
 		return err
 	}
-	bundles, err := serviceBundles(ctx, l.config.Cloud, identity.ServiceUID)
+	bundles, err := serviceBundles(ctx, l.config.Cloud, identity)
 	if err != nil {
 		return err
 	}
 	for _, bundle := range bundles {
 		labels := maps.Clone(bundle.Labels)
-		delete(labels, LabelServiceUID)
+		delete(labels, settings.LabelServiceUID)
 		if err := l.config.Cloud.ModifyCertificateBundle(ctx, bundle.ID, cloud.CertificateBundlePatch{Labels: labels}); err != nil {
 			return err
 		}
 	}
-	for _, key := range []string{LabelGeneratedName, LabelServiceUID} {
+	for _, key := range []string{settings.LabelGeneratedName, settings.LabelServiceUID} {
 		if _, there := lb.Labels[key]; !there {
 			continue
 		}
@@ -202,7 +233,7 @@ func (l *LoadBalancers) retain(ctx context.Context, identity Identity, service *
 		without = ", without the Pods that were its members: their addresses will be other Pods'"
 	}
 	l.tell(service, "RetainedLoadBalancer", "Load balancer %s (%s) stays in the account, as annotation %sretain says%s",
-		lb.ID, lb.Name, AnnotationPrefix, without)
+		lb.ID, lb.Name, settings.AnnotationPrefix, without)
 	l.finish(ctx, service)
 	return nil
 }

@@ -18,6 +18,9 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/fairness"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // The service controller looks at a load balancer only when something changes in Kubernetes. What somebody else does to one, in the
@@ -35,13 +38,16 @@ func (l *LoadBalancers) FollowDrift(ctx context.Context, services corelisters.Se
 	if l.config.CheckInterval < 0 {
 		return
 	}
-	wait.JitterUntilWithContext(ctx, func(ctx context.Context) { l.mendDrift(ctx, services, nodes) }, l.config.CheckInterval, checkJitter, true)
+	var rounds rounds
+	defer rounds.wait()
+	look := func(ctx context.Context) { l.mendDrift(ctx, services, nodes, &rounds) }
+	wait.JitterUntilWithContext(ctx, look, l.config.CheckInterval, checkJitter, true)
 }
 
-// mendDrift looks once at all load balancers, and brings those up to date that are not.
-func (l *LoadBalancers) mendDrift(ctx context.Context, services corelisters.ServiceLister, nodes corelisters.NodeLister) {
-	uids := l.tending.uids()
-	if len(uids) == 0 {
+// mendDrift looks once at all load balancers, and begins to bring those up to date that are not.
+func (l *LoadBalancers) mendDrift(ctx context.Context, services corelisters.ServiceLister, nodes corelisters.NodeLister, rounds *rounds) {
+	byNamespace := l.tending.byNamespace()
+	if len(byNamespace) == 0 {
 		return
 	}
 	listed, err := l.listOwn(ctx)
@@ -49,24 +55,19 @@ func (l *LoadBalancers) mendDrift(ctx context.Context, services corelisters.Serv
 		klog.FromContext(ctx).Error(err, "Whether load balancers are as they should be is not known")
 		return
 	}
-	for _, uid := range uids {
-		if ctx.Err() != nil {
-			return
-		}
-		if err := l.mendDriftOf(ctx, uid, listed, services, nodes); err != nil {
-			klog.FromContext(ctx).Error(err, "A load balancer is not as it should be", "serviceUID", uid)
-		}
-	}
+	rounds.begin(ctx, byNamespace, func(ctx context.Context, uid types.UID) error {
+		return l.mendDriftOf(ctx, uid, listed, services, nodes)
+	}, "A load balancer is not as it should be")
 }
 
 // listOwn lists the load balancers that carry the cluster's labels.
 func (l *LoadBalancers) listOwn(ctx context.Context) ([]cloud.LoadBalancer, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
+	ctx, cancel := l.operation(ctx, "")
 	defer cancel()
 	if l.config.ClusterID != "" {
-		return l.config.Cloud.LoadBalancers(ctx, cloud.Labels{LabelClusterID: l.config.ClusterID})
+		return l.config.Cloud.LoadBalancers(ctx, cloud.Labels{settings.LabelClusterID: l.config.ClusterID})
 	}
-	return l.config.Cloud.LoadBalancers(ctx, cloud.Labels{LabelClusterName: cmp.Or(l.config.ClusterName, l.lastClusterName())})
+	return l.config.Cloud.LoadBalancers(ctx, cloud.Labels{settings.LabelClusterName: cmp.Or(l.config.ClusterName, l.lastClusterName())})
 }
 
 // mendDriftOf compares one Service's load balancer with what the Service asks for, and where they differ does what the controller
@@ -80,7 +81,7 @@ func (l *LoadBalancers) mendDriftOf(
 		return nil
 	}
 	defer recoverTo(&err, service)
-	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
+	ctx, cancel := l.operation(ctx, service.Namespace)
 	defer cancel()
 	identity := l.identity(l.lastClusterName(), service)
 	if l.asAsked(ctx, identity, service, one.present(nodes), ownOf(listed, identity, service)) {
@@ -91,31 +92,38 @@ func (l *LoadBalancers) mendDriftOf(
 		return err
 	}
 	defer unlock()
+	ctx = l.inSteps(ctx)
 	// While the lock was waited for, the controller may have done more recent work.
 	one, known := l.tending.get(uid)
 	if service, wanted = one.service(uid, services); !known || !wanted {
 		return nil
 	}
-	if settings, problems := ParseSettings(service); settings.Shared != nil || len(problems)+len(l.problems(service, settings)) > 0 {
+	if asked, problems := settings.Parse(service); asked.Shared != nil || l.refused(ctx, identity, service, asked, problems) {
 		return nil // the controller comes to it
 	}
 	return l.mendDrifted(ctx, identity, service, one.present(nodes))
 }
 
 // mendDrifted does what the controller does, and tells what it was. The caller holds the Service's lock.
-func (l *LoadBalancers) mendDrifted(ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node) error {
+func (l *LoadBalancers) mendDrifted(ctx context.Context, identity plan.Identity, service *v1.Service, nodes []*v1.Node) error {
 	ctx, done := recording(ctx)
 	status, err := l.ensure(ctx, identity, service, nodes)
 	l.tellMended(service, *done)
 	l.reportOutcome(ctx, service, err)
-	var later *api.RetryError
-	if errors.As(err, &later) {
-		return nil // it is on its way
+	if isOnItsWay(err) {
+		return nil
 	}
 	if err != nil {
 		return err
 	}
 	return l.republish(service, status)
+}
+
+// isOnItsWay says whether the controller comes back to what has this error. It does not know of work that was interrupted here.
+func isOnItsWay(err error) bool {
+	var later *api.RetryError
+	_, continues := fairness.IsContinues(err)
+	return errors.As(err, &later) && !continues
 }
 
 // tellMended puts an event on a Service whose load balancer was changed without a change in Kubernetes.
@@ -144,14 +152,14 @@ func (l *LoadBalancers) republish(service *v1.Service, status *v1.LoadBalancerSt
 }
 
 // ownOf finds a Service's load balancer among those listed; nil if it is not there.
-func ownOf(listed []cloud.LoadBalancer, identity Identity, service *v1.Service) *cloud.LoadBalancer {
+func ownOf(listed []cloud.LoadBalancer, identity plan.Identity, service *v1.Service) *cloud.LoadBalancer {
 	var found *cloud.LoadBalancer
 	for i := range listed {
 		lb := &listed[i]
 		switch {
-		case !identity.Owns(lb):
-		case strings.EqualFold(lb.ID, service.Annotations[AnnotationID]):
+		case strings.EqualFold(lb.ID, service.Annotations[settings.AnnotationID]) && identity.OwnsNamed(lb):
 			return lb
+		case !identity.Owns(lb):
 		case found == nil || lb.Created.Before(found.Created):
 			found = lb
 		}
@@ -162,30 +170,30 @@ func ownOf(listed []cloud.LoadBalancer, identity Identity, service *v1.Service) 
 // asAsked says whether there is nothing to do for a Service whose load balancer was lb a moment ago. Whoever is not sure says no:
 // then it is looked at again. It changes nothing, and makes no call but for what is not remembered.
 func (l *LoadBalancers) asAsked(
-	ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node, lb *cloud.LoadBalancer,
+	ctx context.Context, identity plan.Identity, service *v1.Service, nodes []*v1.Node, lb *cloud.LoadBalancer,
 ) bool {
-	settings, problems := ParseSettings(service)
+	asked, problems := settings.Parse(service)
 	switch {
-	case settings.Shared != nil, len(problems)+len(l.problems(service, settings)) > 0:
+	case asked.Shared != nil, l.refused(ctx, identity, service, asked, problems):
 		return true // the controller comes to it, or tells of it
 	case lb == nil:
-		return service.Annotations[AnnotationID] == "" // which the controller is about to make
+		return service.Annotations[settings.AnnotationID] == "" // which the controller is about to make
 	case lb.State.Deleting():
 		return true // it is looked for again when it is gone
 	}
-	w := &work{LoadBalancers: l, service: service, identity: identity.of(lb), settings: settings}
+	w := &work{LoadBalancers: l, service: service, identity: identity.Of(lb), settings: asked}
 	var err error
-	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
+	if w.secrets, err = l.readSecrets(ctx, service, asked); err != nil {
 		return true // the controller comes to it, or tells of it
 	}
 	if err := w.readPods(ctx); err != nil {
 		return true // the controller tries again
 	}
 	var missed error
-	if w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector)); missed != nil {
+	if w.nodes, missed, err = l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector)); err != nil || missed != nil {
 		return true // the controller tries again
 	}
-	status := statusOf(lb, cmp.Or(settings.Status, l.config.Status))
+	status := plan.StatusOf(lb, cmp.Or(asked.Status, l.config.Status))
 	if lb.State.Running() && len(status.Ingress) > 0 && !servicehelpers.LoadBalancerStatusEqual(&service.Status.LoadBalancer, status) {
 		return false
 	}
@@ -194,8 +202,8 @@ func (l *LoadBalancers) asAsked(
 
 // unchanged says whether change would do nothing.
 func (w *work) unchanged(ctx context.Context, lb *cloud.LoadBalancer) bool {
-	desired := DesiredState(w.input(lb.Networks))
-	desired = desired.without(Foreign(desired, lb))
+	desired := plan.DesiredState(w.input(lb.Networks))
+	desired = desired.Without(plan.Foreign(desired, lb))
 	if w.lacksCertificate(desired, lb) {
 		return false
 	}
@@ -207,14 +215,14 @@ func (w *work) unchanged(ctx context.Context, lb *cloud.LoadBalancer) bool {
 	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, lb); err != nil {
 		return false
 	}
-	return len(Diff(desired, lb, limits)) == 0
+	return len(plan.Diff(desired, lb, limits)) == 0
 }
 
 // lacksCertificate says whether a certificate that the Service asks for is on none of the frontends.
-func (w *work) lacksCertificate(desired Desired, lb *cloud.LoadBalancer) bool {
-	for _, port := range w.settings.everyPort() {
+func (w *work) lacksCertificate(desired plan.Desired, lb *cloud.LoadBalancer) bool {
+	for _, port := range w.settings.EveryPort() {
 		for _, certificate := range port.Certificates {
-			config := certificate.config(desired.Identity, fingerprintsOf(w.secrets))
+			config := plan.TLSConfig(certificate, desired.Identity, fingerprintsOf(w.secrets))
 			there := slices.ContainsFunc(lb.Frontends, func(f cloud.Frontend) bool {
 				return slices.ContainsFunc(f.TLSConfigs, func(t cloud.TLSConfig) bool { return t.Name == config.Name })
 			})
@@ -235,7 +243,7 @@ func recording(ctx context.Context) (context.Context, *[]string) {
 }
 
 // noteDone notes a change that was made.
-func noteDone(ctx context.Context, change Change) {
+func noteDone(ctx context.Context, change plan.Change) {
 	if done, ok := ctx.Value(recordingKey{}).(*[]string); ok {
 		*done = append(*done, change.String())
 	}

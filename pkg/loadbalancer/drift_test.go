@@ -16,6 +16,9 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // listers show Services and nodes as they are now.
@@ -42,7 +45,7 @@ func (a *account) listers() (corelisters.ServiceLister, corelisters.NodeLister) 
 func (a *account) check(l *LoadBalancers) {
 	a.t.Helper()
 	services, nodes := a.listers()
-	l.mendDrift(a.t.Context(), services, nodes)
+	inOneRound(func(r *rounds) { l.mendDrift(a.t.Context(), services, nodes, r) })
 }
 
 // everything is all that there is of a load balancer but what every change sets.
@@ -66,16 +69,16 @@ func everything(a *account, id string) string {
 		}
 		return value
 	}
-	return encode(a.t, strip(text))
+	return example.JSON(a.t, strip(text))
 }
 
 // Whatever somebody does to what was made for the Service is undone without an event of Kubernetes, and told.
 func TestDriftIsMended(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers()
-	s := service("http 80 30080")
-	annotated(s, "mode", "http", "tls-hostnames", "shop.example.com")
-	s.Annotations[AnnotationConfig] = `{"frontends":[{"name":"http","rules":[{"name":"old","priority":7,
+	s := example.Service("http 80 30080")
+	example.Annotated(s, "mode", "http", "tls-hostnames", "shop.example.com")
+	s.Annotations[settings.AnnotationConfig] = `{"frontends":[{"name":"http","rules":[{"name":"old","priority":7,
 		"matchers":[{"type":"path","match_path":{"method":"starts","value":"/old"}}],
 		"actions":[{"type":"http_return","action_http_return":{"status":404,"content_type":"text/plain","payload":"QQ=="}}]}]}]}`
 	s = a.addService(s)
@@ -93,7 +96,7 @@ func TestDriftIsMended(t *testing.T) {
 		{"a rule is deleted", http.MethodDelete, "/frontends/http/rules/old", "", "create rule old of frontend http"},
 		{"a rule is changed", http.MethodPatch, "/frontends/http/rules/old", `{"priority":8}`, "modify rule old of frontend http"},
 		{"a certificate is taken away", http.MethodDelete, "/frontends/http/tls-configs/TLS", "", "create TLS configuration"},
-		{"a label is changed", http.MethodPatch, "/labels/" + LabelTrafficPolicy, `{"key":"` + LabelTrafficPolicy + `","value":"x"}`, "modify label"},
+		{"a label is changed", http.MethodPatch, "/labels/" + settings.LabelTrafficPolicy, `{"key":"` + settings.LabelTrafficPolicy + `","value":"x"}`, "modify label"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a.Do(t, test.method, path+strings.ReplaceAll(test.path, "TLS", tlsNameOf(a)), test.body, nil)
@@ -122,7 +125,7 @@ func TestCheckOfManyIsFewCalls(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers()
 	for i := range 120 {
-		s := service("http 80 30080", "https 443 30443")
+		s := example.Service("http 80 30080", "https 443 30443")
 		s.Name, s.UID = fmt.Sprintf("web-%d", i), types.UID(fmt.Sprintf("uid-%d", i))
 		a.ensure(l, a.addService(s))
 		a.said()
@@ -152,7 +155,7 @@ func TestNothingIsAskedWithoutServices(t *testing.T) {
 func TestCheckLeavesAlone(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	id := a.only().ID
 	a.Do(t, http.MethodPost, "/load-balancer/"+id+"/backends", `{"name":"mine","members":[]}`, nil)
@@ -170,7 +173,7 @@ func TestCheckLeavesAlone(t *testing.T) {
 	for name, change := range map[string]func(*v1.Service){
 		"of another type":         func(s *v1.Service) { s.Spec.Type = v1.ServiceTypeClusterIP },
 		"being deleted":           func(s *v1.Service) { s.DeletionTimestamp = &now },
-		"with a wrong annotation": func(s *v1.Service) { annotated(s, "mode", "x") },
+		"with a wrong annotation": func(s *v1.Service) { example.Annotated(s, "mode", "x") },
 		"another of its name":     func(s *v1.Service) { s.UID = "uid-2" },
 	} {
 		was := a.current(s)
@@ -201,7 +204,7 @@ func TestCheckLeavesAlone(t *testing.T) {
 func TestLostLoadBalancerIsMadeAgain(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	first := a.only().ID
 	a.Do(t, http.MethodDelete, "/load-balancer/"+first, "", nil)
@@ -211,7 +214,7 @@ func TestLostLoadBalancerIsMadeAgain(t *testing.T) {
 		}
 	}
 	a.check(l)
-	if second := a.only().ID; second == first || a.current(s).Annotations[AnnotationID] != second {
+	if second := a.only().ID; second == first || a.current(s).Annotations[settings.AnnotationID] != second {
 		t.Errorf("annotations %v", a.current(s).Annotations)
 	}
 }
@@ -220,7 +223,7 @@ func TestLostLoadBalancerIsMadeAgain(t *testing.T) {
 func TestCheckPublishesNewAddresses(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	want := a.ensure(l, s)
 	a.change(s, func(s *v1.Service) { s.Status.LoadBalancer.Ingress[0].IP = "192.0.2.1" })
 	a.settle(a.only().ID)

@@ -10,12 +10,14 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
 )
 
 // A check that waits for the controller does not undo what that did meanwhile.
 func TestCheckGoesByWhatTheServiceIsAfterTheWait(t *testing.T) {
 	for name, s := range map[string]*v1.Service{
-		"of its own": service("http 80 30080"), "shared": sharingService("foo", "create/group", []string{"http 80 30080"}),
+		"of its own": example.Service("http 80 30080"), "shared": sharingService("foo", "create/group", []string{"http 80 30080"}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAccount(t, simulator.Config{}, "n1")
@@ -40,8 +42,9 @@ func TestCheckGoesByWhatTheServiceIsAfterTheWait(t *testing.T) {
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
-				l.mendDrift(t.Context(), corelisters.NewServiceLister(index), nodes)
-				l.mendShared(t.Context(), corelisters.NewServiceLister(index), nodes)
+				services := corelisters.NewServiceLister(index)
+				inOneRound(func(r *rounds) { l.mendDrift(t.Context(), services, nodes, r) })
+				inOneRound(func(r *rounds) { l.mendShared(t.Context(), services, nodes, r) })
 			}()
 			waiting := func() bool {
 				l.locks.mu.Lock()

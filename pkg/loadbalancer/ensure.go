@@ -15,6 +15,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 const (
@@ -32,35 +34,45 @@ const (
 type work struct {
 	*LoadBalancers
 	service  *v1.Service
-	identity Identity
-	settings *Settings
+	identity plan.Identity
+	settings *settings.Settings
 	secrets  map[string]secret
-	nodes    []*v1.Node          // eligible, with addresses
-	told     []*v1.Node          // as the controller told them
-	pods     map[string][]Target // see Input
+	access   []settings.SharedAccess  // the entries of sharedLoadBalancers, as they are for the Service
+	nodes    []*v1.Node               // eligible, with addresses
+	told     []*v1.Node               // as the controller told them
+	pods     map[string][]plan.Target // see Input
 	// componentsOnly: the nodes are not known, and members stay as they are.
 	componentsOnly bool
 }
 
 // ensure makes the Service's load balancer be as desired, one step nearer each time it is called.
 func (l *LoadBalancers) ensure(
-	ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node,
+	ctx context.Context, identity plan.Identity, service *v1.Service, nodes []*v1.Node,
 ) (*v1.LoadBalancerStatus, error) {
-	l.membership.forget(service)
-	settings, problems := ParseSettings(service)
-	if problems = slices.Concat(l.problems(service, settings), problems); len(problems) > 0 {
+	asked, problems := settings.Parse(service)
+	denied, err := l.denials(ctx, identity, service, asked)
+	if err != nil {
+		return nil, err
+	}
+	if problems = slices.Concat(l.problems(service, asked), denied, problems); len(problems) > 0 {
+		if err := l.claim(ctx, identity, service); err != nil {
+			return nil, err
+		}
 		return nil, l.refuseAndTend(ctx, identity, service, nodes, problems)
 	}
-	if settings.Shared != nil {
+	if asked.Shared != nil {
 		l.tending.forget(service.UID)
-		return l.ensureSharing(ctx, identity, service, settings, nodes)
+		return l.ensureSharing(ctx, identity, service, asked, nodes)
 	}
 	l.tending.note(service, nodes)
-	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
-	var err error
-	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
-		return nil, l.refuseSecret(service, err)
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked}
+	if w.secrets, err = l.readSecrets(ctx, service, asked); err != nil {
+		if failed := l.claim(ctx, identity, service); failed != nil {
+			return nil, failed
+		}
+		return nil, l.tend(ctx, identity, service, nodes, l.refuseSecret(ctx, identity, service, asked, err))
 	}
+	l.membership.forget(service)
 	lb, err := l.findAfterLeaving(ctx, service, identity)
 	if err != nil {
 		return nil, err
@@ -73,7 +85,9 @@ func (l *LoadBalancers) ensure(
 		return nil, err
 	}
 	var missed error
-	w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
+	if w.nodes, missed, err = l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector)); err != nil {
+		return nil, err
+	}
 	if lb == nil {
 		if lb, err = w.create(ctx); err != nil {
 			return nil, err
@@ -81,64 +95,19 @@ func (l *LoadBalancers) ensure(
 	} else if err := w.change(ctx, lb); err != nil {
 		return nil, err
 	}
-	l.annotate(ctx, service, map[string]any{AnnotationID: lb.ID, AnnotationName: lb.Name})
+	l.records.change(service.UID, func(r *serviceRecord) { r.labelled = lb.ID })
+	l.noteUploaded(service, w.secrets)
+	l.annotate(ctx, service, map[string]any{settings.AnnotationID: lb.ID, settings.AnnotationName: lb.Name})
 	if missed != nil {
 		return nil, missed
 	}
 	return w.published(lb)
 }
 
-// refuse returns an error, and puts events on the Service: it cannot have a load balancer.
-func (l *LoadBalancers) refuse(service *v1.Service, problems []Problem) error {
-	consequence := "No load balancer"
-	if len(service.Status.LoadBalancer.Ingress) > 0 || service.Annotations[AnnotationID] != "" {
-		// It is not to be believed closed by who has just asked for that.
-		consequence = "The load balancer that there is stays as it was, open to the same clients"
-	}
-	var messages []string
-	for _, problem := range problems {
-		l.warn(service, problem.Reason, "%s: %s", consequence, problem.Message)
-		messages = append(messages, problem.Message)
-	}
-	text := strings.ToLower(consequence[:1]) + consequence[1:] + ": " + strings.Join(messages, "; ")
-	return because(problems[0].Reason, api.NewRetryError(text, refusedRetry))
-}
-
-// refuseAndTend is refuse for a Service that may have a load balancer whose members are Pods: others may have come, and gone, since
-// somebody looked.
-func (l *LoadBalancers) refuseAndTend(
-	ctx context.Context, identity Identity, service *v1.Service, nodes []*v1.Node, problems []Problem,
-) error {
-	refused := l.refuse(service, problems)
-	if _, slips := ParseSettings(service); !l.byPods(service) && (!l.config.PodMembers || len(slips) == 0) {
-		return refused // no Pods are members
-	}
-	if err := l.update(ctx, identity, service, nodes); err != nil { // is tried again sooner than what is refused
-		return notFollowed(refused, err)
-	}
-	return refused
-}
-
-// notFollowed is the error for a Service that is told of something, and of which Pods may be members that could not be followed
-// meanwhile.
-func notFollowed(told, failed error) error {
-	return because(reasonOf(told), fmt.Errorf("%s; and Pods that came or went meanwhile are not followed yet: %w", told.Error(), failed))
-}
-
-// refuseSecret is refuse for a Secret, whose mending nothing may tell of.
-func (l *LoadBalancers) refuseSecret(service *v1.Service, err error) error {
-	var mistake errSecret
-	if !errors.As(err, &mistake) {
-		return err
-	}
-	l.said.say(service, []Problem{{"InvalidSecret", mistake.text}}, l.warn)
-	return because("InvalidSecret", api.NewRetryError(mistake.text, secretRetry))
-}
-
 // input is what the desired state follows from, on these networks.
-func (w *work) input(networks []cloud.LoadBalancerNetwork) Input {
-	targets, _ := Targets(w.nodes)
-	return Input{
+func (w *work) input(networks []cloud.LoadBalancerNetwork) plan.Input {
+	targets, _ := plan.Targets(w.nodes)
+	return plan.Input{
 		Identity: w.identity, Service: w.service, Settings: w.settings, Targets: targets, Pods: w.pods, MaxMembers: w.config.MaxMembers,
 		DefaultMode: w.config.DefaultMode, DefaultPlan: w.config.Plan, Networks: networks, Fingerprints: fingerprintsOf(w.secrets),
 	}
@@ -150,30 +119,46 @@ func (w *work) create(ctx context.Context) (*cloud.LoadBalancer, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan, err := w.plan(ctx, cmp.Or(w.settings.Load.Plan, w.config.Plan))
+	size, err := w.plan(ctx, cmp.Or(w.settings.Load.Plan, w.config.Plan))
 	if err != nil {
 		return nil, err
 	}
-	desired := DesiredState(w.input(place.Networks))
+	if err := w.checkOwnHosts(ctx); err != nil {
+		return nil, err
+	}
+	desired := plan.DesiredState(w.input(place.Networks))
 	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, nil); err != nil {
 		return nil, err
 	}
 	w.remark(nil, place.Outside, place.NetworkID)
-	lb, err := w.config.Cloud.CreateLoadBalancer(ctx, desired.Create(place, plan.Name, plan.SessionsPerServer))
-	if errors.Is(err, cloud.ErrAlreadyExists) || errors.Is(err, cloud.ErrBusy) {
-		return w.takenName(ctx, desired, err)
-	}
+	made := false
+	lb, err := w.withRoom(ctx, func() (*cloud.LoadBalancer, error) {
+		spec := desired.Create(place, size.Name, size.SessionsPerServer)
+		lb, err := w.config.Cloud.CreateLoadBalancer(ctx, spec)
+		if errors.Is(err, cloud.ErrAlreadyExists) || errors.Is(err, cloud.ErrBusy) {
+			if lb, err = w.takenName(ctx, desired, err); err == nil || !w.isBlocked(ctx, desired, err) {
+				return lb, err
+			}
+			spec.Name = plan.NamedLike(spec.Name, w.identity.ServiceUID)
+			lb, err = w.config.Cloud.CreateLoadBalancer(ctx, spec)
+		}
+		made = err == nil
+		return lb, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	w.membership.set(w.service, lb.ID, desired.members())
+	if !made {
+		return lb, nil
+	}
+	w.membership.set(w.service, lb.ID, desired.MemberDigest())
 	klog.FromContext(ctx).Info("Made a load balancer", "service", klog.KObj(w.service), "loadBalancer", lb.ID, "name", lb.Name)
 	w.tell(w.service, "NewLoadBalancer", "Made load balancer %s (%s) in %s", lb.ID, lb.Name, lb.Zone)
 	return lb, nil
 }
 
-func (w *work) takenName(ctx context.Context, desired Desired, conflict error) (*cloud.LoadBalancer, error) {
-	all, err := w.findByLabels(ctx, w.identity)
+func (w *work) takenName(ctx context.Context, desired plan.Desired, conflict error) (*cloud.LoadBalancer, error) {
+	all, err := w.findByLabels(ctx, w.service, w.identity)
 	if err != nil {
 		return nil, err
 	}
@@ -185,15 +170,15 @@ func (w *work) takenName(ctx context.Context, desired Desired, conflict error) (
 	}
 	return nil, because(ReasonNameTaken, fmt.Errorf("a load balancer named %s exists, and its labels do not say that it is this Service's: if it is, "+
 		"name its UUID in annotation %s of the Service; if it is another cluster's, give each cluster its own clusterID; else delete "+
-		"or rename it: %w", cmp.Or(desired.Load.Name, w.identity.Name), AnnotationID, conflict))
+		"or rename it: %w", cmp.Or(desired.Load.Name, w.identity.Name), settings.AnnotationID, conflict))
 }
 
 // change brings an existing load balancer up to date.
 func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
-	w.identity = w.identity.of(lb)
-	desired := DesiredState(w.input(lb.Networks))
-	foreign, foreignRules := Foreign(desired, lb), ForeignRules(desired, lb)
-	desired = desired.without(foreign)
+	w.identity = w.identity.Of(lb)
+	desired := plan.DesiredState(w.input(lb.Networks))
+	foreign, foreignRules := plan.Foreign(desired, lb), plan.ForeignRules(desired, lb)
+	desired = desired.Without(foreign)
 	limits, err := w.sessions(ctx, desired, lb)
 	if err != nil {
 		return err
@@ -201,18 +186,26 @@ func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 	if err := w.checkAddresses(ctx, desired, lb); err != nil {
 		return err
 	}
+	if err := w.checkOwnHosts(ctx); err != nil {
+		return err
+	}
 	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, lb); err != nil {
 		return err
 	}
 	w.remark(lb, nil, "")
-	changes := joinAside(desired, lb, Diff(desired, lb, limits))
-	if err := w.apply(ctx, w.service, lb, changes); err != nil {
+	changes := plan.JoinAside(desired, lb, plan.Diff(desired, lb, limits))
+	if losesOwnCertificate(w.identity, changes) {
+		if err := w.claimOwnBundle(ctx, w.identity, lb); err != nil {
+			return err
+		}
+	}
+	if err := w.applyAll(ctx, w.service, lb, changes); err != nil {
 		return err
 	}
 	w.joinings.see(w.service, lb, changes, w.now())
 	if len(foreign)+len(foreignRules) == 0 {
 		if !w.componentsOnly {
-			w.membership.set(w.service, lb.ID, desired.members())
+			w.membership.set(w.service, lb.ID, desired.MemberDigest())
 		}
 		return w.awaited(desired)
 	}
@@ -224,12 +217,12 @@ func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 }
 
 // awaited asks to be called again while a frontend waits for a certificate.
-func (w *work) awaited(desired Desired) error {
-	if len(desired.awaited) == 0 {
+func (w *work) awaited(desired plan.Desired) error {
+	if len(desired.Awaited) == 0 {
 		return nil
 	}
 	return because(ReasonCertificatePending, api.NewRetryError(fmt.Sprintf("the new certificate of %s is not issued yet, which UpCloud does once its host names lead to the load "+
-		"balancer: until then the former one is presented", strings.Join(slices.Sorted(maps.Keys(desired.awaited)), ", ")), certificateRetry))
+		"balancer: until then the former one is presented", strings.Join(slices.Sorted(maps.Keys(desired.Awaited)), ", ")), certificateRetry))
 }
 
 // remark tells, once each, of what the Service asks for and does not get. lb is nil if it is just being made.
@@ -237,40 +230,40 @@ func (w *work) remark(lb *cloud.LoadBalancer, outside []string, network string) 
 	if w.componentsOnly {
 		return
 	}
-	remarks := Remarks(w.service, w.settings)
+	remarks := settings.Remarks(w.service, w.settings)
 	if lb != nil {
 		remarks = append(remarks, fixedAtCreation(w.settings, lb)...)
 	}
 	if len(outside) > 0 {
-		remarks = append(remarks, Problem{"NodesOutsideNetwork", fmt.Sprintf("Nodes %s have no internal address in network %s, to which "+
+		remarks = append(remarks, settings.Problem{Reason: "NodesOutsideNetwork", Message: fmt.Sprintf("Nodes %s have no internal address in network %s, to which "+
 			"the load balancer is attached: it cannot reach them", strings.Join(outside, ", "), network)})
 	}
 	viaNodes := slices.ContainsFunc(w.service.Spec.Ports, func(p v1.ServicePort) bool { return p.NodePort > 0 })
-	if targets, _ := Targets(w.nodes); lb != nil && len(targets) == 0 && viaNodes {
-		remarks = append(remarks, Problem{"NoEligibleNodes", "No node is left to get traffic: the members of the load balancer stay as they " +
-			"are; look at the node labels and at annotation " + AnnotationPrefix + nodeSelectorName})
+	if targets, _ := plan.Targets(w.nodes); lb != nil && len(targets) == 0 && viaNodes {
+		remarks = append(remarks, settings.Problem{Reason: "NoEligibleNodes", Message: "No node is left to get traffic: the members of the load balancer stay as they " +
+			"are; look at the node labels and at annotation " + settings.AnnotationPrefix + settings.NodeSelectorName})
 	}
 	w.said.say(w.service, remarks, w.warn)
 }
 
 // fixedAtCreation tells what a Service asks for that can only be had by a new load balancer.
-func fixedAtCreation(settings *Settings, lb *cloud.LoadBalancer) []Problem {
-	var problems []Problem
+func fixedAtCreation(asked *settings.Settings, lb *cloud.LoadBalancer) []settings.Problem {
+	var problems []settings.Problem
 	add := func(what, have string) {
-		problems = append(problems, Problem{"FixedAtCreation", fmt.Sprintf("The Service asks for %s, and load balancer %s (%s) was made with %s: "+
+		problems = append(problems, settings.Problem{Reason: "FixedAtCreation", Message: fmt.Sprintf("The Service asks for %s, and load balancer %s (%s) was made with %s: "+
 			"that cannot be changed; delete the Service and make it anew, if it must be", what, lb.ID, lb.Name, have)})
 	}
-	if settings.Zone != "" && settings.Zone != lb.Zone {
-		add("zone "+settings.Zone, "zone "+lb.Zone)
+	if asked.Zone != "" && asked.Zone != lb.Zone {
+		add("zone "+asked.Zone, "zone "+lb.Zone)
 	}
-	if settings.Visibility != "" && len(visible(lb.Networks, settings.Visibility)) == 0 {
-		add(settings.Visibility+" visibility", "no such network")
+	if asked.Visibility != "" && len(plan.Visible(lb.Networks, asked.Visibility)) == 0 {
+		add(asked.Visibility+" visibility", "no such network")
 	}
 	has := func(id string) bool {
 		return slices.ContainsFunc(lb.Networks, func(n cloud.LoadBalancerNetwork) bool { return n.ID == id })
 	}
-	ids := slices.Clone(settings.Private)
-	for _, network := range settings.Networks {
+	ids := slices.Clone(asked.Private)
+	for _, network := range asked.Networks {
 		ids = append(ids, network.ID)
 	}
 	for _, id := range ids {
@@ -282,11 +275,11 @@ func fixedAtCreation(settings *Settings, lb *cloud.LoadBalancer) []Problem {
 }
 
 // sessions returns how many sessions members may have, asking for the plans only if any will be new or the plan changes.
-func (w *work) sessions(ctx context.Context, desired Desired, lb *cloud.LoadBalancer) (sessionLimits, error) {
-	var limits sessionLimits
+func (w *work) sessions(ctx context.Context, desired plan.Desired, lb *cloud.LoadBalancer) (plan.SessionLimits, error) {
+	var limits plan.SessionLimits
 	want := desired.Load.Plan
-	if want == "" && notesOf(lb.Labels, LabelComponents).has(noteLoad("plan")) {
-		want = desired.defaultPlan
+	if want == "" && plan.NotesOf(lb.Labels, settings.LabelComponents).Has(plan.NoteLoad("plan")) {
+		want = desired.DefaultPlan
 	}
 	if want != "" && want != lb.Plan {
 		from, err := w.plan(ctx, lb.Plan)
@@ -297,29 +290,29 @@ func (w *work) sessions(ctx context.Context, desired Desired, lb *cloud.LoadBala
 		if err != nil {
 			return limits, err
 		}
-		return sessionLimits{fresh: to.SessionsPerServer, from: from.SessionsPerServer, to: to.SessionsPerServer}, nil
+		return plan.SessionLimits{Fresh: to.SessionsPerServer, From: from.SessionsPerServer, To: to.SessionsPerServer}, nil
 	}
-	if !NewMembers(desired, lb) && !resetsSessions(desired, lb) {
+	if !plan.NewMembers(desired, lb) && !resetsSessions(desired, lb) {
 		return limits, nil
 	}
 	if !resetsSessions(desired, lb) {
 		for _, backend := range lb.Backends { // a plan that is no longer offered is not in the list of plans
 			for _, member := range backend.Members {
-				if !isJoining(member) && !slices.ContainsFunc(desired.Backends, func(b Backend) bool { return b.Name == backend.Name && b.MaxSessions != nil }) {
-					return sessionLimits{fresh: member.MaxSessions}, nil
+				if !plan.IsJoining(member) && !slices.ContainsFunc(desired.Backends, func(b plan.Backend) bool { return b.Name == backend.Name && b.MaxSessions != nil }) {
+					return plan.SessionLimits{Fresh: member.MaxSessions}, nil
 				}
 			}
 		}
 	}
-	plan, err := w.plan(ctx, lb.Plan)
-	return sessionLimits{fresh: plan.SessionsPerServer}, err
+	size, err := w.plan(ctx, lb.Plan)
+	return plan.SessionLimits{Fresh: size.SessionsPerServer}, err
 }
 
 // resetsSessions says whether a number of sessions is no longer asked for.
-func resetsSessions(desired Desired, lb *cloud.LoadBalancer) bool {
-	ours := notesOf(lb.Labels, LabelComponents)
-	return slices.ContainsFunc(desired.Backends, func(b Backend) bool {
-		return b.MaxSessions == nil && ours.has(noteBackend(b.Name, "max_sessions"))
+func resetsSessions(desired plan.Desired, lb *cloud.LoadBalancer) bool {
+	ours := plan.NotesOf(lb.Labels, settings.LabelComponents)
+	return slices.ContainsFunc(desired.Backends, func(b plan.Backend) bool {
+		return b.MaxSessions == nil && ours.Has(plan.NoteBackend(b.Name, "max_sessions"))
 	})
 }
 
@@ -332,12 +325,12 @@ func (l *LoadBalancers) plan(ctx context.Context, name string) (cloud.LoadBalanc
 		return cloud.LoadBalancerPlan{}, err
 	}
 	var known []string
-	for _, plan := range plans {
-		if plan.Name == name {
-			return plan, nil
+	for _, size := range plans {
+		if size.Name == name {
+			return size, nil
 		}
-		known = append(known, plan.Name)
+		known = append(known, size.Name)
 	}
 	return cloud.LoadBalancerPlan{}, fmt.Errorf("load balancer plan %q %w: set annotation %splan of the Service, or loadBalancerPlan "+
-		"in the controller's configuration, to one of %s", name, errNoSuchPlan, AnnotationPrefix, strings.Join(known, ", "))
+		"in the controller's configuration, to one of %s", name, errNoSuchPlan, settings.AnnotationPrefix, strings.Join(known, ", "))
 }

@@ -9,6 +9,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // Law: whatever call fails, whether or not it had its effect, the retry converges, and nothing is made twice or left: certificates,
@@ -23,7 +26,7 @@ func TestEveryCallMayFailWithEveryKindOfComponent(t *testing.T) {
 				address := a.floatingAddress()
 				a.setSecret("www", "www.example.com")
 				a.setSecret("api", "api.example.com")
-				s := a.addService(annotated(service("http 80 30080", "https 443 30443"), "mode", "http", "tls-secret", "https=www",
+				s := a.addService(example.Annotated(example.Service("http 80 30080", "https 443 30443"), "mode", "http", "tls-secret", "https=www",
 					"redirect-to-https", "http=true", "labels", "env=prod", "floating-ips", address))
 				a.Inject(fault)
 				l := a.balancers()
@@ -45,9 +48,9 @@ func TestEveryCallMayFailWithEveryKindOfComponent(t *testing.T) {
 				a.SetDNS("a.example.com", dnsName(new(a.only())))
 				a.change(s, func(s *v1.Service) {
 					s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"}
-					annotated(s, "tls-secret", "https=api", "tls-hostnames", "https=a.example.com", "labels", "team=web", "forwarded-headers", "true",
+					example.Annotated(s, "tls-secret", "https=api", "tls-hostnames", "https=a.example.com", "labels", "team=web", "forwarded-headers", "true",
 						"plan", "production-small", "http2", "https=true")
-					delete(s.Annotations, AnnotationPrefix+"floating-ips")
+					delete(s.Annotations, settings.AnnotationPrefix+"floating-ips")
 				})
 				eventually(ensure)
 				eventually(ensure)

@@ -8,11 +8,13 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/fairness"
 )
 
 // followers is how many names are worked on at one time by who follows Pods, and by who follows Secrets: calls for one Service that hang,
-// or that the API asks to wait with, hold up none of the others'. The service controller has as many.
-const followers = 10
+// or that the API asks to wait with, hold up none of the others'. They are shared out between namespaces.
+const followers = 30
 
 type nameQueue = workqueue.TypedRateLimitingInterface[cache.ObjectName]
 
@@ -32,7 +34,7 @@ type follower struct {
 
 // run follows until ctx ends.
 func (f follower) run(ctx context.Context) {
-	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+	queue := fairness.NewQueue(namespaceOf, workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
 	defer queue.ShutDown()
 	if _, err := f.informer.AddEventHandler(f.on(queue)); err != nil { // only of an informer that has been stopped already
 		klog.FromContext(ctx).Error(err, f.failed)
@@ -46,10 +48,11 @@ func (f follower) run(ctx context.Context) {
 		}
 		f.synced()
 	}
+	turns := fairness.NewTurns(followers)
 	var workers sync.WaitGroup
 	for range followers {
 		workers.Go(func() {
-			for f.next(ctx, queue) {
+			for f.next(ctx, queue, turns) {
 			}
 		})
 	}
@@ -58,14 +61,27 @@ func (f follower) run(ctx context.Context) {
 	workers.Wait()
 }
 
+func namespaceOf(name cache.ObjectName) string { return name.Namespace }
+
 // next does one piece of work, and says whether there may be more.
-func (f follower) next(ctx context.Context, queue nameQueue) bool {
+func (f follower) next(ctx context.Context, queue nameQueue, turns *fairness.Turns) bool {
 	name, ended := queue.Get()
 	if ended {
 		return false
 	}
 	defer queue.Done(name)
-	if err := f.do(ctx, name); err != nil {
+	if again, ok := turns.Take(name.Namespace, name.Name); !ok {
+		queue.AddAfter(name, again)
+		return true
+	}
+	turns.Begin(name.Namespace, name.Name)
+	defer turns.End(name.Namespace, name.Name)
+	err := f.do(ctx, name)
+	if pause, ok := fairness.IsContinues(err); ok {
+		queue.AddAfter(name, pause)
+		return true
+	}
+	if err != nil {
 		klog.FromContext(ctx).Error(err, f.failed, "name", name)
 		queue.AddRateLimited(name)
 		return true

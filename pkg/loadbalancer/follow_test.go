@@ -13,6 +13,9 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // hold keeps requests about one load balancer, once its ID is stored, until their callers give up. asked is closed at the first.
@@ -54,7 +57,7 @@ func TestOneSlowLoadBalancerHoldsUpNoOthersPods(t *testing.T) {
 	l := a.balancers(podMembers)
 	a.followPods(l)
 	ports := map[string]int32{"http": 8080}
-	slow, other := service("http 80 0"), service("http 80 0")
+	slow, other := example.Service("http 80 0"), example.Service("http 80 0")
 	slow.Name, slow.UID = "slow", types.UID("uid-slow")
 	slow, other = a.addService(slow), a.addService(other)
 	a.setSlice(slice(slow, "slow-a", ports, "slow-1 10.244.1.5 ready"))
@@ -62,7 +65,7 @@ func TestOneSlowLoadBalancerHoldsUpNoOthersPods(t *testing.T) {
 	a.ensure(l, slow)
 	a.ensure(l, other)
 
-	held.id.Store(a.current(slow).Annotations[AnnotationID])
+	held.id.Store(a.current(slow).Annotations[settings.AnnotationID])
 	a.setSlice(slice(slow, "slow-a", ports, "slow-1 10.244.1.5 ready", "slow-2 10.244.2.5 ready"))
 	select {
 	case <-held.asked:
@@ -72,7 +75,7 @@ func TestOneSlowLoadBalancerHoldsUpNoOthersPods(t *testing.T) {
 	a.setSlice(slice(other, "web-a", ports, "web-1 10.244.1.6 ready", "web-2 10.244.2.6 ready"))
 	a.eventually("members of the other load balancer", func() string {
 		var lb struct{ Backends []cloud.Backend }
-		a.Do(t, http.MethodGet, "/load-balancer/"+a.current(other).Annotations[AnnotationID], "", &lb)
+		a.Do(t, http.MethodGet, "/load-balancer/"+a.current(other).Annotations[settings.AnnotationID], "", &lb)
 		if got := fmt.Sprint(lb.Backends); strings.Count(got, "web-") != 2 {
 			return got
 		}

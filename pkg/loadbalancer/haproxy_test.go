@@ -20,6 +20,9 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/haproxy"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // newTrafficAccount is an account whose load balancers carry traffic.
@@ -72,7 +75,7 @@ func TestEveryFeatureRuns(t *testing.T) {
 		s = a.addService(s)
 		a.ensure(l, s)
 		a.ensure(l, s)
-		lb, err := a.cloud.LoadBalancer(t.Context(), a.current(s).Annotations[AnnotationID])
+		lb, err := a.cloud.LoadBalancer(t.Context(), a.current(s).Annotations[settings.AnnotationID])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,8 +115,8 @@ func TestWhatClientsSee(t *testing.T) {
 	a := newTrafficAccount(t, "n1")
 	l := a.balancers()
 	first := a.setSecret("www", "www.example.com")
-	s := service("http 18480 30080", "https 18443 30443")
-	s = a.addService(annotated(s, "tls-secret", "https=www", "mode", "http", "redirect-to-https", "http=true", "http2", "https=true"))
+	s := example.Service("http 18480 30080", "https 18443 30443")
+	s = a.addService(example.Annotated(s, "tls-secret", "https=www", "mode", "http", "redirect-to-https", "http=true", "http2", "https=true"))
 	secure := a.address(l, s, 18443)
 	presented := func() string {
 		conn, err := tls.Dial("tcp", secure, &tls.Config{ServerName: "www.example.com", InsecureSkipVerify: true, NextProtos: []string{"h2"}})

@@ -3,7 +3,6 @@ package loadbalancer
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -11,88 +10,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/fairness"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
-
-// How a node joins a Service with externalTrafficPolicy Local.
-//
-// HAProxy uses a new member until it fails a check. A node without a Pod of the Service drops what comes to it, so for some seconds
-// clients would wait in vain. Such a node therefore joins aside: with weight 0, so that it gets checks and no connections. When the
-// checks have had their time, it gets its weight, and with it connections if it is well. Who joins aside is told by the member
-// itself, so that another copy of this program finishes what this one began: besides weight 0 it has one session, which nobody
-// who switches a member off by hand has a reason to write.
-const (
-	joiningWeight   = 0
-	joiningSessions = 1
-	memberWeight    = 100
-)
-
-func isJoining(m cloud.Member) bool {
-	return m.Type != "dynamic" && m.Weight == joiningWeight && m.MaxSessions == joiningSessions
-}
-
-func serves(m cloud.Member) bool { return m.Enabled && m.Weight > 0 }
-
-// cautious says whether nodes join the backend aside: where a node may well be one that gets no traffic.
-func (b Backend) cautious() bool {
-	url, _ := b.Asked["health_check_url"].(string)
-	return b.Members == nil && strings.HasPrefix(url, localHealthCheckPrefix)
-}
-
-// joinAside has the new members in changes join aside, if there are others meanwhile; if there are not, none waits.
-func joinAside(desired Desired, lb *cloud.LoadBalancer, changes []Change) []Change {
-	backends := backendsByName(lb)
-	for i, change := range changes {
-		at := slices.IndexFunc(desired.Backends, func(b Backend) bool { return b.Name == change.Name })
-		have, known := backends[change.Name]
-		if change.ModifyBackend == nil || change.ModifyBackend.Members == nil || at < 0 || !known || !desired.Backends[at].cautious() {
-			continue
-		}
-		patch := *change.ModifyBackend
-		patch.Members = aside(patch.Members, have.Members)
-		changes[i].ModifyBackend = &patch
-	}
-	return changes
-}
-
-func aside(want, have []cloud.Member) []cloud.Member {
-	old := func(m cloud.Member) bool {
-		return slices.ContainsFunc(have, func(h cloud.Member) bool { return h.Name == m.Name })
-	}
-	if !slices.ContainsFunc(want, func(m cloud.Member) bool { return old(m) && serves(m) }) {
-		return weighted(want, sessionsOf(append(slices.Clone(want), have...)), func(string) bool { return true })
-	}
-	all := slices.Clone(want)
-	for i := range all {
-		if !old(all[i]) && all[i].Type != "dynamic" {
-			all[i].Weight, all[i].MaxSessions = joiningWeight, joiningSessions
-		}
-	}
-	return all
-}
-
-// weighted gives those that joined aside, and whose turn it is, what members have.
-func weighted(members []cloud.Member, sessions int, turn func(name string) bool) []cloud.Member {
-	all := slices.Clone(members)
-	for i := range all {
-		if isJoining(all[i]) && turn(all[i].Name) {
-			all[i].Weight, all[i].MaxSessions = memberWeight, sessions
-		}
-	}
-	return all
-}
-
-// sessionsOf is how many sessions the members have that did not join aside; 0: there is none.
-func sessionsOf(members []cloud.Member) int {
-	for _, member := range members {
-		if member.Type != "dynamic" && !isJoining(member) {
-			return member.MaxSessions
-		}
-	}
-	return 0
-}
 
 // joinings are the members that wait, of the Services that this program looks after.
 type joinings struct {
@@ -101,7 +24,7 @@ type joinings struct {
 }
 
 // see notes what waits on a Service's load balancer, and since when.
-func (j *joinings) see(service *v1.Service, lb *cloud.LoadBalancer, changes []Change, now time.Time) {
+func (j *joinings) see(service *v1.Service, lb *cloud.LoadBalancer, changes []plan.Change, now time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	before, due := j.bySvc[service.UID], map[string]time.Time{}
@@ -115,11 +38,11 @@ func (j *joinings) see(service *v1.Service, lb *cloud.LoadBalancer, changes []Ch
 		for _, member := range members {
 			key := backend.Name + "/" + member.Name
 			switch at, known := before[key]; {
-			case !isJoining(member):
+			case !plan.IsJoining(member):
 			case known:
 				due[key] = at
 			default:
-				due[key] = now.Add(checksTake(backend))
+				due[key] = now.Add(plan.ChecksTake(backend))
 			}
 		}
 	}
@@ -131,15 +54,6 @@ func (j *joinings) see(service *v1.Service, lb *cloud.LoadBalancer, changes []Ch
 		j.bySvc = map[types.UID]map[string]time.Time{}
 	}
 	j.bySvc[service.UID] = due
-}
-
-// checksTake is how long a member that is not well is at most in finding that out.
-func checksTake(backend cloud.Backend) time.Duration {
-	seconds := func(name string) float64 {
-		number, _ := asJSON(backend.Properties[name]).(float64)
-		return max(number, 1)
-	}
-	return time.Duration(seconds("health_check_interval")*(seconds("health_check_fall")+1)) * time.Second
 }
 
 // due are the Services of which some member has waited for long enough.
@@ -191,32 +105,45 @@ const (
 
 // FollowJoining gives the nodes that join a Service aside their weight in time, until ctx ends.
 func (l *LoadBalancers) FollowJoining(ctx context.Context, services corelisters.ServiceLister) {
-	wait.UntilWithContext(ctx, func(ctx context.Context) { l.letIn(ctx, services) }, joiningPeriod)
+	var rounds rounds
+	defer rounds.wait()
+	wait.UntilWithContext(ctx, func(ctx context.Context) { l.letIn(ctx, services, &rounds) }, joiningPeriod)
 }
 
-func (l *LoadBalancers) letIn(ctx context.Context, services corelisters.ServiceLister) {
+// letIn begins to give those their weight that have waited for long enough.
+func (l *LoadBalancers) letIn(ctx context.Context, services corelisters.ServiceLister, rounds *rounds) {
+	due := map[string][]types.UID{}
 	for _, uid := range l.joinings.due(l.now()) {
 		one, _ := l.tending.get(uid) // empty for one that has ceased to have a load balancer of its own
-		service, wanted := one.service(uid, services)
-		if !wanted {
-			l.joinings.forget(uid)
-			continue
-		}
-		if settings, _ := ParseSettings(service); settings.Shared != nil {
-			l.joinings.forget(uid) // the load balancer that was its own is the controller's to end
-			continue
-		}
-		if err := l.letInto(ctx, service); err != nil {
-			l.joinings.putOff(uid, l.now().Add(joiningRetry))
-			klog.FromContext(ctx).Error(err, "Nodes that joined a load balancer get no traffic yet", "service", klog.KObj(service))
-		}
+		due[one.namespace] = append(due[one.namespace], uid)
 	}
+	rounds.begin(ctx, due, func(ctx context.Context, uid types.UID) error {
+		return l.letServiceIn(ctx, uid, services)
+	}, "Nodes that joined a load balancer get no traffic yet")
+}
+
+func (l *LoadBalancers) letServiceIn(ctx context.Context, uid types.UID, services corelisters.ServiceLister) error {
+	one, _ := l.tending.get(uid)
+	service, wanted := one.service(uid, services)
+	if !wanted {
+		l.joinings.forget(uid)
+		return nil
+	}
+	if asked, _ := settings.Parse(service); asked.Shared != nil {
+		l.joinings.forget(uid) // the load balancer that was its own is the controller's to end
+		return nil
+	}
+	err := l.letInto(ctx, service)
+	if _, continues := fairness.IsContinues(err); err != nil && !continues {
+		l.joinings.putOff(uid, l.now().Add(joiningRetry))
+	}
+	return err
 }
 
 // letInto gives the members of a Service's load balancer that have waited for long enough what members have.
 func (l *LoadBalancers) letInto(ctx context.Context, service *v1.Service) (err error) {
 	defer recoverTo(&err, service)
-	ctx, done, err := l.begin(ctx, service.UID)
+	ctx, done, err := l.begin(ctx, service.Namespace, service.UID)
 	if err != nil {
 		return err
 	}
@@ -229,24 +156,24 @@ func (l *LoadBalancers) letInto(ctx context.Context, service *v1.Service) (err e
 		l.joinings.forget(service.UID)
 		return nil
 	}
-	var changes []Change
+	var changes []plan.Change
 	for _, backend := range lb.Backends {
-		if !slices.ContainsFunc(backend.Members, isJoining) {
+		if !slices.ContainsFunc(backend.Members, plan.IsJoining) {
 			continue
 		}
-		sessions := sessionsOf(backend.Members)
+		sessions := plan.SessionsOf(backend.Members)
 		if sessions == 0 {
-			plan, err := l.plan(ctx, lb.Plan)
+			size, err := l.plan(ctx, lb.Plan)
 			if err != nil {
 				return err
 			}
-			sessions = plan.SessionsPerServer
+			sessions = size.SessionsPerServer
 		}
-		members := weighted(backend.Members, sessions, func(name string) bool {
+		members := plan.Weighted(backend.Members, sessions, func(name string) bool {
 			return l.joinings.turn(service.UID, l.now(), backend.Name, name)
 		})
-		if !sameMembers(members, backend.Members) {
-			changes = append(changes, Change{Name: backend.Name, ModifyBackend: &cloud.BackendPatch{Members: members}})
+		if !plan.SameMembers(members, backend.Members) {
+			changes = append(changes, plan.Change{Name: backend.Name, ModifyBackend: &cloud.BackendPatch{Members: members}})
 		}
 	}
 	if err := l.apply(ctx, service, lb, changes); err != nil {

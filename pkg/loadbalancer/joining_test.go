@@ -12,6 +12,9 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // joiningAccount has a Service with externalTrafficPolicy Local on the nodes n1 and n2, and a clock that stands still.
@@ -25,7 +28,7 @@ type joiningAccount struct {
 func newJoiningAccount(t *testing.T, change func(*v1.Service)) *joiningAccount {
 	a := &joiningAccount{account: newAccount(t, simulator.Config{}, "n1", "n2"), now: time.Now()}
 	a.restart()
-	s := service("http 80 30080")
+	s := example.Service("http 80 30080")
 	s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
 	if change != nil {
 		change(s)
@@ -55,7 +58,7 @@ func (a *joiningAccount) after(passed time.Duration) {
 	if err := index.Add(a.current(a.service)); err != nil {
 		a.t.Fatal(err)
 	}
-	a.l.letIn(a.t.Context(), corelisters.NewServiceLister(index))
+	inOneRound(func(r *rounds) { a.l.letIn(a.t.Context(), corelisters.NewServiceLister(index), r) })
 }
 
 // want checks the members: each with its weight and its sessions.
@@ -125,7 +128,9 @@ func TestNodesDoNotWaitAlone(t *testing.T) {
 }
 
 func TestJoiningKeepsWhatWasAskedFor(t *testing.T) {
-	a := newJoiningAccount(t, func(s *v1.Service) { s.Annotations = map[string]string{AnnotationPrefix + "max-sessions": "500"} })
+	a := newJoiningAccount(t, func(s *v1.Service) {
+		s.Annotations = map[string]string{settings.AnnotationPrefix + "max-sessions": "500"}
+	})
 	a.addNode("n3")
 	a.update()
 	a.ensure(a.l, a.service)
@@ -188,7 +193,7 @@ func TestLettingInFails(t *testing.T) {
 	a.addNode("n4")
 	a.update()
 	own := a.current(a.service)
-	a.change(a.service, func(s *v1.Service) { annotated(s, "shared", "create/web") })
+	a.change(a.service, func(s *v1.Service) { example.Annotated(s, "shared", "create/web") })
 	a.ResetRequests()
 	a.after(9 * time.Second)
 	if all := a.Requests(); all.Total() > 0 || len(a.l.joinings.due(a.now)) > 0 {
@@ -210,7 +215,7 @@ func TestLettingInFails(t *testing.T) {
 // A backend where nobody waits does not matter: what it would take is not asked for.
 func TestNodesJoinBesideABackendWithoutMembers(t *testing.T) {
 	a := newJoiningAccount(t, func(s *v1.Service) {
-		s.Annotations = map[string]string{AnnotationConfig: `{"backends":[{"name":"elsewhere"}]}`}
+		s.Annotations = map[string]string{settings.AnnotationConfig: `{"backends":[{"name":"elsewhere"}]}`}
 	})
 	a.addNode("n3")
 	a.update()

@@ -67,13 +67,28 @@ var knownDefects = []struct {
 		[]string{"TestNodeWithoutAddressesYet", "TestNodeWhoseAddressesCannotBeRead"}},
 	{"each change shows as a failure, and the status waits for it",
 		[]string{"TestWaitingIsLeftToTheController"}},
+	{"a mistake in a Service keeps new nodes from becoming members, until none is left",
+		[]string{"TestNodesAreReplacedWhileAServiceHasAMistake", "TestNodesAreReplacedWhileASharingServiceHasAMistake",
+			"TestMembersOfTheConfigurationStayDespiteMistakes", "TestUDPPortBesideItsTCPTwinIsARemark"}},
+	{"TLS that is to be passed through is terminated still, and Pods get plain text", []string{"TestTLSPassthroughAfterATakeOver"}},
+	{"one Secret that is missing, or any other mistake, stops the renewal of all certificates",
+		[]string{"TestCertificatesAreRenewedWhileAServiceHasAMistake"}},
+	{"a restart of the API server or of the controller deletes load balancers, or stops their members from following the nodes",
+		[]string{"TestServiceOfTheClassLooksTheSameEachTime", "TestRestartsKeepTheLoadBalancersOfTheAddOn"}},
+	{"Services whose names were cut to the same text take over or delete each other's load balancers",
+		[]string{"TestOwns", "TestCutNameIsNoReasonToDeleteAnothersLoadBalancer", "TestDeletionFollowsNoCutName",
+			"TestServiceOfTheSameCutNameGetsItsOwnLoadBalancer", "TestLoadBalancerThatTwoServicesNameIsNotChanged"}},
+	{"etcd is set back to before a Service was made, and its load balancer is deleted", []string{"TestServiceThatVanishedKeepsItsLoadBalancer"}},
+	{"a cluster that is restored from another's etcd takes over or deletes the other's load balancers",
+		[]string{"TestCopyOfAClusterLeavesTheOriginalsLoadBalancers", "TestClusterIDThatIsAddedKeepsTheLoadBalancer",
+			"TestCopyOfAClusterLeavesTheOriginalsPartsOfASharedLoadBalancer", "TestClusterIDThatIsAddedKeepsThePartsOfASharedLoadBalancer"}},
 	{"a certificate that is rotated in its Secret is never uploaded again",
 		[]string{"TestFollowSecrets", "TestCertificateFromASecret"}},
 }
 
 func TestEveryKnownDefectHasItsTests(t *testing.T) {
 	there := map[string]bool{}
-	for _, folder := range []string{".", "../../cmd/ccm"} {
+	for _, folder := range []string{".", "settings", "plan", "../../cmd/ccm", "../../test/integration"} {
 		files, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatal(folder, err)

@@ -20,6 +20,9 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // floatingAddress gets the account a floating IP address.
@@ -94,16 +97,16 @@ func TestEveryFeatureSettles(t *testing.T) {
 
 			// Taken away, and given to a load balancer that there is.
 			a.change(s, func(s *v1.Service) {
-				id := s.Annotations[AnnotationID]
-				s.Annotations = map[string]string{AnnotationID: id}
+				id := s.Annotations[settings.AnnotationID]
+				s.Annotations = map[string]string{settings.AnnotationID: id}
 				s.Spec.LoadBalancerSourceRanges, s.Spec.LoadBalancerIP = nil, ""
 			})
 			a.ensure(l, s)
 			a.unchanged(l, s)
 			a.change(s, func(s *v1.Service) {
-				id := s.Annotations[AnnotationID]
+				id := s.Annotations[settings.AnnotationID]
 				s.Annotations, s.Spec = full.DeepCopy().Annotations, *full.Spec.DeepCopy()
-				annotated(s, "id", id)
+				example.Annotated(s, "id", id)
 			})
 			a.ensure(l, s)
 			a.ensure(l, s)
@@ -128,15 +131,15 @@ func makesNothing(feature string) bool {
 func TestAMistakeLeavesTheLoadBalancerAsItWas(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2", "n3")
 	l := a.balancers()
-	s := a.addService(annotated(service("http 80 30080"), "node-selector", "{matchLabels: {pool: web}}"))
+	s := a.addService(example.Annotated(example.Service("http 80 30080"), "node-selector", "{matchLabels: {pool: web}}"))
 	for _, node := range a.nodes[:2] {
 		node.Labels = map[string]string{"pool": "web"}
 	}
 	a.ensure(l, s)
-	before := encode(t, a.only())
+	before := example.JSON(t, a.only())
 	for annotation, value := range map[string]string{"timeout-client": "soon", "node-selector": "{matchLabel: {pool: web}}", "visibilty": "private"} {
 		wrong := a.current(s)
-		annotated(wrong, annotation, value)
+		example.Annotated(wrong, annotation, value)
 		a.said()
 		a.ResetRequests()
 		_, err := l.EnsureLoadBalancer(t.Context(), "prod", wrong, a.nodes)
@@ -144,7 +147,7 @@ func TestAMistakeLeavesTheLoadBalancerAsItWas(t *testing.T) {
 		if !errors.As(err, &retry) || retry.RetryAfter() != refusedRetry {
 			t.Errorf("%s: error %v", annotation, err)
 		}
-		if said := a.said(); len(said) != 1 || !strings.Contains(said[0], AnnotationPrefix+annotation) || !strings.Contains(said[0], "stays as it was") {
+		if said := a.said(); len(said) != 1 || !strings.Contains(said[0], settings.AnnotationPrefix+annotation) || !strings.Contains(said[0], "stays as it was") {
 			t.Errorf("%s: events %q", annotation, said)
 		}
 		if a.Requests().Total() != 0 {
@@ -154,11 +157,11 @@ func TestAMistakeLeavesTheLoadBalancerAsItWas(t *testing.T) {
 		if err := l.UpdateLoadBalancer(t.Context(), "prod", wrong, a.nodes); err != nil {
 			t.Error(err)
 		}
-		if after := encode(t, a.only()); after != before {
+		if after := example.JSON(t, a.only()); after != before {
 			t.Errorf("%s: the load balancer was changed", annotation)
 		}
 	}
-	wrong := annotated(a.current(s), "mode", "udp")
+	wrong := example.Annotated(a.current(s), "mode", "udp")
 	if err := l.UpdateLoadBalancer(t.Context(), "prod", wrong, a.nodes[1:]); err != nil {
 		t.Error(err)
 	}
@@ -185,7 +188,7 @@ func TestNodesThatMayBeMembers(t *testing.T) {
 	a.nodes[4].Spec.Taints = []v1.Taint{{Key: "ToBeDeletedByClusterAutoscaler"}}
 	a.nodes[5].Status.Conditions = []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionFalse}}
 	for i, selector := range []string{"matchLabels:\n  pool: web\n", `{"matchExpressions":[{"key":"pool","operator":"In","values":["web"]}]}`} {
-		s := annotated(service("http 80 30080"), "node-selector", selector)
+		s := example.Annotated(example.Service("http 80 30080"), "node-selector", selector)
 		s.Name, s.UID = fmt.Sprint("s", i), "uid-of-the-"+s.UID
 		s = a.addService(s)
 		a.ensure(l, s)
@@ -200,7 +203,7 @@ func TestNodesThatMayBeMembers(t *testing.T) {
 func TestTheLimitOfMembersHoldsInEveryCall(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2", "n3", "n4", "n5")
 	l := a.balancers(func(c *Config) { c.MaxMembers = 3 })
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	before := summary(a.only())
 	a.ResetRequests()
@@ -230,7 +233,7 @@ func TestTheLimitOfMembersHoldsInEveryCall(t *testing.T) {
 func TestSourceRangesAreEnforcedFromTheFirstMoment(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := service("http 80 30080", "https 443 30443")
+	s := example.Service("http 80 30080", "https 443 30443")
 	s.Spec.LoadBalancerSourceRanges = []string{"203.0.113.0/24", "10.0.0.0/8"}
 	s = a.addService(s)
 	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes); err == nil {
@@ -256,7 +259,7 @@ func TestSourceRangesAreEnforcedFromTheFirstMoment(t *testing.T) {
 	if got := a.writes(); slices.Contains(got, "DELETE /load-balancer/{uuid}/frontends/{frontend}/rules/{name}") {
 		t.Errorf("writes %v: it was open in between", got)
 	}
-	if !strings.Contains(encode(t, a.raw("/load-balancer/"+a.only().ID)), "192.0.2.0/24") {
+	if !strings.Contains(example.JSON(t, a.raw("/load-balancer/"+a.only().ID)), "192.0.2.0/24") {
 		t.Error("the new ranges are not there")
 	}
 	a.change(s, func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = nil })
@@ -270,7 +273,7 @@ func TestFloatingAddressOutlivesTheLoadBalancer(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
 	address := a.floatingAddress()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	a.change(s, func(s *v1.Service) { s.Spec.LoadBalancerIP = address })
 	a.ensure(l, s)
@@ -296,7 +299,7 @@ func TestFloatingAddressOutlivesTheLoadBalancer(t *testing.T) {
 func TestPlanChange(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	a.Do(t, http.MethodPatch, "/load-balancer/"+a.only().ID+"/backends/http/members/n2", `{"max_sessions":7}`, nil)
 	id := a.only().ID
@@ -311,15 +314,15 @@ func TestPlanChange(t *testing.T) {
 			t.Errorf("plan %s, sessions %v; want %s, %d, %d", lb.Plan, got, plan, n1, n2)
 		}
 	}
-	a.change(s, func(s *v1.Service) { annotated(s, "plan", "production-small") })
+	a.change(s, func(s *v1.Service) { example.Annotated(s, "plan", "production-small") })
 	a.ensure(l, s)
 	sessionsAre("production-small", 50000, 7) // what somebody tuned stays tuned
 	a.unchanged(l, s)
-	a.change(s, func(s *v1.Service) { delete(s.Annotations, AnnotationPrefix+"plan") })
+	a.change(s, func(s *v1.Service) { delete(s.Annotations, settings.AnnotationPrefix+"plan") })
 	a.ensure(l, s)
 	sessionsAre("development", 1000, 7)
 	a.said()
-	a.change(s, func(s *v1.Service) { annotated(s, "plan", "gigantic") })
+	a.change(s, func(s *v1.Service) { example.Annotated(s, "plan", "gigantic") })
 	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes); err == nil || !strings.Contains(err.Error(), "production-small") {
 		t.Errorf("error %v of a plan that there is not", err)
 	}
@@ -330,11 +333,11 @@ func TestRetainedLoadBalancerStays(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
 	a.setSecret("www", "www.example.com")
-	s := a.addService(annotated(service("https 443 30443"), "retain", "true", "tls-secret", "www"))
+	s := a.addService(example.Annotated(example.Service("https 443 30443"), "retain", "true", "tls-secret", "www"))
 	a.ensure(l, s)
 	before := summary(a.only())
 	a.delete(l, s)
-	if after := a.only(); summary(after) != before || after.Labels[LabelServiceUID] != "" || tlsNames(after, "https") == "" {
+	if after := a.only(); summary(after) != before || after.Labels[settings.LabelServiceUID] != "" || tlsNames(after, "https") == "" {
 		t.Errorf("%s with labels %v", summary(after), after.Labels)
 	}
 	if _, exists, err := l.GetLoadBalancer(t.Context(), "prod", a.current(s)); exists || err != nil {
@@ -348,7 +351,7 @@ func TestRetainedLoadBalancerStays(t *testing.T) {
 func TestProtectedLoadBalancerStays(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(annotated(service("http 80 30080"), "deletion-protection", "true"))
+	s := a.addService(example.Annotated(example.Service("http 80 30080"), "deletion-protection", "true"))
 	a.ensure(l, s)
 	a.said()
 	for range 2 {
@@ -360,14 +363,14 @@ func TestProtectedLoadBalancerStays(t *testing.T) {
 		t.Errorf("events: %q", said)
 	}
 	a.only()
-	a.change(s, func(s *v1.Service) { delete(s.Annotations, AnnotationPrefix+"deletion-protection") })
+	a.change(s, func(s *v1.Service) { delete(s.Annotations, settings.AnnotationPrefix+"deletion-protection") })
 	a.delete(l, s)
 }
 
 func TestPrivateLoadBalancer(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
-	l := a.balancers(func(c *Config) { c.Status = StatusHostname })
-	s := a.addService(annotated(service("http 80 30080"), "visibility", "private", "status", "both"))
+	l := a.balancers(func(c *Config) { c.Status = settings.StatusHostname })
+	s := a.addService(example.Annotated(example.Service("http 80 30080"), "visibility", "private", "status", "both"))
 	status := a.ensure(l, s)
 	lb := a.only()
 	if len(lb.Networks) != 1 || lb.Networks[0].Type != "private" {
@@ -377,7 +380,7 @@ func TestPrivateLoadBalancer(t *testing.T) {
 		t.Errorf("status: %+v", status)
 	}
 	a.unchanged(l, s)
-	a.change(s, func(s *v1.Service) { annotated(s, "visibility", "public") })
+	a.change(s, func(s *v1.Service) { example.Annotated(s, "visibility", "public") })
 	before := summary(lb)
 	if status := a.ensure(l, s); len(status.Ingress) == 0 {
 		t.Error("what was published is no longer")
@@ -401,7 +404,7 @@ func TestNetworksThatAreAskedFor(t *testing.T) {
 			nodes = network.ID
 		}
 	}
-	s := a.addService(annotated(service("http 80 30080"), "private-networks", nodes+","+other, "visibility", "private"))
+	s := a.addService(example.Annotated(example.Service("http 80 30080"), "private-networks", nodes+","+other, "visibility", "private"))
 	a.ensure(l, s)
 	var ids []string
 	for _, network := range a.only().Networks {
@@ -411,7 +414,7 @@ func TestNetworksThatAreAskedFor(t *testing.T) {
 		t.Errorf("networks %v, want %s and %s", ids, nodes, other)
 	}
 	a.unchanged(l, s)
-	lost := annotated(service("http 80 30080"), "private-networks", other)
+	lost := example.Annotated(example.Service("http 80 30080"), "private-networks", other)
 	lost.Name, lost.UID = "lost", "uid-2"
 	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", lost, a.nodes); err == nil || !strings.Contains(err.Error(), "private-networks") {
 		t.Errorf("error %v of a network that no node is in", err)
@@ -430,7 +433,7 @@ func TestNoCallHoldsAWorkerForLong(t *testing.T) {
 	for _, fault := range []simulator.Fault{{Status: 429, RetryAfter: time.Hour}, {Latency: time.Hour}} {
 		a := newAccount(t, simulator.Config{}, "n1")
 		l := a.balancers()
-		s := a.addService(service("http 80 30080"))
+		s := a.addService(example.Service("http 80 30080"))
 		a.ensure(l, s)
 		l.operationLimit = 50 * time.Millisecond
 		a.Inject(fault)
@@ -455,7 +458,7 @@ func TestNoCallHoldsAWorkerForLong(t *testing.T) {
 func TestRemarksAreMadeOnce(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := service("http 80 30080")
+	s := example.Service("http 80 30080")
 	s.Spec.SessionAffinity = v1.ServiceAffinityClientIP
 	s = a.addService(s)
 	a.ensure(l, s)

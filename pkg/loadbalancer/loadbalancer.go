@@ -19,6 +19,9 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/tenants"
 )
 
 // Config says how load balancers are made.
@@ -33,20 +36,25 @@ type Config struct {
 	// MaxMembers bounds the members of one backend; zero: DefaultMaxMembers.
 	MaxMembers int
 	// Status says what is published of a load balancer; empty: StatusHostname.
-	Status StatusMode
+	Status settings.StatusMode
 	// DefaultMode of new frontends, tcp or http; empty: tcp. UpCloud's own CCM has http.
 	DefaultMode string
 	// Scope selects the nodes that may be members; nil: all.
 	Scope labels.Selector
-	// NodeAddresses finds the addresses of a node whose status has none yet. Nil: such nodes are no members yet.
+	// NodeAddresses finds the addresses that the account shows at the server of a node: members get no others. Nil: what the status of
+	// a node says is believed.
 	NodeAddresses func(ctx context.Context, node *v1.Node) ([]v1.NodeAddress, error)
 	// Shared says who may use load balancers that this program did not make.
-	Shared []SharedAccess
+	Shared []settings.SharedAccess
+	// Tenants says what the Services of each namespace may ask for; nil: what there is.
+	Tenants *tenants.Config
 	// PodMembers lets Services have no node ports (spec.allocateLoadBalancerNodePorts is false): their Pods are the members. Load
 	// balancers must reach the Pods' addresses.
 	PodMembers bool
 	// CheckInterval is how often load balancers are looked at without a reason; zero: DefaultCheckInterval; negative: never.
 	CheckInterval time.Duration
+	// StepTime is for how long changes of one Service's load balancer are made at one go; zero: DefaultStepTime.
+	StepTime time.Duration
 }
 
 const (
@@ -70,14 +78,20 @@ type LoadBalancers struct {
 	// membership is what members were last brought to be.
 	membership membership
 	sought     sought
+	proven     provenAddresses
 	pods       podReader
 
 	secretUse   secretUse
 	sharing     sharing
 	tending     tending
+	records     *records // said, membership and conditions are parts of them
 	joinings    joinings
+	unfinished  unfinished
 	conditions  conditions
 	clusterName atomic.Pointer[string] // as the controller last called it
+	clusterUID  clusterUID
+	namespaces  namespaceLabels
+	made        madeLately
 
 	deleteWait, operationLimit time.Duration
 	now                        func() time.Time
@@ -94,12 +108,17 @@ func New(config Config) *LoadBalancers {
 		config.MaxMembers = DefaultMaxMembers
 	}
 	if config.Status == "" {
-		config.Status = StatusHostname
+		config.Status = settings.StatusHostname
 	}
 	if config.CheckInterval == 0 {
 		config.CheckInterval = DefaultCheckInterval
 	}
-	return &LoadBalancers{config: config, deleteWait: deleteWait, operationLimit: operationLimit, now: time.Now,
+	if config.StepTime == 0 {
+		config.StepTime = DefaultStepTime
+	}
+	records := &records{}
+	return &LoadBalancers{config: config, records: records, said: said{records}, membership: membership{records}, conditions: conditions{records},
+		deleteWait: deleteWait, operationLimit: operationLimit, now: time.Now,
 		secretUse: secretUse{begun: make(chan struct{})}, pods: podReader{ready: make(chan struct{}), wait: podsWait}}
 }
 
@@ -120,11 +139,11 @@ func (l *LoadBalancers) GetLoadBalancer(
 	ctx context.Context, clusterName string, service *v1.Service,
 ) (status *v1.LoadBalancerStatus, exists bool, err error) {
 	defer recoverTo(&err, service)
-	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
+	ctx, cancel := l.operation(ctx, service.Namespace)
 	defer cancel()
 	identity := l.identity(clusterName, service)
-	settings, _ := ParseSettings(service)
-	service, shared, err := l.shares(ctx, identity, service, settings)
+	asked, _ := settings.Parse(service)
+	service, shared, err := l.shares(ctx, identity, service, asked)
 	if err != nil {
 		return nil, false, err
 	}
@@ -140,10 +159,10 @@ func (l *LoadBalancers) GetLoadBalancer(
 		return nil, false, err
 	}
 	if lb == nil {
-		bundles, err := serviceBundles(ctx, l.config.Cloud, identity.ServiceUID)
+		bundles, err := serviceBundles(ctx, l.config.Cloud, identity)
 		return &v1.LoadBalancerStatus{}, len(bundles) > 0, err
 	}
-	return statusOf(lb, cmp.Or(settings.Status, l.config.Status)), true, nil
+	return plan.StatusOf(lb, cmp.Or(asked.Status, l.config.Status)), true, nil
 }
 
 // EnsureLoadBalancer makes the Service's load balancer be as desired, and returns its status once it serves. Until then it
@@ -153,12 +172,14 @@ func (l *LoadBalancers) EnsureLoadBalancer(
 ) (status *v1.LoadBalancerStatus, err error) {
 	defer recoverTo(&err, service)
 	caller := ctx
-	ctx, done, err := l.begin(ctx, service.UID)
+	ctx, done, err := l.begin(ctx, service.Namespace, service.UID)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	status, err = l.ensure(ctx, l.identity(clusterName, service), service, nodes)
+	identity := l.identity(clusterName, service)
+	identity.ClusterUID = l.clusterUID.get(ctx, l.client, l.now())
+	status, err = l.ensure(ctx, identity, service, nodes)
 	l.reportOutcome(caller, service, err)
 	return status, err
 }
@@ -168,7 +189,7 @@ func (l *LoadBalancers) UpdateLoadBalancer(
 	ctx context.Context, clusterName string, service *v1.Service, nodes []*v1.Node,
 ) (err error) {
 	defer recoverTo(&err, service)
-	ctx, done, err := l.begin(ctx, service.UID)
+	ctx, done, err := l.begin(ctx, service.Namespace, service.UID)
 	if err != nil {
 		return err
 	}
@@ -183,11 +204,14 @@ func (l *LoadBalancers) EnsureLoadBalancerDeleted(
 ) (err error) {
 	defer recoverTo(&err, service)
 	caller := ctx
-	ctx, done, err := l.begin(ctx, service.UID)
+	ctx, done, err := l.begin(ctx, service.Namespace, service.UID)
 	if err != nil {
 		return err
 	}
 	defer done()
+	if vanished, err := l.vanished(ctx, service); vanished || err != nil {
+		return err
+	}
 	if err := l.delete(ctx, l.identity(clusterName, service), service); err != nil {
 		l.reportLeaving(caller, service, err)
 		return err
@@ -197,26 +221,32 @@ func (l *LoadBalancers) EnsureLoadBalancerDeleted(
 }
 
 // begin bounds the time of an operation on a Service's load balancer, and keeps every other one from it until done is called.
-func (l *LoadBalancers) begin(ctx context.Context, service types.UID) (_ context.Context, done func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, l.operationLimit)
+func (l *LoadBalancers) begin(
+	ctx context.Context, namespace string, service types.UID,
+) (_ context.Context, done func(), err error) {
+	ctx, cancel := l.operation(ctx, namespace)
 	unlock, err := l.locks.lock(ctx, string(service))
 	if err != nil {
 		cancel()
 		return nil, nil, err
 	}
-	return ctx, func() {
+	return l.inSteps(ctx), func() {
 		unlock()
 		cancel()
 	}, nil
 }
 
 // identity is what makes a load balancer this Service's.
-func (l *LoadBalancers) identity(clusterName string, service *v1.Service) Identity {
+func (l *LoadBalancers) identity(clusterName string, service *v1.Service) plan.Identity {
 	l.clusterName.Store(&clusterName)
 	if l.config.ClusterName != "" {
 		clusterName = l.config.ClusterName
 	}
-	return NewIdentity(l.config.ClusterID, clusterName, service)
+	identity := plan.NewIdentity(l.config.ClusterID, clusterName, service)
+	if l.config.Tenants != nil {
+		identity.Namespace = service.Namespace
+	}
+	return identity
 }
 
 // lastClusterName is the cluster's name as the controller last told it.

@@ -20,6 +20,9 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // summary is a load balancer in short.
@@ -43,19 +46,19 @@ func summary(lb cloud.LoadBalancer) string {
 func TestLifeOfALoadBalancer(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080", "https 443 30443"))
+	s := a.addService(example.Service("http 80 30080", "https 443 30443"))
 
 	status := a.ensure(l, s)
 	lb := a.only()
-	if diff := cmp.Diff(lines("backend http tcp n1:30080,n2:30080", "backend https tcp n1:30443,n2:30443",
+	if diff := cmp.Diff(example.Lines("backend http tcp n1:30080,n2:30080", "backend https tcp n1:30443,n2:30443",
 		"frontend http tcp :80 -> http", "frontend https tcp :443 -> https"), summary(lb)); diff != "" {
 		t.Error(diff)
 	}
 	if lb.Name != "prod-default-web" || lb.Zone != zone || lb.Plan != DefaultPlan {
 		t.Errorf("name %s, zone %s, plan %s", lb.Name, lb.Zone, lb.Plan)
 	}
-	wantLabels := cloud.Labels{LabelClusterName: "prod", LabelGeneratedName: "prod-default-web", LabelTrafficPolicy: "cluster",
-		LabelServiceUID: "uid-1", LabelComponents: components("http", "https")}
+	wantLabels := cloud.Labels{settings.LabelClusterName: "prod", settings.LabelGeneratedName: "prod-default-web", settings.LabelTrafficPolicy: "cluster",
+		settings.LabelServiceUID: "uid-1", settings.LabelComponents: noted("http", "https")}
 	if diff := cmp.Diff(wantLabels, lb.Labels); diff != "" {
 		t.Error(diff)
 	}
@@ -76,7 +79,7 @@ func TestLifeOfALoadBalancer(t *testing.T) {
 		t.Errorf("status: %+v", status)
 	}
 	annotations := a.current(s).Annotations
-	if annotations[AnnotationID] != lb.ID || annotations[AnnotationName] != lb.Name {
+	if annotations[settings.AnnotationID] != lb.ID || annotations[settings.AnnotationName] != lb.Name {
 		t.Errorf("annotations: %v", annotations)
 	}
 
@@ -92,7 +95,7 @@ func TestLifeOfALoadBalancer(t *testing.T) {
 func TestUnchangedReconcileIsOneCall(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080", "https 443 30443"))
+	s := a.addService(example.Service("http 80 30080", "https 443 30443"))
 	a.ensure(l, s)
 	a.said()
 	a.ResetRequests()
@@ -126,7 +129,7 @@ func TestUnchangedReconcileIsOneCall(t *testing.T) {
 func TestNodeJoinsAndLeaves(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080", "https 443 30443"))
+	s := a.addService(example.Service("http 80 30080", "https 443 30443"))
 	a.ensure(l, s)
 	a.addNode("n3")
 	a.ResetRequests()
@@ -152,8 +155,8 @@ func TestNodeJoinsAndLeaves(t *testing.T) {
 func TestWaitsForTheFirstNode(t *testing.T) {
 	a := newAccount(t, simulator.Config{})
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
-	_, err := l.EnsureLoadBalancer(t.Context(), "prod", s, []*v1.Node{nodeWith("not-initialized")})
+	s := a.addService(example.Service("http 80 30080"))
+	_, err := l.EnsureLoadBalancer(t.Context(), "prod", s, []*v1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "not-initialized"}}})
 	var retry *api.RetryError
 	if !errors.As(err, &retry) || retry.RetryAfter() > 10*time.Second {
 		t.Errorf("error %v, want one that is retried soon", err)
@@ -170,7 +173,7 @@ func TestWaitsForTheFirstNode(t *testing.T) {
 func TestNodeWithoutAddressesYet(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers(func(c *Config) { c.NodeAddresses = newInstances(a.t, a.cloud).NodeAddresses })
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	a.addNode("n2")
 	a.nodes[1].Status.Addresses = nil
@@ -188,13 +191,13 @@ func TestNodeWhoseAddressesCannotBeRead(t *testing.T) {
 	var failure error
 	l := a.balancers(func(c *Config) {
 		c.NodeAddresses = func(ctx context.Context, node *v1.Node) ([]v1.NodeAddress, error) {
-			if failure != nil {
+			if failure != nil && node.Name == "n2" {
 				return nil, failure
 			}
 			return newInstances(a.t, a.cloud).NodeAddresses(ctx, node)
 		}
 	})
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	a.addNode("n2")
 	a.addNode("n3")
@@ -227,7 +230,7 @@ func TestNodeWhoseAddressesCannotBeRead(t *testing.T) {
 func TestNoNodesLeaveTheMembers(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	before := summary(a.only())
 	if err := l.UpdateLoadBalancer(t.Context(), "prod", a.current(s), nil); err != nil {
@@ -247,7 +250,7 @@ func TestLostAnswerOfTheCreation(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newAccount(t, simulator.Config{}, "n1")
 			l := a.balancers()
-			s := service("http 80 30080")
+			s := example.Service("http 80 30080")
 			s.Name = name
 			s = a.addService(s)
 			a.Inject(simulator.Fault{Operation: "POST /load-balancer", Drop: true, AfterEffect: true, Count: 1})
@@ -278,7 +281,7 @@ func TestWaitingIsLeftToTheController(t *testing.T) {
 	a.addNodeInTime(clock, "n1")
 	l := a.balancers()
 	l.deleteWait = time.Millisecond
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 
 	ensure := func() (*v1.LoadBalancerStatus, time.Duration) {
 		t.Helper()
@@ -349,7 +352,7 @@ func TestWaitForADeletionEndsBetweenRequests(t *testing.T) {
 	clock := simulator.NewManualClock()
 	a := newAccount(t, simulator.Config{Profile: simulator.Realistic, Clock: clock})
 	a.addNodeInTime(clock, "n1")
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	_, _ = a.fails(a.balancers(), s)
 	clock.Advance(time.Hour)
 	slow, err := cloud.New(cloud.Config{Token: a.Token, BaseURL: a.URL, RequestsPerSecond: 2, Burst: 1})
@@ -369,7 +372,7 @@ func TestListThatLagsBehindTheDeletion(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
 	l.deleteWait = 3 * gonePause
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	remove := a.Inject(simulator.Fault{Operation: "GET /load-balancer", Stale: time.Hour})
 	a.ResetRequests()
@@ -391,7 +394,7 @@ func TestListThatLagsBehindTheDeletion(t *testing.T) {
 func TestStoppedLoadBalancerIsNotOnItsWay(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	a.Do(t, http.MethodPatch, "/load-balancer/"+a.only().ID, `{"configured_status":"stopped"}`, nil)
 	for deadline := time.Now().Add(time.Minute); a.only().State != "stopped"; {
@@ -416,7 +419,7 @@ func TestEveryCallMayFail(t *testing.T) {
 			t.Run(fmt.Sprintf("status %d drop %v after %v, call %d", fault.Status, fault.Drop, fault.AfterEffect, skip), func(t *testing.T) {
 				t.Parallel()
 				a := newAccount(t, simulator.Config{}, "n1")
-				s := a.addService(service("http 80 30080"))
+				s := a.addService(example.Service("http 80 30080"))
 				a.Inject(fault)
 				eventually := func(do func() error) {
 					t.Helper()
@@ -434,12 +437,12 @@ func TestEveryCallMayFail(t *testing.T) {
 					return err
 				})
 				current := a.current(s)
-				current.Spec.Ports = service("web 8080 30080", "https 443 30443").Spec.Ports
+				current.Spec.Ports = example.Service("web 8080 30080", "https 443 30443").Spec.Ports
 				eventually(func() error {
 					_, err := l.EnsureLoadBalancer(t.Context(), "prod", current, a.nodes)
 					return err
 				})
-				want := lines("backend https tcp n1:30443", "backend web tcp n1:30080",
+				want := example.Lines("backend https tcp n1:30443", "backend web tcp n1:30080",
 					"frontend https tcp :443 -> https", "frontend web tcp :8080 -> web")
 				if diff := cmp.Diff(want, summary(a.only())); diff != "" {
 					t.Error(diff)
@@ -457,7 +460,7 @@ func TestEveryCallMayFail(t *testing.T) {
 func TestOthersComponentsStay(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	id := a.only().ID
 	path := "/load-balancer/" + id
@@ -473,13 +476,13 @@ func TestOthersComponentsStay(t *testing.T) {
 
 	a.addNode("n2")
 	current := a.current(s)
-	current.Spec.Ports = service("http 8080 30081", "https 443 30443").Spec.Ports
+	current.Spec.Ports = example.Service("http 8080 30081", "https 443 30443").Spec.Ports
 	current.Spec.ExternalTrafficPolicy, current.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
 	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", current, a.nodes); err != nil {
 		t.Fatal(err)
 	}
 	lb := a.only()
-	want := lines("backend http http n1:30081,n2:30081", "backend https http n1:30443,n2:30443", "backend tf tcp ",
+	want := example.Lines("backend http http n1:30081,n2:30081", "backend https http n1:30443,n2:30443", "backend tf tcp ",
 		"frontend http tcp :8080 -> http", "frontend https tcp :443 -> https", "frontend tf tcp :9000 -> tf")
 	if diff := cmp.Diff(want, summary(lb)); diff != "" {
 		t.Error(diff)
@@ -502,14 +505,14 @@ func TestOthersComponentsStay(t *testing.T) {
 func TestOthersComponentsOfTheSameNameStay(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	path := "/load-balancer/" + a.only().ID
 	a.Do(t, http.MethodPost, path+"/backends", `{"name":"tf","members":[]}`, nil)
 	a.Do(t, http.MethodPost, path+"/frontends", `{"name":"tf","mode":"tcp","port":9000,"default_backend":"tf","networks":[{"name":"public-IPv4"}]}`, nil)
 	a.settle(a.only().ID)
 	current := a.current(s)
-	current.Spec.Ports = service("http 8080 30080", "tf 9100 30910").Spec.Ports
+	current.Spec.Ports = example.Service("http 8080 30080", "tf 9100 30910").Spec.Ports
 	for range 2 {
 		a.said()
 		_, err := l.EnsureLoadBalancer(t.Context(), "prod", current, a.nodes)
@@ -524,11 +527,11 @@ func TestOthersComponentsOfTheSameNameStay(t *testing.T) {
 	if err := l.UpdateLoadBalancer(t.Context(), "prod", current, a.nodes); err != nil {
 		t.Error(err)
 	}
-	want := lines("backend http tcp n1:30080", "backend tf tcp ", "frontend http tcp :8080 -> http", "frontend tf tcp :9000 -> tf")
+	want := example.Lines("backend http tcp n1:30080", "backend tf tcp ", "frontend http tcp :8080 -> http", "frontend tf tcp :9000 -> tf")
 	if diff := cmp.Diff(want, summary(a.only())); diff != "" {
 		t.Error(diff)
 	}
-	current.Spec.Ports = service("http 8080 30080").Spec.Ports
+	current.Spec.Ports = example.Service("http 8080 30080").Spec.Ports
 	if _, err := l.EnsureLoadBalancer(t.Context(), "prod", current, a.nodes); err != nil {
 		t.Error(err)
 	}
@@ -541,20 +544,20 @@ func TestOthersComponentsOfTheSameNameStay(t *testing.T) {
 func TestAnnotationIsNoProof(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	victim := a.addService(service("http 80 30080"))
+	victim := a.addService(example.Service("http 80 30080"))
 	victim.Name = "web"
 	a.ensure(l, victim)
 	stolen := a.only()
 
-	thief := service("http 80 30999")
+	thief := example.Service("http 80 30999")
 	thief.Name, thief.UID = "thief", "uid-2"
-	thief.Annotations = map[string]string{AnnotationID: stolen.ID}
+	thief.Annotations = map[string]string{settings.AnnotationID: stolen.ID}
 	thief = a.addService(thief)
 	a.ensure(l, thief)
-	if got := a.current(thief).Annotations[AnnotationID]; got == stolen.ID {
+	if got := a.current(thief).Annotations[settings.AnnotationID]; got == stolen.ID {
 		t.Error("the thief has it")
 	}
-	before := encode(t, a.raw("/load-balancer/" + stolen.ID)["backends"])
+	before := example.JSON(t, a.raw("/load-balancer/" + stolen.ID)["backends"])
 	if !strings.Contains(before, "30080") || strings.Contains(before, "30999") {
 		t.Errorf("backends of the victim: %s", before)
 	}
@@ -562,7 +565,7 @@ func TestAnnotationIsNoProof(t *testing.T) {
 		t.Errorf("events: %s", said)
 	}
 	copied := a.current(thief)
-	copied.Annotations[AnnotationID] = stolen.ID
+	copied.Annotations[settings.AnnotationID] = stolen.ID
 	if err := l.EnsureLoadBalancerDeleted(t.Context(), "prod", copied); err != nil {
 		t.Fatal(err)
 	}
@@ -577,8 +580,8 @@ func TestNoAnnotationPanics(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
 	for i, value := range []string{"null", "", "{}", "[", "\x00", `{"backends":[{},{"tls_configs":[{}]}]}`, strings.Repeat("[", 100000)} {
-		for _, annotation := range []string{AnnotationConfig, AnnotationNodeSelector, AnnotationID, AnnotationName} {
-			s := service("http 80 30080")
+		for _, annotation := range []string{settings.AnnotationConfig, settings.AnnotationNodeSelector, settings.AnnotationID, settings.AnnotationName} {
+			s := example.Service("http 80 30080")
 			s.Name, s.UID = fmt.Sprintf("s%d", i), "uid-x"
 			s.Annotations = map[string]string{annotation: value}
 			if _, err := l.EnsureLoadBalancer(short(t), "prod", s, a.nodes); err != nil && strings.Contains(err.Error(), "bug") {
@@ -591,7 +594,7 @@ func TestNoAnnotationPanics(t *testing.T) {
 func TestUnsupportedProtocol(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := service("dns 53 30053", "dns-tcp 54 30054")
+	s := example.Service("dns 53 30053", "dns-tcp 54 30054")
 	s.Spec.Ports[0].Protocol = v1.ProtocolUDP
 	a.ResetRequests()
 	_, err := l.EnsureLoadBalancer(t.Context(), "prod", s, a.nodes)
@@ -615,7 +618,7 @@ func TestUnsupportedProtocol(t *testing.T) {
 func TestRefusalSaysWhatBecomesOfTheLoadBalancer(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	restricted := a.current(s)
 	restricted.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8x"}
 	for _, want := range []string{"No load balancer", "stays as it was, open"} {
@@ -635,8 +638,8 @@ func TestRefusalSaysWhatBecomesOfTheLoadBalancer(t *testing.T) {
 func TestTakenNameIsNotTakenOver(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	a.ensure(l, a.addService(service("http 80 30080")))
-	twin := service("http 80 30999")
+	a.ensure(l, a.addService(example.Service("http 80 30080")))
+	twin := example.Service("http 80 30999")
 	twin.UID = "uid-of-the-same-name-in-another-cluster"
 	_, err := l.EnsureLoadBalancer(t.Context(), "prod", twin, a.nodes)
 	if err == nil || !strings.Contains(err.Error(), "clusterID") || !strings.Contains(err.Error(), "prod-default-web") {
@@ -682,10 +685,10 @@ func TestAnotherClustersIsNotTakenOverByName(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
 	before := a.legacy()
-	s := a.addService(service("http 80 30999"))
+	s := a.addService(example.Service("http 80 30999"))
 	a.ResetRequests()
 	_, err := l.EnsureLoadBalancer(t.Context(), "prod", s, a.nodes)
-	if err == nil || !strings.Contains(err.Error(), AnnotationID) || !strings.Contains(err.Error(), "clusterID") {
+	if err == nil || !strings.Contains(err.Error(), settings.AnnotationID) || !strings.Contains(err.Error(), "clusterID") {
 		t.Errorf("error %v", err)
 	}
 	if err := l.EnsureLoadBalancerDeleted(t.Context(), "prod", s); err != nil {
@@ -704,8 +707,8 @@ func TestTakeOver(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
 	before := a.legacy()
-	s := service("http 80 30080")
-	s.Annotations = map[string]string{AnnotationID: before.ID, AnnotationName: before.Name}
+	s := example.Service("http 80 30080")
+	s.Annotations = map[string]string{settings.AnnotationID: before.ID, settings.AnnotationName: before.Name}
 	s = a.addService(s)
 	a.ResetRequests()
 	a.ensure(l, s)
@@ -719,7 +722,7 @@ func TestTakeOver(t *testing.T) {
 	if got := a.writes(); !slices.Equal(got, []string{"POST /load-balancer/{uuid}/labels"}) {
 		t.Errorf("writes: %v", got)
 	}
-	if lb.Labels[LabelServiceUID] != "uid-1" {
+	if lb.Labels[settings.LabelServiceUID] != "uid-1" {
 		t.Errorf("labels: %v", lb.Labels)
 	}
 }
@@ -730,7 +733,7 @@ func TestConcurrently(t *testing.T) {
 	l := a.balancers()
 	var workers sync.WaitGroup
 	for i := range 8 {
-		s := service("http 80 30080")
+		s := example.Service("http 80 30080")
 		s.Name, s.UID = fmt.Sprintf("s%d", i), types.UID(fmt.Sprintf("uid-%d", i))
 		s = a.addService(s)
 		for range 3 {
@@ -752,7 +755,7 @@ func TestConcurrently(t *testing.T) {
 	workers.Wait()
 	owners := map[string]int{}
 	for _, lb := range a.list() {
-		owners[lb.Labels[LabelServiceUID]]++
+		owners[lb.Labels[settings.LabelServiceUID]]++
 	}
 	if len(owners) != 8 || a.Requests().Of("POST /load-balancer") != 8 {
 		t.Errorf("load balancers by Service: %v; %d were asked for", owners, a.Requests().Of("POST /load-balancer"))
@@ -768,12 +771,22 @@ func TestOneSlowLoadBalancerHoldsUpNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unlock()
-	a.ensure(l, a.addService(service("http 80 30080")))
-	slow := service("http 80 30080")
+	a.ensure(l, a.addService(example.Service("http 80 30080")))
+	slow := example.Service("http 80 30080")
 	slow.UID = "uid-slow"
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := l.EnsureLoadBalancer(ctx, "prod", slow, a.nodes); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want that of the context", err)
 	}
+}
+
+// noted is the label that says that components of these names were made for the Service.
+func noted(names ...string) string {
+	var digests []string
+	for _, name := range names {
+		digests = append(digests, settings.ShortDigest(name))
+	}
+	slices.Sort(digests)
+	return strings.Join(digests, ".")
 }

@@ -50,3 +50,11 @@ func (k *keyedLocks) leave(key string, lock *keyedLock) {
 		delete(k.locks, key)
 	}
 }
+
+// awaited says whether anyone waits for the key's lock, which the caller holds.
+func (k *keyedLocks) awaited(key string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	lock, ok := k.locks[key]
+	return ok && lock.users > 1
+}

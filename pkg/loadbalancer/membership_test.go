@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
 )
 
 // A node that joins is for those Services alone whose members change: one call to look, one for each backend, and no call for the
@@ -25,7 +27,7 @@ func TestNodeChangeCallsAreForChangedMembersAlone(t *testing.T) {
 	l := a.balancers(func(c *Config) { c.MaxMembers = 4 })
 	var all []*v1.Service
 	for n := range services {
-		s := service("http 80 30080", "https 443 30443")
+		s := example.Service("http 80 30080", "https 443 30443")
 		s.Name, s.UID = fmt.Sprintf("web-%d", n), types.UID(fmt.Sprintf("uid-%d", n))
 		a.ensure(l, a.addService(s))
 		all = append(all, a.current(s))
@@ -84,7 +86,7 @@ func TestMembersHalfChangedAreLookedAtAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newAccount(t, simulator.Config{}, "n1", "n2")
 			l := a.balancers()
-			s := a.addService(service("http 80 30080", "https 443 30443"))
+			s := a.addService(example.Service("http 80 30080", "https 443 30443"))
 			a.ensure(l, s)
 			before := summary(a.only())
 			a.addNode("n3")
@@ -109,7 +111,7 @@ func TestMembersHalfChangedAreLookedAtAgain(t *testing.T) {
 func TestMembersOfANewLoadBalancerAreLookedAt(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	told := a.current(s)
 	all := slices.Clone(a.nodes)

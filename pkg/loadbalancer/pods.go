@@ -12,12 +12,13 @@ import (
 	discovery "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // Services without node ports (spec.allocateLoadBalancerNodePorts is false) have their Pods as members, where Config.PodMembers allows
 // that. The service controller does not look at Pods: what comes and goes among them is followed here.
-
-const reasonNodePortMissing = "NodePortMissing"
 
 // podsSettle is how long changes of a Service's Pods are waited for to become one call.
 const podsSettle = 200 * time.Millisecond
@@ -34,10 +35,10 @@ type podReader struct {
 }
 
 // problems are Problems, but that Pods may stand in for node ports.
-func (l *LoadBalancers) problems(service *v1.Service, settings *Settings) []Problem {
-	all := Problems(service)
-	if l.config.PodMembers && settings.Shared == nil {
-		all = slices.DeleteFunc(all, func(p Problem) bool { return p.Reason == reasonNodePortMissing })
+func (l *LoadBalancers) problems(service *v1.Service, asked *settings.Settings) []settings.Problem {
+	all := settings.Problems(service)
+	if l.config.PodMembers && asked.Shared == nil {
+		all = slices.DeleteFunc(all, func(p settings.Problem) bool { return p.Reason == settings.ReasonNodePortMissing })
 	}
 	return all
 }
@@ -57,7 +58,7 @@ func (w *work) readPods(ctx context.Context) (err error) {
 
 // podsOf finds the Pods of some ports, by the ports' names. It waits until that can be known: to have none is an order to send nobody
 // traffic.
-func (l *LoadBalancers) podsOf(ctx context.Context, service *v1.Service, of func(v1.ServicePort) bool) (map[string][]Target, error) {
+func (l *LoadBalancers) podsOf(ctx context.Context, service *v1.Service, of func(v1.ServicePort) bool) (map[string][]plan.Target, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.pods.wait)
 	defer cancel()
 	select {
@@ -70,7 +71,7 @@ func (l *LoadBalancers) podsOf(ctx context.Context, service *v1.Service, of func
 	if err != nil {
 		return nil, err
 	}
-	pods := map[string][]Target{}
+	pods := map[string][]plan.Target{}
 	for _, port := range service.Spec.Ports {
 		if of(port) {
 			pods[port.Name] = podTargets(all, port.Name)
@@ -81,8 +82,8 @@ func (l *LoadBalancers) podsOf(ctx context.Context, service *v1.Service, of func
 
 // podTargets are the ready endpoints of a port, ordered by name. An endpoint may be in two slices for a moment
 // (discovery.k8s.io/v1, EndpointSlice).
-func podTargets(all []*discovery.EndpointSlice, port string) []Target {
-	targets := []Target{}
+func podTargets(all []*discovery.EndpointSlice, port string) []plan.Target {
+	targets := []plan.Target{}
 	for _, slice := range all {
 		number, ok := portNumber(slice, port)
 		if !ok || slice.AddressType != discovery.AddressTypeIPv4 {
@@ -98,14 +99,14 @@ func podTargets(all []*discovery.EndpointSlice, port string) []Target {
 			}
 			name := "ip-" + strings.ReplaceAll(ip.String(), ".", "-")
 			if ref := endpoint.TargetRef; ref != nil && ref.Kind == "Pod" {
-				name = memberName(ref.Name)
+				name = plan.MemberName(ref.Name)
 			}
-			if !slices.ContainsFunc(targets, func(t Target) bool { return t.Name == name }) {
-				targets = append(targets, Target{Name: name, IP: ip, Port: number})
+			if !slices.ContainsFunc(targets, func(t plan.Target) bool { return t.Name == name }) {
+				targets = append(targets, plan.Target{Name: name, IP: ip, Port: number})
 			}
 		}
 	}
-	slices.SortFunc(targets, func(a, b Target) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(targets, func(a, b plan.Target) int { return strings.Compare(a.Name, b.Name) })
 	return targets
 }
 

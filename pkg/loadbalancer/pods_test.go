@@ -17,6 +17,9 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // slice is an EndpointSlice of the Service, with endpoints such as "web-1 10.244.1.5 ready".
@@ -117,7 +120,7 @@ func TestPodsAreMembers(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers(podMembers)
 	a.followPods(l)
-	s := service("http 80 0")
+	s := example.Service("http 80 0")
 	s.Spec.AllocateLoadBalancerNodePorts = new(false)
 	s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 31000
 	s = a.addService(s)
@@ -131,8 +134,8 @@ func TestPodsAreMembers(t *testing.T) {
 	a.ensure(l, s)
 	a.wantBackend("http tcp web-1:8080")
 	lb := a.only()
-	if lb.Backends[0].Members[0].IP != "10.244.1.5" || strings.Contains(encode(t, lb.Backends[0].Properties), "31000") {
-		t.Errorf("backend: %s", encode(t, lb.Backends[0]))
+	if lb.Backends[0].Members[0].IP != "10.244.1.5" || strings.Contains(example.JSON(t, lb.Backends[0].Properties), "31000") {
+		t.Errorf("backend: %s", example.JSON(t, lb.Backends[0]))
 	}
 
 	a.setSlice(slice(s, "web-a", ports, "web-1 10.244.1.5 ready", "web-2 10.244.2.5 ready"))
@@ -182,7 +185,7 @@ func TestFromPodsToNodes(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers(podMembers)
 	a.followPods(l)
-	s := a.addService(service("http 80 0"))
+	s := a.addService(example.Service("http 80 0"))
 	a.setSlice(slice(s, "web-a", map[string]int32{"http": 8080}, "web-1 10.244.1.5 ready"))
 	a.ensure(l, s)
 	a.wantBackend("http tcp web-1:8080")
@@ -208,7 +211,7 @@ func TestFromPodsToNodes(t *testing.T) {
 func TestPodsAreWaitedFor(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers(podMembers)
-	s := a.addService(service("http 80 0"))
+	s := a.addService(example.Service("http 80 0"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := l.EnsureLoadBalancer(ctx, "prod", s, a.nodes); err == nil || len(a.list()) > 0 {
@@ -224,16 +227,16 @@ func TestPodsAreWaitedFor(t *testing.T) {
 func TestPodsAreNoMembersUnlessAllowed(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	for name, l := range map[string]*LoadBalancers{"not allowed": a.balancers(), "shared": a.balancers(podMembers)} {
-		s := service("http 80 0")
+		s := example.Service("http 80 0")
 		s.Name = strings.ReplaceAll(name, " ", "-")
 		if name == "shared" {
-			annotated(s, "shared", "group")
+			example.Annotated(s, "shared", "group")
 		}
 		_, err := l.EnsureLoadBalancer(t.Context(), "prod", a.addService(s), a.nodes)
 		if err == nil || !strings.Contains(err.Error(), "allocateLoadBalancerNodePorts") {
 			t.Errorf("%s: %v", name, err)
 		}
-		if said := strings.Join(a.said(), "\n"); !strings.Contains(said, reasonNodePortMissing) {
+		if said := strings.Join(a.said(), "\n"); !strings.Contains(said, settings.ReasonNodePortMissing) {
 			t.Errorf("%s: events: %s", name, said)
 		}
 	}
@@ -245,7 +248,7 @@ func TestPodsAreNoMembersUnlessAllowed(t *testing.T) {
 // Pods come and go whatever waits to be corrected in the Service, and no matter how few nodes there are.
 func TestPodsAreFollowedDespiteMistakes(t *testing.T) {
 	mistakes := map[string]func(*v1.Service){
-		"in an annotation": func(s *v1.Service) { annotated(s, "visibilty", "private") },
+		"in an annotation": func(s *v1.Service) { example.Annotated(s, "visibilty", "private") },
 		"in the Service":   func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/99"} },
 	}
 	for name, mistake := range mistakes {
@@ -253,7 +256,7 @@ func TestPodsAreFollowedDespiteMistakes(t *testing.T) {
 			a := newAccount(t, simulator.Config{}, "n1")
 			l := a.balancers(podMembers)
 			know := a.knownSlices(l)
-			s := a.addService(service("http 80 0"))
+			s := a.addService(example.Service("http 80 0"))
 			ports := map[string]int32{"http": 8080}
 			know(slice(s, "web-a", ports, "web-1 10.244.1.5 ready", "web-2 10.244.1.6 ready"))
 			a.ensure(l, s)
@@ -288,7 +291,7 @@ func TestPodsThatRenewMadeMembersGo(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers(podMembers)
 	know := a.knownSlices(l)
-	s := a.addService(service("http 80 0"))
+	s := a.addService(example.Service("http 80 0"))
 	one := slice(s, "web-a", map[string]int32{"http": 8080}, "web-1 10.244.1.5 ready")
 	know(one)
 	a.ensure(l, s)
@@ -309,7 +312,7 @@ func TestPodsThatRenewMadeMembersGo(t *testing.T) {
 func TestPodsOfServicesThatGoHoldUpNobody(t *testing.T) {
 	a := newAccount(t, simulator.Config{})
 	l := a.balancers(podMembers)
-	s := service("http 80 0")
+	s := example.Service("http 80 0")
 	s.DeletionTimestamp, s.Finalizers = new(metav1.Now()), []string{"service.kubernetes.io/load-balancer-cleanup"}
 	s = a.addService(s)
 	unlock, err := l.locks.lock(t.Context(), string(s.UID))
@@ -329,7 +332,7 @@ func TestSlicesMayChangeTheirService(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers(podMembers)
 	a.followPods(l)
-	s := a.addService(service("http 80 0"))
+	s := a.addService(example.Service("http 80 0"))
 	a.ensure(l, s)
 	moving := slice(s, "web-a", map[string]int32{"http": 8080}, "web-1 10.244.1.5 ready")
 	a.setSlice(moving)

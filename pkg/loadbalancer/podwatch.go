@@ -11,6 +11,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // FollowPods brings load balancers whose members are Pods up to date whenever Pods come and go, until ctx ends.
@@ -67,7 +69,7 @@ func (l *LoadBalancers) updatePods(
 		return nil //nolint:nilerr // a Service that is gone has no Pods
 	}
 	defer recoverTo(&err, service)
-	ctx, done, err := l.begin(ctx, service.UID)
+	ctx, done, err := l.begin(ctx, service.Namespace, service.UID)
 	if err != nil {
 		return err
 	}
@@ -80,8 +82,8 @@ func (l *LoadBalancers) updatePods(
 	if current, wanted := one.service(service.UID, services); wanted {
 		return l.update(ctx, l.identity(l.lastClusterName(), current), current, one.present(nodes))
 	}
-	settings, _ := ParseSettings(service)
-	if !isKept(service, settings) {
+	asked, _ := settings.Parse(service)
+	if !isKept(service, asked) {
 		return nil
 	}
 	identity := l.identity(l.lastClusterName(), service)
@@ -89,7 +91,7 @@ func (l *LoadBalancers) updatePods(
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err
 	}
-	return l.updateProtected(ctx, identity, service, settings, lb)
+	return l.updateProtected(ctx, identity, service, asked, lb)
 }
 
 // hasPods says whether a Service may have a load balancer whose members are Pods to be followed. While it goes its lock is held for
@@ -97,17 +99,17 @@ func (l *LoadBalancers) updatePods(
 func (l *LoadBalancers) hasPods(service *v1.Service) bool {
 	one, known := l.tending.get(service.UID)
 	if service.Spec.Type == v1.ServiceTypeLoadBalancer && service.DeletionTimestamp == nil {
-		_, problems := ParseSettings(service)
+		_, problems := settings.Parse(service)
 		return l.byPods(service) || one.pods && len(problems) > 0 // it had Pods, and what it asks for now is refused
 	}
-	settings, _ := ParseSettings(service)
-	return known && l.config.PodMembers && isKept(service, settings)
+	asked, _ := settings.Parse(service)
+	return known && l.config.PodMembers && isKept(service, asked)
 }
 
 // updateProtected brings those members up to date that are Pods, of a load balancer that is not deleted though its Service is about to
 // go, or no longer of type LoadBalancer: it leads to them still. Other members stay, as nodes are not told of any more.
 func (l *LoadBalancers) updateProtected(
-	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, lb *cloud.LoadBalancer,
+	ctx context.Context, identity plan.Identity, service *v1.Service, asked *settings.Settings, lb *cloud.LoadBalancer,
 ) error {
 	isPods := podBackends(lb)
 	if !l.config.PodMembers || !slices.ContainsFunc(lb.Backends, func(b cloud.Backend) bool { return isPods(b.Name) }) {
@@ -116,8 +118,8 @@ func (l *LoadBalancers) updateProtected(
 	if _, known := l.tending.get(service.UID); !known {
 		l.tending.note(service, nil)
 	}
-	w := &work{LoadBalancers: l, service: service, identity: identity.of(lb), settings: &Settings{
-		Ports: settings.Ports, MaxMembers: settings.MaxMembers,
+	w := &work{LoadBalancers: l, service: service, identity: identity.Of(lb), settings: &settings.Settings{
+		Ports: l.portsAsStood(asked), MaxMembers: asked.MaxMembers,
 	}}
 	var err error
 	w.pods, err = l.podsOf(ctx, service, func(v1.ServicePort) bool { return true }) // its ports may have node ports by now, or none
@@ -125,34 +127,34 @@ func (l *LoadBalancers) updateProtected(
 		return err
 	}
 	l.membership.forget(service)
-	desired := DesiredState(w.input(lb.Networks))
-	desired.defaultPlan = lb.Plan // to which no change is due
-	desired.Backends = slices.DeleteFunc(desired.Backends, func(b Backend) bool { return !isPods(b.Name) })
+	desired := plan.DesiredState(w.input(lb.Networks))
+	desired.DefaultPlan = lb.Plan // to which no change is due
+	desired.Backends = slices.DeleteFunc(desired.Backends, func(b plan.Backend) bool { return !isPods(b.Name) })
 	limits, err := w.sessions(ctx, desired, lb)
 	if err != nil {
 		return err
 	}
-	return l.apply(ctx, service, lb, BackendChanges(desired, lb, limits))
+	return l.apply(ctx, service, lb, plan.BackendChanges(desired, lb, limits))
 }
 
 // podBackends says of a load balancer's backends, by name, whether their members are Pods.
 func podBackends(lb *cloud.LoadBalancer) func(string) bool {
-	ours := notesOf(lb.Labels, LabelComponents)
-	return func(backend string) bool { return ours.has(notePods(backend)) }
+	ours := plan.NotesOf(lb.Labels, settings.LabelComponents)
+	return func(backend string) bool { return ours.Has(plan.NotePods(backend)) }
 }
 
 // takePodsOff leaves no Pods as members of a load balancer that nobody keeps up to date from now on: their addresses will be other
 // Pods'. It says whether there were any, or had been before somebody was interrupted here.
 func (l *LoadBalancers) takePodsOff(ctx context.Context, service *v1.Service, lb *cloud.LoadBalancer) (bool, error) {
 	isPods, had := podBackends(lb), false
-	var changes []Change
+	var changes []plan.Change
 	for _, backend := range lb.Backends {
 		if !isPods(backend.Name) || lb.State.Deleting() {
 			continue
 		}
 		had = true
-		if members, changed := (Backend{Pods: true}).members(backend.Members, sessionLimits{}); changed {
-			changes = append(changes, Change{Name: backend.Name, ModifyBackend: &cloud.BackendPatch{Members: members}})
+		if members, changed := (plan.Backend{Pods: true}).MembersOf(backend.Members, plan.SessionLimits{}); changed {
+			changes = append(changes, plan.Change{Name: backend.Name, ModifyBackend: &cloud.BackendPatch{Members: members}})
 		}
 	}
 	return had, l.apply(ctx, service, lb, changes)

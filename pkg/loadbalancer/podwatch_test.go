@@ -12,6 +12,9 @@ import (
 	"k8s.io/cloud-provider/api"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // podAccount has a load balancer for a Service whose port http has Pods as members, and whose port ssh nodes.
@@ -25,7 +28,7 @@ type podAccount struct {
 func newPodAccount(t *testing.T, annotations ...string) *podAccount {
 	a := &podAccount{account: newAccount(t, simulator.Config{}, "n1", "n2")}
 	a.restart()
-	a.service = a.addService(annotated(service("http 80 0", "ssh 22 30022"), annotations...))
+	a.service = a.addService(example.Annotated(example.Service("http 80 0", "ssh 22 30022"), annotations...))
 	a.ready("web-1 10.244.1.5", "web-2 10.244.2.5")
 	a.ensure(a.l, a.service)
 	a.want("at first", "web-1:8080,web-2:8080")
@@ -69,11 +72,11 @@ func (a *podAccount) want(when, pods string) {
 // was made follows them at once.
 func TestPodsOfARefusedServiceAreFollowed(t *testing.T) {
 	for name, mistake := range map[string]func(*v1.Service){
-		"a slip in an annotation":                     func(s *v1.Service) { annotated(s, "visibilty", "private") },
-		"to share, which Services with Pods cannot":   func(s *v1.Service) { annotated(s, "shared", "create/web") },
-		"to share, with another mistake in that wish": func(s *v1.Service) { annotated(s, "shared", "create/web", "retain", "true") },
+		"a slip in an annotation":                     func(s *v1.Service) { example.Annotated(s, "visibilty", "private") },
+		"to share, which Services with Pods cannot":   func(s *v1.Service) { example.Annotated(s, "shared", "create/web") },
+		"to share, with another mistake in that wish": func(s *v1.Service) { example.Annotated(s, "shared", "create/web", "retain", "true") },
 		"node ports that come with a slip": func(s *v1.Service) {
-			annotated(s, "visibilty", "private").Spec.Ports[0].NodePort = 30080
+			example.Annotated(s, "visibilty", "private").Spec.Ports[0].NodePort = 30080
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,9 +112,9 @@ func TestPodsOfARefusedServiceAreFollowed(t *testing.T) {
 // A Service that leaves its Pods for nodes, to share, takes the load balancer along that leads to its Pods.
 func TestNoLoadBalancerOfPodsIsLeftBehindByWhoShares(t *testing.T) {
 	a := newPodAccount(t)
-	a.change(a.service, func(s *v1.Service) { annotated(s, "shared", "create/web").Spec.Ports[0].NodePort = 30080 })
+	a.change(a.service, func(s *v1.Service) { example.Annotated(s, "shared", "create/web").Spec.Ports[0].NodePort = 30080 })
 	a.ensure(a.l, a.service)
-	if lb := a.only(); lb.Labels[LabelSharedGroup] != "web" || strings.Contains(summary(lb), "web-1:") {
+	if lb := a.only(); lb.Labels[settings.LabelSharedGroup] != "web" || strings.Contains(summary(lb), "web-1:") {
 		t.Errorf("load balancer with labels %v:\n%s", lb.Labels, summary(lb))
 	}
 }
@@ -119,7 +122,7 @@ func TestNoLoadBalancerOfPodsIsLeftBehindByWhoShares(t *testing.T) {
 // What could not be done at the first look of a Service that is refused is tried again soon, and not when the mistake is told again.
 func TestPodsOfARefusedServiceThatCannotBeFollowed(t *testing.T) {
 	a := newPodAccount(t)
-	a.change(a.service, func(s *v1.Service) { annotated(s, "visibilty", "private") })
+	a.change(a.service, func(s *v1.Service) { example.Annotated(s, "visibilty", "private") })
 	a.restart()
 	a.ready("web-3 10.244.1.6")
 	a.Inject(simulator.Fault{Operation: "PATCH /load-balancer/{uuid}/backends/{backend}", Status: http.StatusForbidden, Count: 1})
@@ -179,7 +182,7 @@ func TestPodsBehindAProtectedLoadBalancerAreFollowed(t *testing.T) {
 			a.follow()
 			a.want("when there is none left", "")
 
-			a.change(a.service, func(s *v1.Service) { delete(s.Annotations, AnnotationPrefix+"deletion-protection") })
+			a.change(a.service, func(s *v1.Service) { delete(s.Annotations, settings.AnnotationPrefix+"deletion-protection") })
 			a.delete(a.l, a.service)
 			a.ready("web-5 10.244.2.7")
 			a.ResetRequests()
@@ -196,7 +199,7 @@ func TestPodsDoNotReplaceTheNodesOfAProtectedLoadBalancer(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers(podMembers)
 	know := a.knownSlices(l)
-	s := a.addService(annotated(service("http 80 30080"), "deletion-protection", "true"))
+	s := a.addService(example.Annotated(example.Service("http 80 30080"), "deletion-protection", "true"))
 	a.ensure(l, s)
 	before := summary(a.only())
 	s = a.change(s, func(s *v1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = v1.ServiceTypeClusterIP, 0 })
@@ -229,7 +232,7 @@ func TestRetainedLoadBalancerLeadsToNoPods(t *testing.T) {
 			}
 			a.delete(a.l, a.service)
 			a.want("in the end", "")
-			if labels := a.only().Labels; labels[LabelServiceUID] != "" {
+			if labels := a.only().Labels; labels[settings.LabelServiceUID] != "" {
 				t.Errorf("labels: %v", labels)
 			}
 			if said := strings.Join(a.said(), "\n"); strings.Count(said, "RetainedLoadBalancer") != 1 || !strings.Contains(said, "without the Pods") {
@@ -243,10 +246,10 @@ func TestRetainedLoadBalancerLeadsToNoPods(t *testing.T) {
 func TestMembersKeepTheirSessionsDespiteMistakes(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers()
-	s := a.addService(annotated(service("http 80 30080"), "plan", "production-small"))
+	s := a.addService(example.Annotated(example.Service("http 80 30080"), "plan", "production-small"))
 	a.ensure(l, s)
 	before := a.only().Backends[0].Members[0].MaxSessions
-	a.change(s, func(s *v1.Service) { annotated(s, "visibilty", "private") })
+	a.change(s, func(s *v1.Service) { example.Annotated(s, "visibilty", "private") })
 	a.nodes = a.nodes[:1]
 	a.update(l, a.current(s))
 	members := a.only().Backends[0].Members

@@ -14,8 +14,9 @@ import (
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/cloud-provider/api"
 	"k8s.io/klog/v2"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // FollowSecrets uploads certificates again whenever their Secrets change, until ctx ends. Secrets are not watched before the
@@ -94,9 +95,9 @@ type secretUse struct {
 	once  sync.Once
 }
 
-func (u *secretUse) set(service *v1.Service, settings *Settings) {
+func (u *secretUse) set(service *v1.Service, asked *settings.Settings) {
 	names := map[string]bool{}
-	for _, port := range settings.everyPort() {
+	for _, port := range asked.EveryPort() {
 		for _, certificate := range port.Certificates {
 			if certificate.Secret != "" {
 				names[certificate.Secret] = true
@@ -126,26 +127,26 @@ func (u *secretUse) by(service *v1.Service, name string) bool {
 // are the current ones, is left alone.
 func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service, nodes corelisters.NodeLister) (err error) {
 	defer recoverTo(&err, service)
-	ctx, done, err := l.begin(ctx, service.UID)
+	ctx, done, err := l.begin(ctx, service.Namespace, service.UID)
 	if err != nil {
 		return err
 	}
 	defer done()
 	identity := l.identity(l.lastClusterName(), service)
-	if settings, _ := ParseSettings(service); settings.Shared != nil {
+	if asked, _ := settings.Parse(service); asked.Shared != nil {
 		return l.renewSharing(ctx, identity, service, nodes)
 	}
 	lb, err := l.find(ctx, service, identity)
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err
 	}
-	settings, problems := ParseSettings(service)
-	if len(problems)+len(l.problems(service, settings)) > 0 {
-		return nil // told of elsewhere
+	asked, problems := settings.Parse(service)
+	if l.refused(ctx, identity, service, asked, problems) { // which are told of elsewhere
+		return l.renewCertificates(ctx, identity, service, asked)
 	}
-	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings, componentsOnly: true}
-	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
-		return l.refuseSecret(service, err)
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked, componentsOnly: true}
+	if w.secrets, err = l.readSecrets(ctx, service, asked); err != nil {
+		return l.refuseSecret(ctx, identity, service, asked, err)
 	}
 	if err := w.readPods(ctx); err != nil {
 		return err
@@ -154,9 +155,8 @@ func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service, nodes co
 		l.membership.forget(service) // Pods come and go here, too
 	}
 	err = w.change(ctx, lb)
-	var later *api.RetryError
-	if errors.As(err, &later) {
-		return nil // the controller comes back to it
+	if isOnItsWay(err) {
+		return nil
 	}
 	return err
 }

@@ -11,9 +11,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // A load balancer that Services share, also those of different clusters, has no owner among them. Each Service makes, changes and
@@ -32,13 +33,19 @@ func (e *sharesError) Error() string {
 
 // ensureSharing is ensure for a Service that shares.
 func (l *LoadBalancers) ensureSharing(
-	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, nodes []*v1.Node,
+	ctx context.Context, identity plan.Identity, service *v1.Service, asked *settings.Settings, nodes []*v1.Node,
 ) (*v1.LoadBalancerStatus, error) {
 	l.membership.forget(service)
-	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings, told: nodes}
-	var missed error
-	w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked, told: nodes}
+	members, missed, err := l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector))
+	if err != nil {
+		return nil, err
+	}
+	w.nodes = members
 	status, err := w.ensureShared(ctx)
+	if err == nil {
+		l.noteUploaded(service, w.secrets)
+	}
 	if err == nil && missed != nil {
 		return nil, missed
 	}
@@ -48,12 +55,15 @@ func (l *LoadBalancers) ensureSharing(
 // updateSharing is update for a Service that shares, or has not left yet what it shared. certain says that its settings are those of
 // what it has there.
 func (l *LoadBalancers) updateSharing(
-	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, certain bool, nodes []*v1.Node,
+	ctx context.Context, identity plan.Identity, service *v1.Service, asked *settings.Settings, certain bool, nodes []*v1.Node,
 ) error {
 	l.sharing.note(service, nodes)
-	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
-	var missed error
-	w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked}
+	members, missed, err := l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector))
+	if err != nil {
+		return err
+	}
+	w.nodes = members
 	if certain && l.membership.has(service, w.members(l.membership.within(service, w.nodes))) {
 		return missed
 	}
@@ -62,11 +72,14 @@ func (l *LoadBalancers) updateSharing(
 	if err != nil || lb == nil {
 		return err
 	}
-	if identity.Owns(lb) && !hasParts(lb, identity.serviceKey()) {
-		return l.updateRefused(ctx, identity, service, settings, nodes) // it has its own until it can share
+	if identity.OwnsNamed(lb) && !plan.HasParts(lb, identity.Key()) {
+		return l.updateRefused(ctx, identity, service, asked, nodes) // it has its own until it can share
 	}
-	if !certain { // nor is which nodes may join: those that leave do
-		w.settings = &Settings{Ports: settings.Ports, MaxMembers: len(nodes)}
+	if !certain {
+		w.settings = &settings.Settings{Ports: l.portsAsStood(asked), MaxMembers: asked.MaxMembers}
+	}
+	if !certain && settings.NodesUnclear(service) { // which may join: those that leave do
+		w.settings.MaxMembers = len(nodes)
 		w.nodes = onlyMembers(w.nodes, lb)
 	}
 	if err := w.updateShared(ctx, lb, certain); err != nil {
@@ -76,18 +89,21 @@ func (l *LoadBalancers) updateSharing(
 }
 
 // renewSharing brings a Service that shares up to date, with the nodes that it had last.
-func (l *LoadBalancers) renewSharing(ctx context.Context, identity Identity, service *v1.Service, nodes corelisters.NodeLister) error {
+func (l *LoadBalancers) renewSharing(ctx context.Context, identity plan.Identity, service *v1.Service, nodes corelisters.NodeLister) error {
 	one, known := l.sharing.get(service.UID)
-	settings, problems := ParseSettings(service)
-	if !known || len(problems)+len(Problems(service)) > 0 {
-		return nil // the controller comes by itself, or the mistake is told of elsewhere
+	asked, problems := settings.Parse(service)
+	if l.refused(ctx, identity, service, asked, problems) { // which is told of elsewhere
+		return l.renewCertificates(ctx, identity, service, asked)
 	}
-	_, err := l.ensureSharing(ctx, identity, service, settings, one.present(nodes))
+	if !known {
+		return nil // the controller comes by itself
+	}
+	_, err := l.ensureSharing(ctx, identity, service, asked, one.present(nodes))
 	return err
 }
 
 // findAfterLeaving is find, after what the Service has on a load balancer that it no longer shares is gone.
-func (l *LoadBalancers) findAfterLeaving(ctx context.Context, service *v1.Service, identity Identity) (*cloud.LoadBalancer, error) {
+func (l *LoadBalancers) findAfterLeaving(ctx context.Context, service *v1.Service, identity plan.Identity) (*cloud.LoadBalancer, error) {
 	lb, err := l.find(ctx, service, identity)
 	var shares *sharesError
 	if !errors.As(err, &shares) {
@@ -103,17 +119,17 @@ func (l *LoadBalancers) findAfterLeaving(ctx context.Context, service *v1.Servic
 // withoutID is the Service without the annotation that names a load balancer.
 func withoutID(service *v1.Service) *v1.Service {
 	service = service.DeepCopy()
-	delete(service.Annotations, AnnotationID)
+	delete(service.Annotations, settings.AnnotationID)
 	return service
 }
 
 // places are the load balancers that a Service that shares may have components on.
-func (l *LoadBalancers) places(ctx context.Context, service *v1.Service, settings *Settings) ([]*cloud.LoadBalancer, error) {
+func (l *LoadBalancers) places(ctx context.Context, service *v1.Service, asked *settings.Settings) ([]*cloud.LoadBalancer, error) {
 	before, err := l.annotated(ctx, service)
 	if err != nil {
 		return nil, err
 	}
-	lb, err := l.referred(ctx, *settings.Shared, before)
+	lb, err := l.referred(ctx, *asked.Shared, before)
 	if err != nil {
 		return nil, err
 	}
@@ -128,21 +144,21 @@ func (l *LoadBalancers) places(ctx context.Context, service *v1.Service, setting
 
 // shares returns the shared load balancer on which there is work for the Service still, and the Service as find is to see it.
 func (l *LoadBalancers) shares(
-	ctx context.Context, identity Identity, service *v1.Service, settings *Settings,
+	ctx context.Context, identity plan.Identity, service *v1.Service, asked *settings.Settings,
 ) (*v1.Service, *cloud.LoadBalancer, error) {
-	if settings.Shared == nil {
+	if asked.Shared == nil {
 		return service, nil, nil
 	}
-	all, err := l.places(ctx, service, settings)
+	all, err := l.places(ctx, service, asked)
 	if err != nil {
 		return service, nil, err
 	}
 	own := service
 	for _, lb := range all {
-		if hasParts(lb, identity.serviceKey()) || l.lastOfGroup(lb, settings) {
+		if plan.HasParts(lb, identity.Key()) || l.lastOfGroup(lb, asked) {
 			return service, lb, nil
 		}
-		if lb.ID == service.Annotations[AnnotationID] && !identity.Owns(lb) {
+		if lb.ID == service.Annotations[settings.AnnotationID] && !identity.OwnsNamed(lb) {
 			own = withoutID(service)
 		}
 	}
@@ -150,35 +166,35 @@ func (l *LoadBalancers) shares(
 }
 
 // leaveShared takes the Service off what it shares, and returns it as find is to see it.
-func (l *LoadBalancers) leaveShared(ctx context.Context, identity Identity, service *v1.Service, settings *Settings) (*v1.Service, error) {
-	all, err := l.places(ctx, service, settings)
+func (l *LoadBalancers) leaveShared(ctx context.Context, identity plan.Identity, service *v1.Service, asked *settings.Settings) (*v1.Service, error) {
+	all, err := l.places(ctx, service, asked)
 	if err != nil {
 		return nil, err
 	}
 	own := service
 	for _, lb := range all {
-		if err := l.leaveOne(ctx, identity, service, settings, lb); err != nil {
+		if err := l.leaveOne(ctx, identity, service, asked, lb); err != nil {
 			return nil, err
 		}
-		if lb.ID == service.Annotations[AnnotationID] && !identity.Owns(lb) {
+		if lb.ID == service.Annotations[settings.AnnotationID] && !identity.OwnsNamed(lb) {
 			own = withoutID(service)
 		}
 	}
 	return own, nil
 }
 
-func (l *LoadBalancers) leaveOne(ctx context.Context, identity Identity, service *v1.Service, settings *Settings, lb *cloud.LoadBalancer) error {
-	unlock, err := l.locks.lock(ctx, lb.ID)
+func (l *LoadBalancers) leaveOne(ctx context.Context, identity plan.Identity, service *v1.Service, asked *settings.Settings, lb *cloud.LoadBalancer) error {
+	ctx, unlock, err := l.lockShared(ctx, lb.ID, service.Namespace)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if hasParts(lb, identity.serviceKey()) {
+	if plan.HasParts(lb, identity.Key()) {
 		if err := l.release(ctx, service, identity, lb); err != nil {
 			return err
 		}
 	}
-	if settings.DeleteLast && settings.Shared.Group != "" && settings.Shared.names(lb) {
+	if asked.DeleteLast && asked.Shared.Group != "" && asked.Shared.Names(lb) {
 		return l.deleteLast(ctx, identity, service, lb.ID)
 	}
 	return nil
@@ -241,53 +257,52 @@ const mendPeriod = time.Minute
 // FollowShared mends, until ctx ends, what somebody else has done to the Services' components of shared load balancers, and takes
 // what was another Service's and is free again.
 func (l *LoadBalancers) FollowShared(ctx context.Context, services corelisters.ServiceLister, nodes corelisters.NodeLister) {
-	wait.UntilWithContext(ctx, func(ctx context.Context) { l.mendShared(ctx, services, nodes) }, mendPeriod)
+	var rounds rounds
+	defer rounds.wait()
+	wait.UntilWithContext(ctx, func(ctx context.Context) { l.mendShared(ctx, services, nodes, &rounds) }, mendPeriod)
 }
 
-// mendShared looks once at each load balancer that the Services share, and brings up to date the Services that are not.
-func (l *LoadBalancers) mendShared(ctx context.Context, services corelisters.ServiceLister, nodes corelisters.NodeLister) {
-	seen := map[string]*cloud.LoadBalancer{}
-	for _, uid := range l.sharing.uids() {
-		if err := l.mendOne(ctx, uid, services, nodes, seen); err != nil {
-			klog.FromContext(ctx).Error(err, "A shared load balancer is not up to date", "serviceUID", uid)
-		}
-	}
+// mendShared looks once at each load balancer that the Services share, and begins to bring up to date the Services that are not.
+func (l *LoadBalancers) mendShared(ctx context.Context, services corelisters.ServiceLister, nodes corelisters.NodeLister, rounds *rounds) {
+	seen := &sightings{}
+	rounds.begin(ctx, l.sharing.byNamespace(), func(ctx context.Context, uid types.UID) error {
+		return l.mendOne(ctx, uid, services, nodes, seen)
+	}, "A shared load balancer is not up to date")
 }
 
 func (l *LoadBalancers) mendOne(
-	ctx context.Context, uid types.UID, services corelisters.ServiceLister, nodes corelisters.NodeLister, seen map[string]*cloud.LoadBalancer,
+	ctx context.Context, uid types.UID, services corelisters.ServiceLister, nodes corelisters.NodeLister, seen *sightings,
 ) (err error) {
-	ctx, done, err := l.begin(ctx, uid)
+	one, _ := l.sharing.get(uid)
+	ctx, done, err := l.begin(ctx, one.namespace, uid)
 	if err != nil {
 		return err
 	}
 	defer done()
 	// Not before: while the lock is waited for, the controller may do more recent work.
-	one, _ := l.sharing.get(uid) // empty for one that has ceased to share
+	one, _ = l.sharing.get(uid) // empty for one that has ceased to share
 	service, wanted := one.service(uid, services)
 	if !wanted {
 		return nil
 	}
 	defer recoverTo(&err, service)
 	told := one.present(nodes)
-	settings, problems := ParseSettings(service)
-	if settings.Shared == nil || len(problems)+len(Problems(service)) > 0 {
-		return nil
-	}
+	asked, problems := settings.Parse(service)
 	identity := l.identity(l.lastClusterName(), service)
-	id := service.Annotations[AnnotationID]
-	if seen[id] == nil {
-		if seen[id], err = l.annotated(ctx, service); err != nil {
-			return err
-		}
-	}
-	lb := seen[id]
-	if lb == nil || !settings.Shared.names(lb) || l.upToDate(ctx, identity, service, settings, told, lb) {
+	if asked.Shared == nil || l.refused(ctx, identity, service, asked, problems) {
 		return nil
 	}
-	delete(seen, id)
+	id := service.Annotations[settings.AnnotationID]
+	lb, err := seen.of(ctx, id, func() (*cloud.LoadBalancer, error) { return l.annotated(ctx, service) })
+	if err != nil {
+		return err
+	}
+	if lb == nil || !asked.Shared.Names(lb) || l.upToDate(ctx, identity, service, asked, told, lb) {
+		return nil
+	}
+	seen.forget(id)
 	ctx, changes := recording(ctx)
-	_, err = l.ensureSharing(ctx, identity, service, settings, told)
+	_, err = l.ensureSharing(ctx, identity, service, asked, told)
 	l.tellMended(service, *changes)
 	l.reportOutcome(ctx, service, err)
 	return err
@@ -296,17 +311,19 @@ func (l *LoadBalancers) mendOne(
 // upToDate says whether there is nothing to do for a Service on a load balancer as it was a moment ago. Whoever is not sure says
 // no: then it is looked at again.
 func (l *LoadBalancers) upToDate(
-	ctx context.Context, identity Identity, service *v1.Service, settings *Settings, nodes []*v1.Node, lb *cloud.LoadBalancer,
+	ctx context.Context, identity plan.Identity, service *v1.Service, asked *settings.Settings, nodes []*v1.Node, lb *cloud.LoadBalancer,
 ) bool {
-	w := &work{LoadBalancers: l, service: service, identity: identity, settings: settings}
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked}
 	var missed, err error
-	if w.secrets, err = l.readSecrets(ctx, service, settings); err != nil {
+	if w.secrets, err = l.readSecrets(ctx, service, asked); err != nil {
 		return false
 	}
-	w.nodes, missed = l.withAddresses(ctx, Eligible(nodes, l.config.Scope, settings.Selector))
-	if w.nodes, _, err = w.reachable(ctx, lb, w.nodes); err != nil || missed != nil {
+	if w.nodes, missed, err = l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector)); err != nil || missed != nil {
 		return false
 	}
-	plan, err := w.sharedPlan(ctx, lb)
-	return err == nil && len(plan.changes) == 0
+	if w.nodes, _, err = w.reachable(ctx, lb, w.nodes); err != nil {
+		return false
+	}
+	shares, err := w.sharedPlan(ctx, lb)
+	return err == nil && len(shares.Changes) == 0
 }

@@ -8,24 +8,28 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
 )
 
 // applyShared carries out changes on a shared load balancer one after the other, and stops at the first that fails.
-func (l *LoadBalancers) applyShared(ctx context.Context, service *v1.Service, lb cloud.SharedLoadBalancer, changes []Change) error {
+func (l *LoadBalancers) applyShared(ctx context.Context, service *v1.Service, lb cloud.SharedLoadBalancer, changes []plan.Change) error {
 	logger := klog.FromContext(ctx)
-	for _, change := range changes {
+	for i, change := range changes {
 		logger.Info("Changing a shared load balancer", "service", klog.KObj(service), "loadBalancer", lb.ID, "change", change.String())
-		if err := change.share(ctx, lb); err != nil {
+		if err := shareChange(ctx, change, lb); err != nil {
 			return fmt.Errorf("load balancer %s: %s: %w", lb.ID, change, err)
 		}
 		noteDone(ctx, change)
+		if err := l.stepEnded(ctx, len(changes)-i-1); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// share makes the call on a load balancer that others use too. There are calls for components alone: whatever else a Change may
+// shareChange makes the call on a load balancer that others use too. There are calls for components alone: whatever else a Change may
 // hold is refused.
-func (c Change) share(ctx context.Context, lb cloud.SharedLoadBalancer) error {
+func shareChange(ctx context.Context, c plan.Change, lb cloud.SharedLoadBalancer) error {
 	switch {
 	case c.CreateFrontend != nil:
 		return lb.CreateFrontend(ctx, *c.CreateFrontend)

@@ -16,6 +16,8 @@ import (
 	"k8s.io/cloud-provider/api"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // sharedRounds is how often one call looks again after somebody else was faster.
@@ -24,15 +26,18 @@ const sharedRounds = 4
 // ensureShared makes the Service's components be on the load balancer that it shares. The caller holds the Service's lock.
 func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error) {
 	var err error
+	if w.access, err = w.accessOf(ctx, w.service, *w.settings.Shared); err != nil {
+		return nil, err
+	}
 	if w.secrets, err = w.readSecrets(ctx, w.service, w.settings); err != nil {
-		return nil, w.refuseSecret(w.service, err)
+		return nil, w.refuseSecret(ctx, w.identity, w.service, w.settings, err)
 	}
 	lb, err := w.join(ctx)
 	if err != nil {
 		return nil, err
 	}
 	w.sharing.note(w.service, w.told)
-	unlock, err := w.locks.lock(ctx, lb.ID)
+	ctx, unlock, err := w.lockShared(ctx, lb.ID, w.service.Namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -40,8 +45,18 @@ func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error)
 	if lb.State.Deleting() {
 		return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) is being deleted", lb.ID, lb.Name), retryWhile(lb))
 	}
-	if problem := mayShare(w.config.Shared, lb, *w.settings.Shared, w.service, w.settings); problem != nil {
+	if problem := madeForOne(lb, *w.settings.Shared); problem != nil {
+		w.said.say(w.service, []settings.Problem{*problem}, w.warn)
+		return nil, because(problem.Reason, api.NewRetryError(problem.Message, refusedRetry))
+	}
+	if problem := settings.MayShare(w.access, lb, *w.settings.Shared, w.service, w.settings); problem != nil {
 		return nil, w.denied(ctx, lb, *problem)
+	}
+	if problem, configs, err := w.mayPresent(ctx, lb); problem != nil || err != nil {
+		if err == nil {
+			err = w.withdraw(ctx, lb, *problem, configs)
+		}
+		return nil, err
 	}
 	if err := w.notDoomed(ctx, lb); err != nil {
 		return nil, err
@@ -49,20 +64,20 @@ func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error)
 	if err := w.remember(ctx, lb); err != nil {
 		return nil, err
 	}
-	plan, err := w.share(ctx, lb)
+	shares, err := w.share(ctx, lb)
 	if err != nil {
 		return nil, err
 	}
-	if plan.claims == 0 {
-		return nil, w.nothing(plan)
+	if shares.Claims == 0 {
+		return nil, w.nothing(shares)
 	}
 	w.sharing.settled(w.service.UID)
 	return w.published(lb)
 }
 
 // nothing is the error of a Service all of whose ports and routes are others'.
-func (w *work) nothing(plan sharedPlan) error {
-	return because(plan.conflicts[0].Reason, api.NewRetryError(plan.conflicts[0].Message, w.sharing.later(w.service.UID)))
+func (w *work) nothing(shares plan.SharedPlan) error {
+	return because(shares.Conflicts[0].Reason, api.NewRetryError(shares.Conflicts[0].Message, w.sharing.later(w.service.UID)))
 }
 
 func outOfReach(lb *cloud.LoadBalancer) error {
@@ -71,23 +86,23 @@ func outOfReach(lb *cloud.LoadBalancer) error {
 }
 
 // denied takes off what the Service has there still, if it was allowed once.
-func (w *work) denied(ctx context.Context, lb *cloud.LoadBalancer, problem Problem) error {
-	if hasParts(lb, w.identity.serviceKey()) {
+func (w *work) denied(ctx context.Context, lb *cloud.LoadBalancer, problem settings.Problem) error {
+	if plan.HasParts(lb, w.identity.Key()) {
 		if err := w.release(ctx, w.service, w.identity, lb); err != nil {
 			return err
 		}
 	}
-	w.said.say(w.service, []Problem{problem}, w.warn)
+	w.said.say(w.service, []settings.Problem{problem}, w.warn)
 	return because(problem.Reason, api.NewRetryError(problem.Message, refusedRetry))
 }
 
 // remember writes down where the Service's components are, before the first of them is made: without it, those of a Service whose
 // annotations change would not be found again.
 func (w *work) remember(ctx context.Context, lb *cloud.LoadBalancer) error {
-	if w.service.Annotations[AnnotationID] == lb.ID || w.client == nil {
+	if w.service.Annotations[settings.AnnotationID] == lb.ID || w.client == nil {
 		return nil
 	}
-	annotations := map[string]string{AnnotationID: lb.ID, AnnotationName: lb.Name}
+	annotations := map[string]string{settings.AnnotationID: lb.ID, settings.AnnotationName: lb.Name}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
 	if err == nil {
 		_, err = w.client.CoreV1().Services(w.service.Namespace).
@@ -100,44 +115,44 @@ func (w *work) remember(ctx context.Context, lb *cloud.LoadBalancer) error {
 }
 
 // share brings the Service's components up to date. Who was faster at one of them is seen at the next look.
-func (w *work) share(ctx context.Context, lb *cloud.LoadBalancer) (sharedPlan, error) {
+func (w *work) share(ctx context.Context, lb *cloud.LoadBalancer) (plan.SharedPlan, error) {
 	shared := w.config.Cloud.Shared(lb.ID)
 	var outside []string
 	var err error
 	if w.nodes, outside, err = w.reachable(ctx, lb, w.nodes); err != nil {
-		return sharedPlan{}, err
+		return plan.SharedPlan{}, err
 	}
 	for round := 1; ; round++ {
-		plan, err := w.sharedPlan(ctx, lb)
+		shares, err := w.sharedPlan(ctx, lb)
 		if err != nil {
-			return plan, err
+			return shares, err
 		}
-		if slices.ContainsFunc(plan.changes, func(c Change) bool { return c.DeleteTLS || c.DeleteFrontend }) {
+		if slices.ContainsFunc(shares.Changes, func(c plan.Change) bool { return c.DeleteTLS || c.DeleteFrontend }) {
 			w.sharing.setDropped(w.service.UID, true)
 		}
-		err = w.applyShared(ctx, w.service, shared, plan.changes)
-		if err == nil && plan.leaves {
+		err = w.applyShared(ctx, w.service, shared, shares.Changes)
+		if err == nil && shares.Leaves {
 			err = w.sweep(ctx, w.service, shared, lb)
 		}
 		if err == nil {
 			err = w.deleteDropped(ctx)
 		}
 		// A hub that the Service has just left may have been in the way of its own next claim, on the same port.
-		again := err == nil && plan.leaves && len(plan.conflicts) > 0 && round < sharedRounds
+		again := err == nil && shares.Leaves && len(shares.Conflicts) > 0 && round < sharedRounds
 		if err == nil && !again {
-			if len(plan.conflicts) == 0 {
+			if len(shares.Conflicts) == 0 {
 				w.membership.set(w.service, lb.ID, w.members(w.nodes), outside...)
 			}
-			w.tellShared(lb, plan, outside)
-			return plan, nil
+			w.tellShared(lb, shares, outside)
+			return shares, nil
 		}
 		overtaken := again || errors.Is(err, cloud.ErrAlreadyExists) || errors.Is(err, cloud.ErrNotFound) || errors.Is(err, cloud.ErrInvalid) ||
 			errors.Is(err, cloud.ErrBusy) || errors.Is(err, cloud.ErrInUse)
 		if !overtaken || round == sharedRounds {
-			return plan, err
+			return shares, err
 		}
 		if lb, err = shared.Read(ctx); err != nil {
-			return plan, err
+			return shares, err
 		}
 	}
 }
@@ -148,49 +163,49 @@ func (w *work) deleteDropped(ctx context.Context) error {
 	if !w.sharing.hasDropped(w.service.UID) {
 		return nil
 	}
-	cleanup := bundleCleanup{serviceUID: w.identity.ServiceUID, keep: w.settings.bundleNames(w.identity)}
-	if err := deleteBundles(ctx, w.config.Cloud, cleanup); err != nil {
+	cleanup := plan.BundleCleanup{Identity: w.identity, Keep: plan.BundleNames(w.settings, w.identity)}
+	if _, err := deleteBundles(ctx, w.config.Cloud, cleanup); err != nil {
 		return err
 	}
 	w.sharing.setDropped(w.service.UID, false)
 	return nil
 }
 
-// sharedPlan finds what has to be done. If all nodes are out of reach there is nothing to claim ports or routes for.
-func (w *work) sharedPlan(ctx context.Context, lb *cloud.LoadBalancer) (sharedPlan, error) {
-	want := sharedState(w.input(lb.Networks), lb)
-	if len(w.nodes) == 0 && !hasParts(lb, want.key) {
-		return sharedPlan{}, outOfReach(lb)
+// SharedPlan finds what has to be done. If all nodes are out of reach there is nothing to claim ports or routes for.
+func (w *work) sharedPlan(ctx context.Context, lb *cloud.LoadBalancer) (plan.SharedPlan, error) {
+	want := plan.SharedState(w.input(lb.Networks), lb)
+	if len(w.nodes) == 0 && !plan.HasParts(lb, want.Key) {
+		return plan.SharedPlan{}, outOfReach(lb)
 	}
 	if err := w.provideShared(ctx, &want, lb); err != nil {
-		return sharedPlan{}, err
+		return plan.SharedPlan{}, err
 	}
-	limits, err := w.sharedSessions(ctx, want.backends, lb)
+	limits, err := w.sharedSessions(ctx, want.Backends, lb)
 	if err != nil {
-		return sharedPlan{}, err
+		return plan.SharedPlan{}, err
 	}
-	return shareDiff(want, lb, limits), nil
+	return plan.ShareDiff(want, lb, limits), nil
 }
 
 // sharedSessions returns how many sessions members may have. No notes tell there that a number was asked for once; but the backends
 // are the Service's alone, so that members have what the plan allows unless a number is asked for. The plans are read once an hour. A
 // plan that is no longer offered is not among them: then members keep what they have.
-func (w *work) sharedSessions(ctx context.Context, backends []Backend, lb *cloud.LoadBalancer) (sessionLimits, error) {
-	if !slices.ContainsFunc(backends, func(b Backend) bool { return b.MaxSessions == nil }) {
-		return sessionLimits{}, nil
+func (w *work) sharedSessions(ctx context.Context, backends []plan.Backend, lb *cloud.LoadBalancer) (plan.SessionLimits, error) {
+	if !slices.ContainsFunc(backends, func(b plan.Backend) bool { return b.MaxSessions == nil }) {
+		return plan.SessionLimits{}, nil
 	}
-	plan, err := w.plan(ctx, lb.Plan)
+	size, err := w.plan(ctx, lb.Plan)
 	if errors.Is(err, errNoSuchPlan) {
-		return w.sessions(ctx, Desired{Backends: backends, defaultPlan: lb.Plan}, lb)
+		return w.sessions(ctx, plan.Desired{Backends: backends, DefaultPlan: lb.Plan}, lb)
 	}
-	return sessionLimits{fresh: plan.SessionsPerServer, reset: true}, err
+	return plan.SessionLimits{Fresh: size.SessionsPerServer, Reset: true}, err
 }
 
 // tellShared tells, once each, of what the Service does not get.
-func (w *work) tellShared(lb *cloud.LoadBalancer, plan sharedPlan, outside []string) {
-	remarks := slices.Concat(plan.conflicts, Remarks(w.service, w.settings))
+func (w *work) tellShared(lb *cloud.LoadBalancer, shares plan.SharedPlan, outside []string) {
+	remarks := slices.Concat(shares.Conflicts, settings.Remarks(w.service, w.settings))
 	if len(outside) > 0 {
-		remarks = append(remarks, Problem{"NetworkNotAttached", fmt.Sprintf("Nodes %s have no internal address in a network of load balancer %s "+
+		remarks = append(remarks, settings.Problem{Reason: "NetworkNotAttached", Message: fmt.Sprintf("Nodes %s have no internal address in a network of load balancer %s "+
 			"(%s), and get no traffic from it: %s", strings.Join(outside, ", "), lb.ID, lb.Name, attachedNetworks(lb))})
 	}
 	w.said.say(w.service, remarks, w.warn)
@@ -211,14 +226,14 @@ func (w *work) reachable(ctx context.Context, lb *cloud.LoadBalancer, nodes []*v
 	members := map[string]bool{}
 	for _, backend := range lb.Backends {
 		for _, member := range backend.Members {
-			if keyOf(backend.Name) == w.identity.serviceKey() {
+			if w.identity.Key().Is(plan.OwnerKey(backend.Name)) {
 				members[member.Name+" "+member.IP] = true
 			}
 		}
 	}
 	isMember := func(node *v1.Node) bool {
-		ip, ok := internalIPv4(node)
-		return ok && members[memberName(node.Name)+" "+ip.String()]
+		ip, ok := plan.InternalIPv4(node)
+		return ok && members[plan.MemberName(node.Name)+" "+ip.String()]
 	}
 	if !slices.ContainsFunc(nodes, func(n *v1.Node) bool { return !isMember(n) }) {
 		return nodes, nil, nil
@@ -244,7 +259,7 @@ func (w *work) reachable(ctx context.Context, lb *cloud.LoadBalancer, nodes []*v
 }
 
 // provideShared makes the certificates, and fills in their IDs. What is there already costs no call.
-func (w *work) provideShared(ctx context.Context, want *sharedDesired, lb *cloud.LoadBalancer) error {
+func (w *work) provideShared(ctx context.Context, want *plan.SharedDesired, lb *cloud.LoadBalancer) error {
 	if err := w.checkBundles(ctx, w.service, w.settings, lb); err != nil {
 		return err
 	}
@@ -254,11 +269,11 @@ func (w *work) provideShared(ctx context.Context, want *sharedDesired, lb *cloud
 			ids[config.Name] = config.BundleID
 		}
 	}
-	p := &provider{balancers: w.LoadBalancers, service: w.service, secrets: w.secrets, desired: Desired{Identity: w.identity}, lb: lb}
-	for _, port := range w.settings.everyPort() {
+	p := &provider{balancers: w.LoadBalancers, service: w.service, secrets: w.secrets, desired: plan.Desired{Identity: w.identity}, lb: lb}
+	for _, port := range w.settings.EveryPort() {
 		for _, certificate := range port.Certificates {
-			config := certificate.config(w.identity, fingerprintsOf(w.secrets))
-			name := w.identity.sharedTLSName(config.Name)
+			config := plan.TLSConfig(certificate, w.identity, fingerprintsOf(w.secrets))
+			name := w.identity.SharedTLSName(config.Name)
 			if config.BundleID != "" || ids[name] != "" {
 				continue
 			}
@@ -274,18 +289,18 @@ func (w *work) provideShared(ctx context.Context, want *sharedDesired, lb *cloud
 			all[i].BundleID = cmp.Or(all[i].BundleID, ids[all[i].Name])
 		}
 	}
-	for i := range want.frontends {
-		fill(want.frontends[i].TLS)
+	for i := range want.Frontends {
+		fill(want.Frontends[i].TLS)
 	}
-	for i := range want.hubs {
-		fill(want.hubs[i].tls)
+	for i := range want.Hubs {
+		fill(want.Hubs[i].TLS)
 	}
 	return nil
 }
 
 // updateShared changes the members of the Service's backends, and nothing else. certain says that the settings are without a mistake.
 func (w *work) updateShared(ctx context.Context, lb *cloud.LoadBalancer, certain bool) error {
-	if lb.State.Deleting() || !hasParts(lb, w.identity.serviceKey()) {
+	if lb.State.Deleting() || !plan.HasParts(lb, w.identity.Key()) {
 		return nil
 	}
 	var outside []string
@@ -293,12 +308,12 @@ func (w *work) updateShared(ctx context.Context, lb *cloud.LoadBalancer, certain
 	if w.nodes, outside, err = w.reachable(ctx, lb, w.nodes); err != nil {
 		return err
 	}
-	desired := Desired{Backends: sharedState(w.input(lb.Networks), lb).backends, defaultPlan: lb.Plan}
+	desired := plan.Desired{Backends: plan.SharedState(w.input(lb.Networks), lb).Backends, DefaultPlan: lb.Plan}
 	limits, err := w.sessions(ctx, desired, lb)
 	if err != nil {
 		return err
 	}
-	if err := w.applyShared(ctx, w.service, w.config.Cloud.Shared(lb.ID), BackendChanges(desired, lb, limits)); err != nil {
+	if err := w.applyShared(ctx, w.service, w.config.Cloud.Shared(lb.ID), plan.BackendChanges(desired, lb, limits)); err != nil {
 		return err
 	}
 	if certain {

@@ -13,25 +13,13 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
-
-// LabelSharedGroup is on load balancers made for a group: its name. It tells them from what a person called the same.
-const LabelSharedGroup = "ccm_shared_group"
-
-// names says whether a load balancer is the one that a reference means.
-func (r Reference) names(lb *cloud.LoadBalancer) bool {
-	switch {
-	case r.Group != "":
-		return lb.Name == r.Group && lb.Labels[LabelSharedGroup] == r.Group
-	case r.ID != "":
-		return lb.ID == r.ID
-	}
-	return lb.Name == r.Name
-}
 
 // annotated is the load balancer that the annotation names, or nil.
 func (l *LoadBalancers) annotated(ctx context.Context, service *v1.Service) (*cloud.LoadBalancer, error) {
-	id, err := uuid.Parse(service.Annotations[AnnotationID])
+	id, err := uuid.Parse(service.Annotations[settings.AnnotationID])
 	if err != nil {
 		return nil, nil //nolint:nilerr // no annotation, or what cannot be an ID, names nothing
 	}
@@ -43,8 +31,8 @@ func (l *LoadBalancers) annotated(ctx context.Context, service *v1.Service) (*cl
 }
 
 // referred finds the load balancer that a reference means, or nil. known is one that is likely it.
-func (l *LoadBalancers) referred(ctx context.Context, reference Reference, known *cloud.LoadBalancer) (*cloud.LoadBalancer, error) {
-	if known != nil && reference.names(known) {
+func (l *LoadBalancers) referred(ctx context.Context, reference settings.Reference, known *cloud.LoadBalancer) (*cloud.LoadBalancer, error) {
+	if known != nil && reference.Names(known) {
 		return known, nil
 	}
 	if reference.ID != "" {
@@ -56,13 +44,13 @@ func (l *LoadBalancers) referred(ctx context.Context, reference Reference, known
 	}
 	var filter cloud.Labels
 	if reference.Group != "" {
-		filter = cloud.Labels{LabelSharedGroup: reference.Group}
+		filter = cloud.Labels{settings.LabelSharedGroup: reference.Group}
 	}
 	all, err := l.config.Cloud.LoadBalancers(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(all, func(lb cloud.LoadBalancer) bool { return reference.names(&lb) })
+	i := slices.IndexFunc(all, func(lb cloud.LoadBalancer) bool { return reference.Names(&lb) })
 	if i < 0 {
 		return nil, nil
 	}
@@ -81,7 +69,7 @@ func (w *work) join(ctx context.Context) (*cloud.LoadBalancer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if before != nil && reference.names(before) {
+	if before != nil && reference.Names(before) {
 		return before, nil
 	}
 	lb, err := w.referred(ctx, reference, nil)
@@ -93,8 +81,12 @@ func (w *work) join(ctx context.Context) (*cloud.LoadBalancer, error) {
 			return nil, err
 		}
 	}
-	if refused := lb.State.Deleting() || mayShare(w.config.Shared, lb, reference, w.service, w.settings) != nil; refused {
+	refused := lb.State.Deleting() || madeForOne(lb, reference) != nil || settings.MayShare(w.access, lb, reference, w.service, w.settings) != nil
+	if refused {
 		return lb, nil // the caller tells of it
+	}
+	if problem, _, err := w.mayPresent(ctx, lb); problem != nil || err != nil {
+		return lb, err // the caller tells of it
 	}
 	if before != nil {
 		if err := w.mayExchange(ctx, lb); err != nil {
@@ -119,34 +111,34 @@ func (w *work) mayExchange(ctx context.Context, lb *cloud.LoadBalancer) error {
 	if len(nodes) == 0 {
 		return outOfReach(lb)
 	}
-	plan := shareDiff(sharedState(w.input(lb.Networks), lb), lb, sessionLimits{})
-	if plan.claims > 0 {
+	shares := plan.ShareDiff(plan.SharedState(w.input(lb.Networks), lb), lb, plan.SessionLimits{})
+	if shares.Claims > 0 {
 		return nil
 	}
-	w.tellShared(lb, plan, nil)
-	return w.nothing(plan)
+	w.tellShared(lb, shares, nil)
+	return w.nothing(shares)
 }
 
 // missing makes the load balancer that a reference means, or says that somebody has to.
-func (w *work) missing(ctx context.Context, reference Reference) (*cloud.LoadBalancer, error) {
+func (w *work) missing(ctx context.Context, reference settings.Reference) (*cloud.LoadBalancer, error) {
 	if reference.Group != "" {
 		return w.createForGroup(ctx, reference)
 	}
-	problem := Problem{"NoSuchLoadBalancer", fmt.Sprintf("annotation %s%s=%s: the account has no such load balancer: make it, or name one that "+
-		"there is, or set create/NAME to have one made", AnnotationPrefix, sharedName, reference)}
-	w.said.say(w.service, []Problem{problem}, w.warn)
+	problem := settings.Problem{Reason: "NoSuchLoadBalancer", Message: fmt.Sprintf("annotation %s%s=%s: the account has no such load balancer: make it, or name one that "+
+		"there is, or set create/NAME to have one made", settings.AnnotationPrefix, settings.SharedName, reference)}
+	w.said.say(w.service, []settings.Problem{problem}, w.warn)
 	return nil, because(problem.Reason, api.NewRetryError(problem.Message, sharedRetry))
 }
 
 // leave takes the Service off what it used before it joins another: a shared load balancer, or one of its own.
 func (w *work) leave(ctx context.Context, before, joined *cloud.LoadBalancer) error {
-	if before != nil && hasParts(before, w.identity.serviceKey()) {
+	if before != nil && plan.HasParts(before, w.identity.Key()) {
 		if err := w.release(ctx, w.service, w.identity, before); err != nil {
 			return err
 		}
 	}
 	own := w.service
-	if before != nil && !w.identity.Owns(before) {
+	if before != nil && !w.identity.OwnsNamed(before) {
 		own = withoutID(own)
 	}
 	lb, err := w.find(ctx, own, w.identity)
@@ -158,9 +150,15 @@ func (w *work) leave(ctx context.Context, before, joined *cloud.LoadBalancer) er
 
 // createForGroup makes a load balancer without any ports. Its name is unique in the account: of several clusters that do so at one
 // time, the others find that it exists.
-func (w *work) createForGroup(ctx context.Context, reference Reference) (*cloud.LoadBalancer, error) {
-	if problem := mayShare(w.config.Shared, &cloud.LoadBalancer{Name: reference.Group}, reference, w.service, w.settings); problem != nil {
-		return nil, w.refuse(w.service, []Problem{*problem})
+func (w *work) createForGroup(ctx context.Context, reference settings.Reference) (*cloud.LoadBalancer, error) {
+	if problem := settings.MayShare(w.access, &cloud.LoadBalancer{Name: reference.Group}, reference, w.service, w.settings); problem != nil {
+		return nil, w.refuse(w.service, []settings.Problem{*problem})
+	}
+	if problem, _, err := w.mayPresent(ctx, &cloud.LoadBalancer{Name: reference.Group}); problem != nil || err != nil {
+		if err == nil {
+			err = w.refuse(w.service, []settings.Problem{*problem})
+		}
+		return nil, err
 	}
 	place, err := w.place(ctx, w.settings, w.nodes)
 	if err != nil {
@@ -173,17 +171,22 @@ func (w *work) createForGroup(ctx context.Context, reference Reference) (*cloud.
 	if _, err := w.plan(ctx, plan); err != nil {
 		return nil, err
 	}
-	lb, err := w.config.Cloud.CreateLoadBalancer(ctx, cloud.LoadBalancer{
-		Name: reference.Group, Zone: place.Zone, Plan: plan, Networks: place.Networks, ConfiguredStatus: "started",
-		Labels:    cloud.Labels{LabelSharedGroup: reference.Group, LabelClusterName: w.identity.ClusterName},
-		Frontends: []cloud.Frontend{}, Backends: []cloud.Backend{},
+	labels := cloud.Labels{settings.LabelSharedGroup: reference.Group, settings.LabelClusterName: w.identity.ClusterName}
+	if w.identity.Namespace != "" {
+		labels[settings.LabelNamespace] = w.identity.Namespace
+	}
+	lb, err := w.withRoom(ctx, func() (*cloud.LoadBalancer, error) {
+		return w.config.Cloud.CreateLoadBalancer(ctx, cloud.LoadBalancer{
+			Name: reference.Group, Zone: place.Zone, Plan: plan, Networks: place.Networks, ConfiguredStatus: "started",
+			Labels: labels, Frontends: []cloud.Frontend{}, Backends: []cloud.Backend{},
+		})
 	})
 	if errors.Is(err, cloud.ErrAlreadyExists) || errors.Is(err, cloud.ErrBusy) {
 		if lb, err := w.referred(ctx, reference, nil); lb != nil || err != nil {
 			return lb, err
 		}
 		return nil, fmt.Errorf("annotation %s%s=%s: a load balancer of that name exists, and was not made for a group: choose another name, "+
-			"or set the name alone to use that one: %w", AnnotationPrefix, sharedName, reference, err)
+			"or set the name alone to use that one: %w", settings.AnnotationPrefix, settings.SharedName, reference, err)
 	}
 	if err != nil {
 		return nil, err

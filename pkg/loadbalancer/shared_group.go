@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +13,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // LabelDeleting is on a load balancer that was made for a group and is about to be deleted: by which Service's controller, and
@@ -55,28 +56,23 @@ func doomOf(lb *cloud.LoadBalancer) (doom, bool) {
 // notDoomed returns an error while the load balancer is about to be deleted.
 func (w *work) notDoomed(ctx context.Context, lb *cloud.LoadBalancer) error {
 	d, there := doomOf(lb)
-	if !there || lb.Labels[LabelSharedGroup] == "" {
+	if !there || lb.Labels[settings.LabelSharedGroup] == "" {
 		return nil
 	}
-	if d.key == w.identity.serviceKey() || w.now().Sub(d.since) > doomDead {
+	if d.key == w.identity.ServiceKey() || w.now().Sub(d.since) > doomDead {
 		return w.config.Cloud.Group(lb.ID).DeleteLabel(ctx, LabelDeleting)
 	}
 	return api.NewRetryError(fmt.Sprintf("load balancer %s (%s) is about to be deleted, as nobody used it: it is made again when it is gone",
 		lb.ID, lb.Name), conflictDelay)
 }
 
-// inUse says whether anything is on the load balancer but what hubs leave.
-func inUse(lb *cloud.LoadBalancer) bool {
-	return len(lb.Frontends) > 0 || slices.ContainsFunc(lb.Backends, func(b cloud.Backend) bool { return b.Name != noneBackend })
-}
-
 // lastOfGroup says whether the load balancer is the Service's to delete.
-func (l *LoadBalancers) lastOfGroup(lb *cloud.LoadBalancer, settings *Settings) bool {
-	return settings.DeleteLast && settings.Shared.Group != "" && settings.Shared.names(lb) && !inUse(lb)
+func (l *LoadBalancers) lastOfGroup(lb *cloud.LoadBalancer, asked *settings.Settings) bool {
+	return asked.DeleteLast && asked.Shared.Group != "" && asked.Shared.Names(lb) && !plan.InUse(lb)
 }
 
 // deleteLast deletes a load balancer that was made for a group if nobody uses it any more. Until it is gone it returns an error.
-func (l *LoadBalancers) deleteLast(ctx context.Context, identity Identity, service *v1.Service, id string) error {
+func (l *LoadBalancers) deleteLast(ctx context.Context, identity plan.Identity, service *v1.Service, id string) error {
 	group := l.config.Cloud.Group(id)
 	lb, err := group.Read(ctx)
 	if errors.Is(err, cloud.ErrNotFound) {
@@ -86,14 +82,14 @@ func (l *LoadBalancers) deleteLast(ctx context.Context, identity Identity, servi
 		return err
 	}
 	d, there := doomOf(lb)
-	ours, age := there && d.key == identity.serviceKey(), l.now().Sub(d.since)
+	ours, age := there && d.key == identity.ServiceKey(), l.now().Sub(d.since)
 	switch {
-	case inUse(lb) && ours:
+	case plan.InUse(lb) && ours:
 		return group.DeleteLabel(ctx, LabelDeleting)
-	case inUse(lb):
+	case plan.InUse(lb):
 		return nil
 	case !there:
-		value := fmt.Sprintf("%s@%d", identity.serviceKey(), l.now().Unix())
+		value := fmt.Sprintf("%s@%d", identity.ServiceKey(), l.now().Unix())
 		if err := group.CreateLabel(ctx, LabelDeleting, value); err != nil {
 			return err
 		}

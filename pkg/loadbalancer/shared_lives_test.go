@@ -3,6 +3,7 @@ package loadbalancer
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,9 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // The last Service of a group may have the load balancer deleted: some time after it was marked, and not if somebody joins.
@@ -72,8 +76,8 @@ func TestCertificatesOnAHub(t *testing.T) {
 	l := a.balancers()
 	a.setSecret("one", "one.example")
 	a.setSecret("two", "two.example")
-	one := a.addService(sharingService("one", "create/saas", []string{"https 443 30443"}, routesName, `[{host: one.example, path: /}]`, "tls-secret", "one"))
-	two := a.addService(sharingService("two", "create/saas", []string{"https 443 30444"}, routesName, `[{host: two.example, path: /}]`, "tls-secret", "two"))
+	one := a.addService(sharingService("one", "create/saas", []string{"https 443 30443"}, settings.RoutesName, `[{host: one.example, path: /}]`, "tls-secret", "one"))
+	two := a.addService(sharingService("two", "create/saas", []string{"https 443 30444"}, settings.RoutesName, `[{host: two.example, path: /}]`, "tls-secret", "two"))
 	a.ensure(l, one)
 	a.ensure(l, two)
 	hub := func() cloud.Frontend { return a.only().Frontends[0] }
@@ -106,15 +110,15 @@ func TestCertificatesOnAHub(t *testing.T) {
 func TestMovingBetweenLoadBalancers(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	set := func(reference string) {
 		a.change(s, func(s *v1.Service) {
 			if s.Annotations == nil {
 				s.Annotations = map[string]string{}
 			}
-			s.Annotations[AnnotationPrefix+sharedName] = reference
+			s.Annotations[settings.AnnotationPrefix+settings.SharedName] = reference
 			if reference == "" {
-				delete(s.Annotations, AnnotationPrefix+sharedName)
+				delete(s.Annotations, settings.AnnotationPrefix+settings.SharedName)
 			}
 		})
 	}
@@ -163,14 +167,14 @@ func TestSharedLoadBalancersAreMended(t *testing.T) {
 	}
 	_, nodes := a.listers()
 	a.ResetRequests()
-	l.mendShared(t.Context(), lister, nodes)
+	inOneRound(func(r *rounds) { l.mendShared(t.Context(), lister, nodes, r) })
 	if a.Requests().Total() != 1 {
 		t.Errorf("nothing to mend: %v", a.Requests())
 	}
 	lb := a.only()
 	want := routesOf(lb, "ccm-80")
 	a.Do(t, http.MethodDelete, "/load-balancer/"+lb.ID+"/frontends/ccm-80/rules/"+lb.Frontends[0].Rules[0].Name, "", nil)
-	l.mendShared(t.Context(), lister, nodes)
+	inOneRound(func(r *rounds) { l.mendShared(t.Context(), lister, nodes, r) })
 	if got := routesOf(a.only(), "ccm-80"); got != want {
 		t.Errorf("mended: %s, want %s", got, want)
 	}
@@ -184,9 +188,9 @@ func TestFromRoutesToPortsAndBack(t *testing.T) {
 	routes := `[{host: web.example, path: /}]`
 	setRoutes := func(text string) func(*v1.Service) {
 		return func(s *v1.Service) {
-			s.Annotations[AnnotationPrefix+routesName] = text
+			s.Annotations[settings.AnnotationPrefix+settings.RoutesName] = text
 			if text == "" {
-				delete(s.Annotations, AnnotationPrefix+routesName)
+				delete(s.Annotations, settings.AnnotationPrefix+settings.RoutesName)
 			}
 		}
 	}
@@ -202,7 +206,7 @@ func TestFromRoutesToPortsAndBack(t *testing.T) {
 		a.ensure(l, s)
 		lb := a.only()
 		for _, name := range []string{"ccm-80", "ccm-443"} {
-			if frontend := frontendOf(&lb, name); frontend == nil || frontend.Mode != step.mode {
+			if frontend := frontendNamed(&lb, name); frontend == nil || frontend.Mode != step.mode {
 				t.Errorf("with routes %q: %s", step.routes, summary(lb))
 			}
 		}
@@ -222,12 +226,20 @@ func TestSharedPortLosesHTTP2AndItsCertificate(t *testing.T) {
 	s := a.addService(sharingService("web", "create/saas", []string{"web 8443 30443"}, "tls-secret", "cert", "mode", "http", "http2", "true"))
 	a.ensure(l, s)
 	a.change(s, func(s *v1.Service) {
-		delete(s.Annotations, AnnotationPrefix+tlsSecretName)
-		delete(s.Annotations, AnnotationPrefix+"http2")
+		delete(s.Annotations, settings.AnnotationPrefix+settings.TLSSecretName)
+		delete(s.Annotations, settings.AnnotationPrefix+"http2")
 	})
 	a.ensure(l, s)
 	lb := a.only()
-	if frontend := frontendOf(&lb, "ccm-8443"); frontend == nil || len(frontend.TLSConfigs) > 0 || frontend.Properties["http2_enabled"] != false {
+	if frontend := frontendNamed(&lb, "ccm-8443"); frontend == nil || len(frontend.TLSConfigs) > 0 || frontend.Properties["http2_enabled"] != false {
 		t.Errorf("the frontend is %+v", frontend)
 	}
+}
+
+func frontendNamed(lb *cloud.LoadBalancer, name string) *cloud.Frontend {
+	i := slices.IndexFunc(lb.Frontends, func(f cloud.Frontend) bool { return f.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &lb.Frontends[i]
 }

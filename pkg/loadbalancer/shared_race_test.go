@@ -19,6 +19,10 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
 )
 
 // component is a part of a load balancer, and whose it is: a Service's key, shared for what hubs consist of, or empty for others'.
@@ -43,28 +47,34 @@ func componentsOf(lb map[string]any) map[string]component {
 	}
 	add("itself", "", []any{read.Name, read.Plan, read.Networks, read.Addresses, read.Resolvers, read.Labels["made-by"]})
 	for _, b := range read.Backends {
-		owner := keyOf(b.Name)
-		if b.Name == noneBackend {
+		owner := plan.KeyOf(b.Name)
+		if b.Name == plan.NoneBackend {
 			owner = ofHubs
 		}
 		add("backend "+b.Name, owner, b)
 	}
 	for _, f := range read.Frontends {
-		owner := frontendOwner(f)
-		if isHub(f) {
+		owner := plan.KeyOf(f.DefaultBackend)
+		if plan.FrontendOwner(f) == "" {
+			owner = ""
+		}
+		if plan.IsHub(f) {
 			owner = ofHubs
 		}
 		for _, r := range f.Rules {
-			key, _ := ruleOwner(r)
+			key, backend := plan.RuleOwner(r)
+			if key != "" {
+				key = plan.KeyOf(backend)
+			}
 			add(fmt.Sprintf("rule %s on port %d", r.Name, f.Port), key, r)
 		}
 		for _, t := range f.TLSConfigs {
-			add(fmt.Sprintf("certificate %s on port %d", t.Name, f.Port), keyOf(t.Name), t)
+			add(fmt.Sprintf("certificate %s on port %d", t.Name, f.Port), plan.KeyOf(t.Name), t)
 		}
 		f.Rules, f.TLSConfigs = nil, nil
 		name := f.Name
 		if owner == ofHubs {
-			name, f.Name = "ccm-"+hubPort(f.Name), ""
+			name, f.Name = "ccm-"+plan.HubPort(f.Name), ""
 		}
 		add("frontend "+name, owner, f)
 	}
@@ -128,8 +138,8 @@ func (w *world) settled() error {
 	hubs := false
 	for _, s := range live {
 		if s != nil {
-			keys[(Identity{ServiceUID: string(s.UID)}).serviceKey()] = true
-			hubs = hubs || s.Annotations[AnnotationPrefix+routesName] != ""
+			keys[(plan.Identity{ServiceUID: string(s.UID)}).ServiceKey()] = true
+			hubs = hubs || s.Annotations[settings.AnnotationPrefix+settings.RoutesName] != ""
 		}
 	}
 	for name, c := range componentsOf(w.read()) {
@@ -142,7 +152,7 @@ func (w *world) settled() error {
 
 // serves says whether a Service has everything that it wants, with its members.
 func (w *world) serves(cluster string, s *v1.Service) bool {
-	settings, problems := ParseSettings(s)
+	asked, problems := settings.Parse(s)
 	if len(problems) > 0 {
 		w.t.Fatal(problems)
 	}
@@ -151,14 +161,14 @@ func (w *world) serves(cluster string, s *v1.Service) bool {
 	if err := json.Unmarshal(text, lb); err != nil {
 		w.t.Fatal(err)
 	}
-	targets, _ := Targets(w.account.nodes)
-	want := sharedState(Input{Identity: NewIdentity("", cluster, s), Service: s, Settings: settings, Targets: targets, MaxMembers: 10,
+	targets, _ := plan.Targets(w.account.nodes)
+	want := plan.SharedState(plan.Input{Identity: plan.NewIdentity("", cluster, s), Service: s, Settings: asked, Targets: targets, MaxMembers: 10,
 		Networks: lb.Networks}, lb)
-	plan := shareDiff(want, lb, sessionLimits{fresh: 1000})
-	if len(plan.changes) > 0 {
-		w.t.Errorf("%s: left to do for %s: %v", w.s.name, s.Name, texts(plan.changes))
+	shares := plan.ShareDiff(want, lb, plan.SessionLimits{Fresh: 1000})
+	if len(shares.Changes) > 0 {
+		w.t.Errorf("%s: left to do for %s: %v", w.s.name, s.Name, fmt.Sprint(shares.Changes))
 	}
-	return len(plan.conflicts) == 0
+	return len(shares.Conflicts) == 0
 }
 
 // ensuring is what the service controller calls for a Service that is wanted. A conflict is an end: it is told, and tried again
@@ -215,7 +225,7 @@ func edge(services ...func(w *world) *v1.Service) func(*world) {
 		for _, field := range []string{"name", "plan", "configured_status", "frontends", "backends", "resolvers", "labels"} {
 			whole[field] = state[field]
 		}
-		w.edges[w.s.name] = &savedEdge{lb.ID, w.lbName, encode(w.t, whole)}
+		w.edges[w.s.name] = &savedEdge{lb.ID, w.lbName, example.JSON(w.t, whole)}
 	}
 }
 
@@ -225,8 +235,8 @@ var clusters = []string{"x", "y", "z"}
 func onEdge(s *v1.Service) func(*world) *v1.Service {
 	return func(w *world) *v1.Service {
 		s := s.DeepCopy()
-		s.Annotations[AnnotationPrefix+sharedName] = w.lbID
-		s.Annotations[AnnotationID] = w.lbID
+		s.Annotations[settings.AnnotationPrefix+settings.SharedName] = w.lbID
+		s.Annotations[settings.AnnotationID] = w.lbID
 		return s
 	}
 }
@@ -242,7 +252,7 @@ func ported(name string, port int) func(*world) *v1.Service {
 // inGroup is a Service of the group that is called like the load balancer.
 func inGroup(name, path string) func(*world) *v1.Service {
 	return func(w *world) *v1.Service {
-		return routing(name, groupPrefix+w.lbName, fmt.Sprintf(`[{host: saas.example, path: %s}]`, path))
+		return routing(name, settings.GroupPrefix+w.lbName, fmt.Sprintf(`[{host: saas.example, path: %s}]`, path))
 	}
 }
 
@@ -256,7 +266,7 @@ func does(all ...any) func(*world) []player {
 			if all[i] == "delete" {
 				do = deleting(w, s)
 			}
-			players = append(players, player{clusters[i/2], Identity{ServiceUID: string(s.UID)}.serviceKey(),
+			players = append(players, player{clusters[i/2], plan.Identity{ServiceUID: string(s.UID)}.ServiceKey(),
 				[]func(context.Context, *LoadBalancers) error{do}})
 		}
 		return players

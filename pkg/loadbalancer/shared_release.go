@@ -11,19 +11,19 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
 )
 
 // release takes everything of the Service's off a shared load balancer. Its backends go last: while one is there, there is work
 // left, whoever dies in between.
-func (l *LoadBalancers) release(ctx context.Context, service *v1.Service, identity Identity, lb *cloud.LoadBalancer) error {
-	return l.releaseKey(ctx, service, identity.serviceKey(), lb)
+func (l *LoadBalancers) release(ctx context.Context, service *v1.Service, identity plan.Identity, lb *cloud.LoadBalancer) error {
+	return l.releaseKey(ctx, service, identity.Key(), lb)
 }
 
 // releaseKey is release for the Service that the key stands for. service is for the log, and may be nil.
-func (l *LoadBalancers) releaseKey(ctx context.Context, service *v1.Service, key string, lb *cloud.LoadBalancer) error {
+func (l *LoadBalancers) releaseKey(ctx context.Context, service *v1.Service, key plan.Key, lb *cloud.LoadBalancer) error {
 	shared := l.config.Cloud.Shared(lb.ID)
-	d := &shareDiffer{want: sharedDesired{key: key}, lb: lb, used: map[string]bool{}}
-	claims, certificates, backends := d.stale()
+	claims, certificates, backends := plan.RemovalOf(key, lb)
 	if err := l.applyShared(ctx, service, shared, slices.Concat(claims, certificates)); err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func refusedAsUsed(err error) bool {
 // to a name that nobody else ever uses: from then on, rules for it are refused, and who has one to add gives it its name back. If
 // after that it is still empty, and still has the name that only this call knows, it can go.
 func (l *LoadBalancers) sweep(ctx context.Context, service *v1.Service, lb cloud.SharedLoadBalancer, seen *cloud.LoadBalancer) error {
-	if !slices.ContainsFunc(seen.Frontends, isHub) && !hasNone(seen) {
+	if !slices.ContainsFunc(seen.Frontends, plan.IsHub) && !plan.HasNone(seen) {
 		return nil
 	}
 	now, err := lb.Read(ctx)
@@ -60,34 +60,23 @@ func (l *LoadBalancers) sweep(ctx context.Context, service *v1.Service, lb cloud
 		return err
 	}
 	for _, frontend := range now.Frontends {
-		if isHub(frontend) && isEmpty(frontend) {
+		if plan.IsHub(frontend) && plan.IsEmpty(frontend) {
 			if err := l.sweepOne(ctx, service, lb, frontend.Name); err != nil {
 				return err
 			}
 		}
 	}
-	used := slices.ContainsFunc(now.Frontends, func(f cloud.Frontend) bool { return leadsTo(f, noneBackend) && !(isHub(f) && isEmpty(f)) })
-	if used || !hasNone(now) {
+	used := slices.ContainsFunc(now.Frontends, func(f cloud.Frontend) bool {
+		return plan.LeadsTo(f, plan.NoneBackend) && !(plan.IsHub(f) && plan.IsEmpty(f))
+	})
+	if used || !plan.HasNone(now) {
 		return nil
 	}
-	err = l.applyShared(ctx, service, lb, []Change{{Name: noneBackend, DeleteBackend: true}})
+	err = l.applyShared(ctx, service, lb, []plan.Change{{Name: plan.NoneBackend, DeleteBackend: true}})
 	if refusedAsUsed(err) {
 		return nil // somebody has made a hub again
 	}
 	return err
-}
-
-func hasNone(lb *cloud.LoadBalancer) bool {
-	return slices.ContainsFunc(lb.Backends, func(b cloud.Backend) bool { return b.Name == noneBackend })
-}
-
-func isEmpty(frontend cloud.Frontend) bool { return len(frontend.Rules)+len(frontend.TLSConfigs) == 0 }
-
-func leadsTo(frontend cloud.Frontend, backend string) bool {
-	return frontend.DefaultBackend == backend || slices.ContainsFunc(frontend.Rules, func(rule cloud.Rule) bool {
-		_, to := ruleOwner(rule)
-		return to == backend
-	})
 }
 
 // sweepOne removes one hub, or finds that somebody needs it.
@@ -96,8 +85,8 @@ func (l *LoadBalancers) sweepOne(ctx context.Context, service *v1.Service, lb cl
 	if _, err := rand.Read(nonce); err != nil {
 		return err
 	}
-	going := "ccm-" + hubPort(name) + goingMark + hex.EncodeToString(nonce)
-	err := l.applyShared(ctx, service, lb, []Change{{Name: name, RenameFrontend: going}})
+	going := "ccm-" + plan.HubPort(name) + plan.GoingMark + hex.EncodeToString(nonce)
+	err := l.applyShared(ctx, service, lb, []plan.Change{{Name: name, RenameFrontend: going}})
 	if errors.Is(err, cloud.ErrNotFound) {
 		return nil // somebody else is at it
 	}
@@ -112,13 +101,18 @@ func (l *LoadBalancers) sweepOne(ctx context.Context, service *v1.Service, lb cl
 	if i < 0 {
 		return nil // it has its name back
 	}
-	change := Change{Name: going, DeleteFrontend: true}
-	if !isEmpty(now.Frontends[i]) || !isHub(now.Frontends[i]) {
-		change = Change{Name: going, RenameFrontend: "ccm-" + hubPort(going)}
+	change := plan.Change{Name: going, DeleteFrontend: true}
+	if !plan.IsEmpty(now.Frontends[i]) || !plan.IsHub(now.Frontends[i]) {
+		change = plan.Change{Name: going, RenameFrontend: "ccm-" + plan.HubPort(going)}
 	}
-	err = l.applyShared(ctx, service, lb, []Change{change})
+	err = l.applyShared(ctx, service, lb, []plan.Change{change})
 	if errors.Is(err, cloud.ErrNotFound) || errors.Is(err, cloud.ErrAlreadyExists) {
 		return nil
 	}
 	return err
+}
+
+// RemoveTrace takes off a shared load balancer what TracesOn found there of one Service, and nothing else.
+func RemoveTrace(ctx context.Context, account *cloud.Cloud, lb *cloud.LoadBalancer, trace plan.Trace) error {
+	return New(Config{Cloud: account}).releaseKey(ctx, nil, trace.Key(), lb)
 }

@@ -25,7 +25,11 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
 )
 
 // The scheduler lets controllers of several clusters run against one simulated load balancer, one request at a time, in every
@@ -119,7 +123,7 @@ func (th *theatre) gated(g *gate) http.HandlerFunc {
 		body, _ := io.ReadAll(r.Body)
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		of := aboutOne.MatchString(r.URL.Path) || r.URL.Path == "/1.3/load-balancer" &&
-			(r.Method == http.MethodPost || strings.Contains(r.URL.RawQuery, LabelSharedGroup))
+			(r.Method == http.MethodPost || strings.Contains(r.URL.RawQuery, settings.LabelSharedGroup))
 		if g.open.Load() || !of {
 			th.handler.ServeHTTP(w, r)
 			return
@@ -154,7 +158,7 @@ func learned(body []byte) string {
 	if json.Unmarshal(body, &lb) != nil || lb.Backends == nil {
 		return string(body)
 	}
-	lb.Nodes, lb.Networks, lb.Backends = nil, nil, slices.DeleteFunc(lb.Backends, func(b cloud.Backend) bool { return keyOf(b.Name) != "" })
+	lb.Nodes, lb.Networks, lb.Backends = nil, nil, slices.DeleteFunc(lb.Backends, func(b cloud.Backend) bool { return plan.KeyOf(b.Name) != "" })
 	slices.SortFunc(lb.Frontends, func(a, b cloud.Frontend) int { return strings.Compare(a.Name, b.Name) })
 	for _, frontend := range lb.Frontends {
 		slices.SortFunc(frontend.Rules, func(a, b cloud.Rule) int { return strings.Compare(a.Name, b.Name) })
@@ -230,7 +234,7 @@ func (th *theatre) play(s scenario, prefix []choice, seen map[[32]byte]bool) (mo
 	}
 	played := slices.Clone(prefix)
 	fail := func(err error) {
-		th.t.Errorf("%s: %v\nschedule %v\ntold %q\n%s", s.name, err, played, w.told, encode(th.t, w.read()))
+		th.t.Errorf("%s: %v\nschedule %v\ntold %q\n%s", s.name, err, played, w.told, example.JSON(th.t, w.read()))
 	}
 	for at := 0; ; at++ {
 		choices := w.choices()
@@ -289,7 +293,7 @@ func (w *world) start(a *act) {
 
 // controller is the program of a cluster, freshly started.
 func (w *world) controller(cluster string, c *cloud.Cloud) *LoadBalancers {
-	l := New(Config{Cloud: c, ClusterName: cluster, Shared: []SharedAccess{{LoadBalancer: w.lbID}}})
+	l := New(Config{Cloud: c, ClusterName: cluster, Shared: []settings.SharedAccess{{LoadBalancer: w.lbID}}})
 	l.Start(nil, w)
 	return l
 }
@@ -387,7 +391,7 @@ func (w *world) serve(a *act, fate int) {
 // else looks at it.
 func (a *act) ownBusiness() bool {
 	i := strings.Index(a.waits.path, "/backends")
-	return i >= 0 && !strings.Contains(a.waits.path+a.waits.body, noneBackend)
+	return i >= 0 && !strings.Contains(a.waits.path+a.waits.body, plan.NoneBackend)
 }
 
 var (
@@ -457,7 +461,7 @@ func (w *world) read() map[string]any {
 
 // findGroup finds the load balancer that the players have made.
 func (w *world) findGroup() {
-	_, text := w.call(http.MethodGet, "/load-balancer?limit=100&label="+LabelSharedGroup+"%3D"+w.lbName, "")
+	_, text := w.call(http.MethodGet, "/load-balancer?limit=100&label="+settings.LabelSharedGroup+"%3D"+w.lbName, "")
 	var all []struct{ UUID string }
 	if err := json.Unmarshal(text, &all); err != nil {
 		w.t.Fatal(err)

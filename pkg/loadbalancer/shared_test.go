@@ -17,21 +17,25 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // sharingService is a Service of some name that shares; the rest are names and values of annotations in turn.
 func sharingService(name, reference string, ports []string, annotations ...string) *v1.Service {
-	s := service(ports...)
+	s := example.Service(ports...)
 	s.ObjectMeta = metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-" + name),
-		Annotations: map[string]string{AnnotationPrefix + sharedName: reference}}
+		Annotations: map[string]string{settings.AnnotationPrefix + settings.SharedName: reference}}
 	for i := 0; i < len(annotations); i += 2 {
-		s.Annotations[AnnotationPrefix+annotations[i]] = annotations[i+1]
+		s.Annotations[settings.AnnotationPrefix+annotations[i]] = annotations[i+1]
 	}
 	return s
 }
 
 func routing(name, reference, routes string, more ...string) *v1.Service {
-	return sharingService(name, reference, []string{"http 80 30080"}, append([]string{routesName, routes}, more...)...)
+	return sharingService(name, reference, []string{"http 80 30080"}, append([]string{settings.RoutesName, routes}, more...)...)
 }
 
 // foreign makes a load balancer as Terraform would, with a frontend of its own.
@@ -52,8 +56,8 @@ func (a *account) foreign(name string) cloud.LoadBalancer {
 		Networks: []cloud.LoadBalancerNetwork{{Name: "out", Type: "public", Family: "IPv4"}, {Name: "in", Type: "private", Family: "IPv4", ID: private}},
 		Backends: []cloud.Backend{{Name: "theirs", Members: []cloud.Member{}}},
 		Frontends: []cloud.Frontend{{Name: "public-http", Mode: "http", Port: 8080, DefaultBackend: "theirs", Networks: []cloud.FrontendNetwork{{Name: "out"}},
-			Rules: []cloud.Rule{{Name: "status", Priority: 80, Matchers: Route{Host: "saas.example", Path: "/status", PathType: pathPrefix}.matchers(),
-				Actions: Route{Path: "/"}.rules("theirs", nil, nil)[0].Actions}}}},
+			Rules: []cloud.Rule{{Name: "status", Priority: 80, Matchers: plan.RouteMatchers(settings.Route{Host: "saas.example", Path: "/status", PathType: settings.PathPrefix}),
+				Actions: plan.RulesOf(settings.Route{Path: "/"}, "theirs", nil, nil)[0].Actions}}}},
 	})
 	if err != nil {
 		a.t.Fatal(err)
@@ -67,7 +71,7 @@ func routesOf(lb cloud.LoadBalancer, frontend string) string {
 	for _, f := range lb.Frontends {
 		for _, rule := range f.Rules {
 			if f.Name == frontend {
-				_, backend := ruleOwner(rule)
+				_, backend := plan.RuleOwner(rule)
 				all = append(all, fmt.Sprintf("%d %s", rule.Priority, backend))
 			}
 		}
@@ -97,7 +101,7 @@ func TestTwoClustersShareOneLoadBalancer(t *testing.T) {
 		t.Errorf("two addresses: %s", diff)
 	}
 	lb := a.only()
-	if want := lines("70 "+a.backendOf(x, foo, 80), "70 "+a.backendOf(y, bar, 80)); routesOf(lb, "ccm-80") != sorted(want) {
+	if want := example.Lines("70 "+a.backendOf(x, foo, 80), "70 "+a.backendOf(y, bar, 80)); routesOf(lb, "ccm-80") != sorted(want) {
 		t.Errorf("routes:\n%s\nwant\n%s", routesOf(lb, "ccm-80"), want)
 	}
 	a.ResetRequests()
@@ -136,7 +140,7 @@ func sorted(text string) string {
 }
 
 func (a *account) backendOf(l *LoadBalancers, s *v1.Service, port int) string {
-	return l.identity("prod", s).sharedBackendName(s, port)
+	return l.identity("prod", s).SharedBackendName(s, port)
 }
 
 // What a person made stays byte for byte, whoever joins and leaves; and nobody joins who is not let.
@@ -145,7 +149,7 @@ func TestSharingWhatTerraformMade(t *testing.T) {
 	made := a.foreign("edge")
 	before := a.raw("/load-balancer/" + made.ID)
 	l := a.balancers(func(c *Config) {
-		c.Shared = []SharedAccess{{LoadBalancer: made.ID, Namespaces: []string{"default"}, Ports: []int{80, 443, 8080}}}
+		c.Shared = []settings.SharedAccess{{LoadBalancer: made.ID, Namespaces: []string{"default"}, Ports: []int{80, 443, 8080}}}
 	})
 	denied := sharingService("denied", "edge", []string{"ssh 22 30022"})
 	a.addService(denied)
@@ -156,8 +160,8 @@ func TestSharingWhatTerraformMade(t *testing.T) {
 		t.Errorf("events: %v", said)
 	}
 	web := a.addService(sharingService("web", made.ID, []string{"http 80 30080", "https 443 30443"}))
-	api := a.addService(sharingService("api", "edge", []string{"http 8080 30880"}, routesName, `[{host: saas.example, path: /api, rewrite: /}]`,
-		hubFrontendName, "public-http"))
+	api := a.addService(sharingService("api", "edge", []string{"http 8080 30880"}, settings.RoutesName, `[{host: saas.example, path: /api, rewrite: /}]`,
+		settings.HubFrontendName, "public-http"))
 	a.ensure(l, web)
 	a.ensure(l, api)
 	lb := a.only()
@@ -170,8 +174,8 @@ func TestSharingWhatTerraformMade(t *testing.T) {
 			t.Errorf("a call on what is not ours: %s", operation)
 		}
 	}
-	shadow := a.addService(sharingService("status", "edge", []string{"http 8080 30881"}, routesName, `[{host: saas.example, path: /status}]`,
-		hubFrontendName, "public-http"))
+	shadow := a.addService(sharingService("status", "edge", []string{"http 8080 30881"}, settings.RoutesName, `[{host: saas.example, path: /status}]`,
+		settings.HubFrontendName, "public-http"))
 	if _, text := a.fails(l, shadow); !strings.Contains(text, "belongs to rule status of frontend public-http") {
 		t.Error(text)
 	}
@@ -259,7 +263,7 @@ func TestConflictsAreTheSecondOnes(t *testing.T) {
 func TestSharedMaxSessionsGoBackToThePlans(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1", "n2")
 	l := a.balancers()
-	s := a.addService(annotated(sharingService("web", "create/saas", []string{"http 80 30080"}), "max-sessions", "77"))
+	s := a.addService(example.Annotated(sharingService("web", "create/saas", []string{"http 80 30080"}), "max-sessions", "77"))
 	a.ensure(l, s)
 	numbers := func() string {
 		var all []string
@@ -273,7 +277,7 @@ func TestSharedMaxSessionsGoBackToThePlans(t *testing.T) {
 	}
 	lb := a.only()
 	a.Do(t, http.MethodPatch, "/load-balancer/"+lb.ID+"/backends/"+lb.Backends[0].Name+"/members/n2", `{"weight":5,"enabled":false}`, nil)
-	a.change(s, func(s *v1.Service) { delete(s.Annotations, AnnotationPrefix+"max-sessions") })
+	a.change(s, func(s *v1.Service) { delete(s.Annotations, settings.AnnotationPrefix+"max-sessions") })
 	a.ensure(l, s)
 	if got := numbers(); got != "n1 1000 100 true\nn2 1000 5 false" {
 		t.Errorf("no longer asked for: %s", got)

@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // addLocalNode makes a server on a network of loopback addresses, and its Node, so that a test can listen on its node ports.
@@ -25,7 +27,7 @@ func (a *account) addLocalNode(name, network string) (ip string) {
 	}
 	node.Status.Addresses = addresses
 	a.nodes = append(a.nodes, node)
-	address, ok := internalIPv4(node)
+	address, ok := plan.InternalIPv4(node)
 	if !ok {
 		a.t.Fatalf("node %s has no internal address: %v", name, addresses)
 	}
@@ -53,12 +55,12 @@ func TestRoutesCarryTraffic(t *testing.T) {
 	x, y := a.balancers(func(c *Config) { c.ClusterName = "x" }), a.balancers(func(c *Config) { c.ClusterName = "y" })
 	a.answer(ip, 30081, "x")
 	a.answer(ip, 30082, "y")
-	inX := a.addService(sharingService("of-x", "create/saas", []string{"http 18490 30081"}, routesName, `
+	inX := a.addService(sharingService("of-x", "create/saas", []string{"http 18490 30081"}, settings.RoutesName, `
 - {host: saas.example, path: /foo}
 - {host: saas.example, path: /only, pathType: Exact}
 - {host: saas.example, path: /api, rewrite: /v2}
 - {host: "*.saas.example", path: /}`))
-	inY := a.addService(sharingService("of-y", "create/saas", []string{"http 18490 30082"}, routesName, `
+	inY := a.addService(sharingService("of-y", "create/saas", []string{"http 18490 30082"}, settings.RoutesName, `
 - {host: saas.example, path: /bar}
 - {host: saas.example, path: /foo/long}
 - {host: saas.example, path: /only}

@@ -10,6 +10,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // A slip in what a Service shares, or is no longer to have alone, must not cost it what it has: that goes once it is known that the
@@ -24,25 +27,25 @@ func TestWhatAServiceHasStaysUntilItCanShare(t *testing.T) {
 				a := newAccount(t, simulator.Config{}, "n1", "n2")
 				edge := a.foreign("edge").ID
 				l := a.balancers(func(c *Config) {
-					c.Shared = []SharedAccess{{LoadBalancer: "create/closed", Namespaces: []string{"others"}}}
+					c.Shared = []settings.SharedAccess{{LoadBalancer: "create/closed", Namespaces: []string{"others"}}}
 				})
 				other := a.addService(sharingService("other", "create/taken", []string{"http 80 30081"}))
 				a.ensure(l, other)
 				was := a.addService(sharingService("was", "create/doomed", []string{"http 80 30082"}))
 				a.ensure(l, was)
-				doomed := a.current(was).Annotations[AnnotationID]
+				doomed := a.current(was).Annotations[settings.AnnotationID]
 				a.delete(l, was)
 				mark := fmt.Sprintf("000000000000@%d", time.Now().Unix())
 				if err := a.cloud.CreateLoadBalancerLabel(t.Context(), doomed, LabelDeleting, mark); err != nil {
 					t.Fatal(err)
 				}
-				s := a.addService(annotated(service("http 80 30080"), sharedName, before))
+				s := a.addService(example.Annotated(example.Service("http 80 30080"), settings.SharedName, before))
 				if before == "" {
-					a.change(s, func(s *v1.Service) { delete(s.Annotations, AnnotationPrefix+sharedName) })
+					a.change(s, func(s *v1.Service) { delete(s.Annotations, settings.AnnotationPrefix+settings.SharedName) })
 				}
 				a.ensure(l, s)
-				id := a.current(s).Annotations[AnnotationID]
-				a.change(s, func(s *v1.Service) { annotated(s, sharedName, reference) })
+				id := a.current(s).Annotations[settings.AnnotationID]
+				a.change(s, func(s *v1.Service) { example.Annotated(s, settings.SharedName, reference) })
 				had := a.raw("/load-balancer/" + id)
 				_, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes)
 				if err == nil || !strings.Contains(reasonOf(err)+err.Error(), reason) {
@@ -57,7 +60,7 @@ func TestWhatAServiceHasStaysUntilItCanShare(t *testing.T) {
 				if err != nil || len(lb.Backends) != 1 || len(lb.Backends[0].Members) != 1 {
 					t.Errorf("after a node has gone: %v, %v", lb, err)
 				}
-				a.change(s, func(s *v1.Service) { annotated(s, sharedName, "create/two") })
+				a.change(s, func(s *v1.Service) { example.Annotated(s, settings.SharedName, "create/two") })
 				a.ensure(l, s)
 				for _, lb := range a.list() {
 					if lb.ID != edge && lb.Name != "two" && lb.Name != "taken" && len(lb.Frontends) > 0 {
@@ -77,8 +80,8 @@ func TestWhatAServiceSharesStaysUntilItsSecretIsThere(t *testing.T) {
 	a.ensure(l, s)
 	shared := a.only()
 	a.change(s, func(s *v1.Service) {
-		delete(s.Annotations, AnnotationPrefix+sharedName)
-		annotated(s, tlsSecretName, "cert")
+		delete(s.Annotations, settings.AnnotationPrefix+settings.SharedName)
+		example.Annotated(s, settings.TLSSecretName, "cert")
 	})
 	was := a.raw("/load-balancer/" + shared.ID)
 	if _, text := a.fails(l, s); !strings.Contains(text, "Secret default/cert does not exist") {
@@ -107,8 +110,8 @@ func TestUnusedCertificatesOfSharedLoadBalancersGo(t *testing.T) {
 	l := a.balancers()
 	a.setSecret("one", "one.example.com")
 	a.setSecret("two", "two.example.com")
-	s := a.addService(sharingService("web", "create/saas", []string{"https 443 30443"}, tlsSecretName, "one, two"))
-	other := a.addService(sharingService("other", "create/saas", []string{"https 8443 30444"}, tlsSecretName, "one"))
+	s := a.addService(sharingService("web", "create/saas", []string{"https 443 30443"}, settings.TLSSecretName, "one, two"))
+	other := a.addService(sharingService("other", "create/saas", []string{"https 8443 30444"}, settings.TLSSecretName, "one"))
 	bundles := func() int {
 		all, err := a.cloud.CertificateBundles(t.Context(), nil)
 		if err != nil {
@@ -121,9 +124,9 @@ func TestUnusedCertificatesOfSharedLoadBalancersGo(t *testing.T) {
 		want    int
 	}{{"one, two", 3}, {"two", 2}, {"one", 2}, {"", 1}} {
 		a.change(s, func(s *v1.Service) {
-			annotated(s, tlsSecretName, step.secrets)
+			example.Annotated(s, settings.TLSSecretName, step.secrets)
 			if step.secrets == "" {
-				delete(s.Annotations, AnnotationPrefix+tlsSecretName)
+				delete(s.Annotations, settings.AnnotationPrefix+settings.TLSSecretName)
 			}
 		})
 		a.ensure(l, s)
@@ -146,13 +149,13 @@ func TestFloatingAddressStaysUntilTheNextCanBeHad(t *testing.T) {
 		l := a.balancers()
 		address, next := a.floatingAddress(), a.floatingAddress()
 		ordinary := a.nodes[0].Status.Addresses
-		s := a.addService(annotated(service("http 80 30080"), "floating-ips", address))
+		s := a.addService(example.Annotated(example.Service("http 80 30080"), "floating-ips", address))
 		if more != "" {
-			a.change(s, func(s *v1.Service) { annotated(s, "plan", more) })
+			a.change(s, func(s *v1.Service) { example.Annotated(s, "plan", more) })
 		}
 		a.ensure(l, s)
 		for _, wrong := range []string{"94.237.250.1", ordinary[len(ordinary)-1].Address} {
-			a.change(s, func(s *v1.Service) { annotated(s, "floating-ips", wrong) })
+			a.change(s, func(s *v1.Service) { example.Annotated(s, "floating-ips", wrong) })
 			a.said()
 			_, text := a.fails(l, s)
 			if said := a.said(); len(said) != 1 || !strings.Contains(said[0], "InvalidAnnotation") || !strings.Contains(said[0], wrong) ||
@@ -163,7 +166,7 @@ func TestFloatingAddressStaysUntilTheNextCanBeHad(t *testing.T) {
 				t.Errorf("with %s: %v", wrong, lb.Addresses)
 			}
 		}
-		a.change(s, func(s *v1.Service) { annotated(s, "floating-ips", next) })
+		a.change(s, func(s *v1.Service) { example.Annotated(s, "floating-ips", next) })
 		a.ensure(l, s)
 		if lb := a.only(); len(lb.Addresses) != 1 || lb.Addresses[0].Address != next {
 			t.Errorf("with %s: %v", next, lb.Addresses)
@@ -177,9 +180,9 @@ func TestLoadBalancerStaysDespiteASlip(t *testing.T) {
 	for name, value := range map[string]string{"retain": "ture", "deletion-protection": "yes"} {
 		a := newAccount(t, simulator.Config{}, "n1")
 		l := a.balancers()
-		s := a.addService(service("http 80 30080"))
+		s := a.addService(example.Service("http 80 30080"))
 		a.ensure(l, s)
-		a.change(s, func(s *v1.Service) { annotated(s, name, value, "mode", "udp") })
+		a.change(s, func(s *v1.Service) { example.Annotated(s, name, value, "mode", "udp") })
 		a.said()
 		for range 2 {
 			err := l.EnsureLoadBalancerDeleted(t.Context(), "prod", a.current(s))
@@ -193,7 +196,7 @@ func TestLoadBalancerStaysDespiteASlip(t *testing.T) {
 		if lb := a.only(); lb.State.Deleting() {
 			t.Errorf("%s: the load balancer is %s", name, lb.State)
 		}
-		a.change(s, func(s *v1.Service) { annotated(s, name, "false") }) // no other mistake keeps it
+		a.change(s, func(s *v1.Service) { example.Annotated(s, name, "false") }) // no other mistake keeps it
 		a.delete(l, s)
 		if all := a.list(); len(all) > 0 {
 			t.Errorf("%s: left: %s", name, summary(all[0]))
@@ -218,17 +221,17 @@ func TestNoSuchCertificateBundle(t *testing.T) {
 			t.Run(name+" "+shared, func(t *testing.T) {
 				a := newAccount(t, simulator.Config{}, "n1")
 				l := a.balancers()
-				s := a.addService(service("http 80 30080", "https 443 30443"))
+				s := a.addService(example.Service("http 80 30080", "https 443 30443"))
 				if shared != "" {
-					a.change(s, func(s *v1.Service) { annotated(s, sharedName, shared) })
+					a.change(s, func(s *v1.Service) { example.Annotated(s, settings.SharedName, shared) })
 				}
 				a.ensure(l, s)
 				id := a.only().ID
 				before := a.raw("/load-balancer/" + id)
-				a.change(s, func(s *v1.Service) { annotated(annotated(s, annotations...), "timeout-client", "77") })
+				a.change(s, func(s *v1.Service) { example.Annotated(example.Annotated(s, annotations...), "timeout-client", "77") })
 				a.said()
 				for range 2 {
-					if _, text := a.fails(l, s); !strings.Contains(text, AnnotationPrefix+name) || !strings.Contains(text, none) {
+					if _, text := a.fails(l, s); !strings.Contains(text, settings.AnnotationPrefix+name) || !strings.Contains(text, none) {
 						t.Error(text)
 					}
 				}

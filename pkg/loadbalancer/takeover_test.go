@@ -15,6 +15,10 @@ import (
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 type jsonObject = map[string]any
@@ -26,10 +30,10 @@ type jsonObject = map[string]any
 func (a *account) official(s *v1.Service, clusterID string) (*v1.Service, cloud.LoadBalancer) {
 	t := a.t
 	t.Helper()
-	identity := NewIdentity(clusterID, "prod", s)
+	identity := plan.NewIdentity(clusterID, "prod", s)
 	var frontends, backends []any
 	for _, port := range s.Spec.Ports {
-		name := portName(port)
+		name := settings.PortName(port)
 		frontends = append(frontends, jsonObject{"name": name, "mode": "http", "port": port.Port, "default_backend": name, "rules": []any{},
 			"networks":    []any{jsonObject{"name": "public-IPv4"}, jsonObject{"name": "private-IPv4"}},
 			"properties":  jsonObject{"timeout_client": 10, "http2_enabled": false},
@@ -42,7 +46,7 @@ func (a *account) official(s *v1.Service, clusterID string) (*v1.Service, cloud.
 		}
 		var members []any
 		for _, node := range a.nodes {
-			ip, _ := internalIPv4(node)
+			ip, _ := plan.InternalIPv4(node)
 			members = append(members, jsonObject{"name": node.Name, "ip": ip.String(), "port": port.NodePort, "weight": 100, "max_sessions": 1000,
 				"type": "static", "enabled": true})
 		}
@@ -52,7 +56,7 @@ func (a *account) official(s *v1.Service, clusterID string) (*v1.Service, cloud.
 		"networks": []any{jsonObject{"name": "public-IPv4", "type": "public", "family": "IPv4"},
 			jsonObject{"name": "private-IPv4", "type": "private", "family": "IPv4", "uuid": must(a.cloud.PrivateNetworks(t.Context(), zone))[0].ID}}}
 	config := jsonObject{}
-	if text, ok := s.Annotations[AnnotationConfig]; ok {
+	if text, ok := s.Annotations[settings.AnnotationConfig]; ok {
 		if err := json.Unmarshal([]byte(text), &config); err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +78,7 @@ func (a *account) official(s *v1.Service, clusterID string) (*v1.Service, cloud.
 		ID      string `json:"uuid"`
 		DNSName string `json:"dns_name"`
 	}
-	a.Do(t, http.MethodPost, "/load-balancer", encode(t, request), &made)
+	a.Do(t, http.MethodPost, "/load-balancer", example.JSON(t, request), &made)
 	bundle := ""
 	for _, one := range frontends {
 		frontend := one.(jsonObject)
@@ -84,7 +88,7 @@ func (a *account) official(s *v1.Service, clusterID string) (*v1.Service, cloud.
 			auto = true
 		}
 		if auto && frontend["mode"] == "http" {
-			name := cut(identity.LegacyName, 60) + "-tls"
+			name := settings.Cut(identity.LegacyName, 60) + "-tls"
 			if bundle == "" {
 				made, err := a.cloud.CreateCertificateBundle(t.Context(), cloud.CertificateBundle{Name: name, Type: cloud.BundleDynamic,
 					KeyType: "ecdsa", Hostnames: []string{made.DNSName}})
@@ -95,11 +99,11 @@ func (a *account) official(s *v1.Service, clusterID string) (*v1.Service, cloud.
 			}
 			frontend["tls_configs"] = []any{jsonObject{"name": name, "certificate_bundle_uuid": bundle}}
 		}
-		a.Do(t, http.MethodPost, "/load-balancer/"+made.ID+"/frontends", encode(t, frontend), nil)
+		a.Do(t, http.MethodPost, "/load-balancer/"+made.ID+"/frontends", example.JSON(t, frontend), nil)
 	}
 	a.settle(made.ID)
 	s = s.DeepCopy()
-	annotated(s, "id", made.ID, "name", identity.LegacyName)
+	example.Annotated(s, "id", made.ID, "name", identity.LegacyName)
 	return a.addService(s), a.only()
 }
 
@@ -164,11 +168,11 @@ func TestTakeOverChangesNothing(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			a := newAccount(t, simulator.Config{}, "n1", "n2")
 			l := a.balancers(func(c *Config) { c.ClusterID = test.clusterID })
-			s := service(test.ports...)
+			s := example.Service(test.ports...)
 			if test.config != "" {
 				config := strings.ReplaceAll(test.config, "0aded5c1-c7a3-498a-b9c8-a871611c47a2", a.newBundle(cloud.BundleManual))
 				config = strings.ReplaceAll(config, "PRIVATE", must(a.cloud.PrivateNetworks(t.Context(), zone))[0].ID)
-				annotated(s, "config", config)
+				example.Annotated(s, "config", config)
 			}
 			if test.change != nil {
 				test.change(s)
@@ -212,13 +216,13 @@ func TestTakeOverChangesNothing(t *testing.T) {
 func TestPortsThatTheConfigurationDoesNotListAreServed(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
-	s, before := a.official(annotated(service("http 80 30080", "https 443 30443"), "config",
+	s, before := a.official(example.Annotated(example.Service("http 80 30080", "https 443 30443"), "config",
 		`{"frontends":[{"name":"https","mode":"tcp"}],"backends":[{"name":"https"}]}`), "")
 	if got := summary(before); strings.Contains(got, ":80") {
 		t.Fatal(got)
 	}
 	a.ensure(l, s)
-	want := lines("backend http tcp n1:30080", "backend https tcp n1:30443", "frontend http tcp :80 -> http", "frontend https tcp :443 -> https")
+	want := example.Lines("backend http tcp n1:30080", "backend https tcp n1:30443", "frontend http tcp :80 -> http", "frontend https tcp :443 -> https")
 	if diff := cmp.Diff(want, summary(a.only())); diff != "" {
 		t.Error(diff)
 	}
@@ -228,9 +232,33 @@ func TestPortsThatTheConfigurationDoesNotListAreServed(t *testing.T) {
 func TestDefaultModeOfNewPorts(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers(func(c *Config) { c.DefaultMode = "http" })
-	s := a.addService(service("http 80 30080"))
+	s := a.addService(example.Service("http 80 30080"))
 	a.ensure(l, s)
 	if got := summary(a.only()); !strings.Contains(got, "frontend http http :80") {
 		t.Error(got)
+	}
+}
+
+// TLS is to be passed through to the Pods, where UpCloud's own CCM had terminated it: its certificate goes from the frontend at once, and from
+// the account with the Service.
+func TestTLSPassthroughAfterATakeOver(t *testing.T) {
+	for _, annotation := range [][2]string{{"mode", "tcp"}, {"config", `{"frontends":[{"name":"https","mode":"tcp"}]}`}} {
+		a := newAccount(t, simulator.Config{}, "n1")
+		l := a.balancers()
+		s, before := a.official(example.Service("https 443 30443"), "")
+		if frontend := before.Frontends[0]; frontend.Mode != "http" || len(frontend.TLSConfigs) != 1 {
+			t.Fatalf("%+v", frontend)
+		}
+		a.ensure(l, s)
+		a.change(s, func(s *v1.Service) { example.Annotated(s, annotation[0], annotation[1]) })
+		a.ensure(l, s)
+		if frontend := a.only().Frontends[0]; frontend.Mode != "tcp" || len(frontend.TLSConfigs) != 0 {
+			t.Errorf("%s: %+v", annotation, frontend)
+		}
+		a.unchanged(l, s)
+		a.delete(l, s)
+		if left := a.bundles(); len(left) > 0 {
+			t.Errorf("%s: left in the account: %+v", annotation, left)
+		}
 	}
 }

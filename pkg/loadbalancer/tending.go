@@ -65,10 +65,16 @@ func (t *tending) get(uid types.UID) (tended, bool) {
 	return one, known
 }
 
-func (t *tending) uids() []types.UID {
+// byNamespace are the UIDs of the Services.
+func (t *tending) byNamespace() map[string][]types.UID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Sorted(maps.Keys(t.bySvc))
+	all := map[string][]types.UID{}
+	for _, uid := range slices.Sorted(maps.Keys(t.bySvc)) {
+		namespace := t.bySvc[uid].namespace
+		all[namespace] = append(all[namespace], uid)
+	}
+	return all
 }
 
 // service is the Service as it is now, if its load balancer is still to be tended.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,11 +26,20 @@ const (
 	ReasonNoNextHop = "NoRouteAddress"
 	// ReasonLimit: the API allows the router no more routes.
 	ReasonLimit = "RouteLimitReached"
-	// ReasonConflict: somebody else's route is in the way.
+	// ReasonConflict: another owner's route is in the way.
 	ReasonConflict = "RouteConflict"
+	// ReasonPodCIDR: the node's Pod CIDR may not have a route.
+	ReasonPodCIDR = "InvalidPodCIDR"
+	// ReasonRestored: the node's route was removed or changed outside Kubernetes, and was created again.
+	ReasonRestored = "RouteRestored"
+	// ReasonRouterAttached: the node's network was detached from its router outside Kubernetes, and was attached again.
+	ReasonRouterAttached = "RouterAttached"
 	// ReasonFilter: the packets of the node's Pods are dropped.
 	ReasonFilter = "SourceIPFiltering"
 )
+
+// movedAge is for how long routes that are created are said to follow the nodes' network to another router.
+const movedAge = 2 * time.Minute
 
 func nodeName(node *v1.Node) types.NodeName { return types.NodeName(node.Name) }
 
@@ -39,6 +49,7 @@ func nodeName(node *v1.Node) types.NodeName { return types.NodeName(node.Name) }
 // An error makes the controller set the Node's condition NetworkUnavailable and come again in ten seconds. What an operator has
 // to change is told once, in an event of its own.
 func (r *Routes) CreateRoute(ctx context.Context, _ string, _ string, route *cloudprovider.Route) error {
+	ctx = shareOfRoutes(ctx)
 	node, err := r.nodes.Get(string(route.TargetNode))
 	if err != nil {
 		return err
@@ -55,16 +66,52 @@ func (r *Routes) CreateRoute(ctx context.Context, _ string, _ string, route *clo
 	if err != nil {
 		return err
 	}
+	prefix = prefix.Masked()
 	router, hop, err := r.target(ctx, node, owner, prefix)
+	c := newChange(owner.routeName(node.Name, prefix), prefix, hop)
 	if err == nil {
-		err = r.writerOf(router, owner).do(ctx, newChange(owner.routeName(node.Name, prefix.Masked()), prefix.Masked(), hop))
+		err = r.writerOf(router, owner).do(ctx, c)
 	}
 	if err != nil {
 		r.tell(node, err)
 		return err
 	}
+	if c.effect != effectForeign {
+		r.claims.prove(c.key())
+	}
 	r.letPodsOut(ctx, node, hop)
+	if hadRoute(node) {
+		r.restored(node, router, c)
+	}
 	return nil
+}
+
+// hadRoute says that the route controller has made the node's routes before, as it noted in the Node.
+func hadRoute(node *v1.Node) bool {
+	return slices.ContainsFunc(node.Status.Conditions, func(c v1.NodeCondition) bool {
+		return c.Type == v1.NodeNetworkUnavailable && c.Status == v1.ConditionFalse && c.Reason == "RouteCreated"
+	})
+}
+
+// restored puts an event on a node whose route was not there any more.
+func (r *Routes) restored(node *v1.Node, router string, c *change) {
+	r.finding.Lock()
+	moved := r.moved
+	r.finding.Unlock()
+	what := ""
+	switch {
+	case c.effect == effectAdded && moved.to == router && time.Since(moved.at) < movedAge:
+		what = fmt.Sprintf("The private network of the nodes was moved from router %s to router %s outside Kubernetes; created the static route to %s "+
+			"via %s there", moved.from, router, c.prefix, c.hop)
+	case c.effect == effectAdded:
+		what = fmt.Sprintf("The static route to %s was removed from router %s outside Kubernetes; created it again via %s. If Terraform manages the "+
+			"router, set lifecycle { ignore_changes = [static_route] } there", c.prefix, router, c.hop)
+	case c.effect == effectReplaced:
+		what = fmt.Sprintf("The static route to %s on router %s did not lead to this node; replaced it by one via %s", c.prefix, router, c.hop)
+	}
+	if what != "" && r.events != nil {
+		r.events.Event(node, v1.EventTypeWarning, ReasonRestored, what)
+	}
 }
 
 // noNextHopError says that the router does not reach the node.
@@ -89,6 +136,9 @@ func (r *Routes) target(ctx context.Context, node *v1.Node, owner Owner, prefix 
 			return "", netip.Addr{}, err
 		}
 		in, err = r.routerDomain(ctx, known, true)
+	}
+	if err == nil {
+		err = r.checkPodCIDR(node, prefix, in)
 	}
 	if err != nil {
 		return "", netip.Addr{}, err
@@ -194,10 +244,11 @@ func (r *Routes) tell(node *v1.Node, err error) {
 	var unreachable *noNextHopError
 	var full *FullError
 	var conflict *ConflictError
+	var invalid *PodCIDRError
 	switch {
 	case err == nil:
 		r.mu.Lock()
-		delete(r.told, node.Name)
+		delete(r.warned, node.Name)
 		r.mu.Unlock()
 	case errors.As(err, &none):
 		r.warn(node, ReasonNoRouter, "%v", err)
@@ -207,6 +258,8 @@ func (r *Routes) tell(node *v1.Node, err error) {
 		r.warn(node, ReasonLimit, "%v", err)
 	case errors.As(err, &conflict):
 		r.warn(node, ReasonConflict, "%v", err)
+	case errors.As(err, &invalid):
+		r.warn(node, ReasonPodCIDR, "%v", err)
 	}
 }
 
@@ -214,8 +267,8 @@ func (r *Routes) tell(node *v1.Node, err error) {
 func (r *Routes) warn(node *v1.Node, reason, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	r.mu.Lock()
-	last := r.told[node.Name]
-	r.told[node.Name] = reason + text
+	last := r.warned[node.Name]
+	r.warned[node.Name] = reason + text
 	r.mu.Unlock()
 	if r.events != nil && last != reason+text {
 		r.events.Event(node, v1.EventTypeWarning, reason, text)

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 )
 
@@ -35,6 +36,12 @@ func (o Owner) routeName(node string, prefix netip.Prefix) string {
 
 // owns says that a route is this cluster's.
 func (o Owner) owns(routeName string) bool { return strings.HasPrefix(routeName, string(o)) }
+
+// anyRouteName is the form of the names that routeName makes, whatever the cluster.
+var anyRouteName = regexp.MustCompile(fmt.Sprintf("^%s[0-9a-f]{%d}-[0-9a-f]{%d}-[46]$", namePrefix, clusterDigits, nodeDigits))
+
+// isRouteName says that a CCM of this project made the route, for this cluster or another.
+func isRouteName(name string) bool { return anyRouteName.MatchString(name) }
 
 // nodeOf returns the hash of the node that a route of this cluster is for.
 func (o Owner) nodeOf(routeName string) string {

@@ -134,6 +134,7 @@ func (r *rig) newCluster(url string, change func(*Config)) *cluster {
 	namespace := &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: types.UID(r.t.Name() + url)}}
 	c.Start(fake.NewClientset(namespace), c.events)
 	c.SetNodes(corelisters.NewNodeLister(c.nodes))
+	c.watch.look(nil) // it was there before its nodes
 	r.t.Cleanup(func() {
 		c.Close()
 		client.Close()

@@ -16,8 +16,11 @@ import (
 )
 
 const (
-	// networksAge is for how long a router that was found serves where nothing is missed in its networks.
+	// networksAge is for how long a router that was found serves while nothing is missed in its networks and it has the same ones
+	// attached.
 	networksAge = 5 * time.Minute
+	// networksUnknownAge is the same for a router that does not tell which networks are attached to it.
+	networksUnknownAge = 30 * time.Second
 	// networksAgain is how soon the private networks are read again when something is missed.
 	networksAgain = 10 * time.Second
 	// noRouterAge is how soon a router is looked for again among the nodes and the networks that are known.
@@ -42,16 +45,28 @@ type domain struct {
 	networks []cloud.PrivateNetwork
 }
 
+// ids are the UUIDs of the networks, sorted.
+func (d domain) ids() []string {
+	ids := []string{}
+	for _, network := range d.networks {
+		ids = append(ids, network.ID)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
 // foundDomain is the domain found last, or why there was none.
 type foundDomain struct {
 	domain domain
 	none   *noRouterError
 	taken  time.Time
+	// contradicts are networks that the router says are attached to it although the list of networks, read afterwards, says otherwise.
+	contradicts []string
 }
 
-// routerDomain finds the cluster's router: the one that is configured, else the one that the private networks of the nodes
-// are on, or that of several which has the cluster's routes already. The error is a noRouterError if there is none. known, if not nil, is a node that is known better than the cluster
-// knows it; missed says that the caller missed something in a domain that it got before.
+// routerDomain finds the cluster's router: the one that is configured; else the one that the private networks of the nodes are on;
+// of several, the one that has the cluster's routes already. The error is a noRouterError if there is none. known, if not nil, is
+// newer than the Node in Kubernetes. missed says that the caller missed something in a domain that it got before.
 func (r *Routes) routerDomain(ctx context.Context, known *v1.Node, missed bool) (domain, error) {
 	r.finding.Lock()
 	defer r.finding.Unlock()
@@ -70,13 +85,79 @@ func (r *Routes) routerDomain(ctx context.Context, known *v1.Node, missed bool) 
 		}
 		return r.found.domain, nil
 	}
+	return r.find(ctx, known, time.Now().Add(-networksAgain))
+}
+
+// find looks for the router in lists that were read at that moment or later. The caller holds r.finding.
+func (r *Routes) find(ctx context.Context, known *v1.Node, moment time.Time) (domain, error) {
 	now := time.Now()
-	found, err := r.domainOf(ctx, known, now.Add(-networksAgain))
+	found, err := r.domainOf(ctx, known, moment)
 	var none *noRouterError
 	if err != nil && !errors.As(err, &none) {
 		return domain{}, err
 	}
-	r.found = foundDomain{found, none, now}
+	if was := r.found.domain.router; err == nil && was != "" && was != found.router {
+		r.moved = move{from: was, to: found.router, at: now}
+	}
+	lost := r.found.domain
+	r.found = foundDomain{domain: found, none: none, taken: now}
+	if none != nil {
+		r.found.domain = domain{router: lost.router} // so that a move is noticed when there is one again
+	}
+	return found, err
+}
+
+// move is a change of the cluster's router.
+type move struct {
+	from, to string
+	at       time.Time
+}
+
+// currentRouter reads the cluster's router. A router that is gone, or that has other networks attached than when it was found, is looked
+// for again at once.
+func (r *Routes) currentRouter(ctx context.Context) (domain, *cloud.Router, error) {
+	in, err := r.routerDomain(ctx, nil, false)
+	if err != nil {
+		return domain{}, nil, err
+	}
+	router, err := r.config.Cloud.Router(ctx, in.router)
+	if err != nil && !errors.Is(err, cloud.ErrNotFound) {
+		return domain{}, nil, err
+	}
+	if err == nil && r.asFound(in, router) {
+		return in, router, nil
+	}
+	again, err := r.findAgain(ctx, router)
+	if err != nil {
+		return domain{}, nil, err
+	}
+	if router == nil || again.router != router.ID {
+		router, err = r.config.Cloud.Router(ctx, again.router)
+	}
+	if errors.Is(err, cloud.ErrNotFound) {
+		err = noRouter("router %s does not exist: attach the nodes' private network to another one, or correct routerUUID", again.router)
+	}
+	return again, router, err
+}
+
+// asFound says that the router has the networks that it had when it was found.
+func (r *Routes) asFound(in domain, router *cloud.Router) bool {
+	r.finding.Lock()
+	defer r.finding.Unlock()
+	if router.NetworkIDs == nil {
+		return time.Since(r.found.taken) < networksUnknownAge
+	}
+	return slices.Equal(router.NetworkIDs, in.ids()) || r.found.contradicts != nil && slices.Equal(router.NetworkIDs, r.found.contradicts)
+}
+
+// findAgain looks for the router in lists read now. router, if not nil, is what contradicted the earlier ones.
+func (r *Routes) findAgain(ctx context.Context, router *cloud.Router) (domain, error) {
+	r.finding.Lock()
+	defer r.finding.Unlock()
+	found, err := r.find(ctx, nil, time.Now())
+	if err == nil && router != nil && router.ID == found.router && !slices.Equal(router.NetworkIDs, found.ids()) {
+		r.found.contradicts = router.NetworkIDs
+	}
 	return found, err
 }
 
@@ -200,12 +281,16 @@ func contains(network cloud.PrivateNetwork, ip netip.Addr) bool {
 // nextHop returns the first of the addresses that lies in the domain and is of the prefix's family.
 func (d domain) nextHop(addresses []netip.Addr, prefix netip.Prefix) (netip.Addr, bool) {
 	for _, ip := range addresses {
-		if ip.Is4() == prefix.Addr().Is4() &&
-			slices.ContainsFunc(d.networks, func(n cloud.PrivateNetwork) bool { return contains(n, ip) }) {
+		if ip.Is4() == prefix.Addr().Is4() && d.reaches(ip) {
 			return ip, true
 		}
 	}
 	return netip.Addr{}, false
+}
+
+// reaches says that the router joins a network with the address.
+func (d domain) reaches(ip netip.Addr) bool {
+	return slices.ContainsFunc(d.networks, func(n cloud.PrivateNetwork) bool { return contains(n, ip) })
 }
 
 // labelCluster marks a router that this program made, so that it is found again after a crash.
@@ -244,9 +329,20 @@ func (r *Routes) createRouter(ctx context.Context, owner Owner, known *v1.Node) 
 		if err := r.config.Cloud.AttachRouter(ctx, network.ID, made[0].ID); err != nil {
 			return err
 		}
+		r.reattached(nodes, network, made[0].ID)
 	}
 	r.finding.Lock()
 	defer r.finding.Unlock()
-	r.found = foundDomain{}
+	r.found = foundDomain{domain: domain{router: r.found.domain.router}}
 	return nil
+}
+
+// reattached puts an event on the nodes of a network that had been on a router before, as their routes show.
+func (r *Routes) reattached(nodes []*v1.Node, network cloud.PrivateNetwork, router string) {
+	for _, node := range nodes {
+		if hadRoute(node) && slices.ContainsFunc(internalIPs(node.Status.Addresses), func(ip netip.Addr) bool { return contains(network, ip) }) {
+			r.warn(node, ReasonRouterAttached, "Private network %s (%s) was detached from its router outside Kubernetes; attached it to router %s. "+
+				"If Terraform manages the network, set its router there, or lifecycle { ignore_changes = [router] }", network.Name, network.ID, router)
+		}
+	}
 }

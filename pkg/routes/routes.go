@@ -1,9 +1,9 @@
 // Package routes leads what is for a node's Pods to that node, without an overlay network: it keeps each node's Pod CIDRs as
 // static routes on the UpCloud router of the nodes' private network. It implements cloudprovider.Routes.
 //
-// It knows which route a node needs, whose a route is (by its name) and how to change a router that others change, too: one
+// It knows which route a node needs, whose a route is (by its name and by the server that it leads to) and how to change a router that others change, too: one
 // writer in this process, which collects changes, puts them on top of what it has just read, and reads them back. What it
-// must not do: touch a route that this cluster did not make, or keep a memory of its own. What the router has is asked of the
+// must not do: touch a route that is not this cluster's, or keep a memory of its own. What the router has is asked of the
 // API, what the nodes need of Kubernetes.
 package routes
 
@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
@@ -35,6 +36,8 @@ type Config struct {
 	ClusterID string
 	// Scope selects the nodes that are this cloud's; nil: all.
 	Scope labels.Selector
+	// ClusterCIDRs are the Pod network, --cluster-cidr: no Pod CIDR outside gets a route. Empty: every one does.
+	ClusterCIDRs []netip.Prefix
 	// RouterID is the router's UUID; empty: the one that the nodes' private network is on.
 	RouterID string
 	// CreateRouter allows to make one if the nodes' private network is on none.
@@ -54,19 +57,25 @@ type Routes struct {
 	events  record.EventRecorder
 	nodes   corelisters.NodeLister
 	metrics *metrics
+	watch   watch
+	claims  *claims
 
 	life    context.Context // ends the writers
 	end     context.CancelFunc
 	running sync.WaitGroup
 
 	creating sync.Mutex // held while a router is made
-	finding  sync.Mutex // held while one is looked for; guards found
+	finding  sync.Mutex // held while one is looked for; guards found and moved
 	found    foundDomain
+	moved    move // the last one
 
-	mu      sync.Mutex
-	owner   Owner
-	writers map[string]*writer // by router
-	told    map[string]string  // last warning, by node
+	mu           sync.Mutex
+	owner        Owner
+	writers      map[string]*writer // by router
+	leftovers    leftovers
+	podCIDRs     *podCIDRs
+	podCIDRsRead time.Time
+	warned       map[string]string // last warning, by node
 }
 
 var _ cloudprovider.Routes = (*Routes)(nil)
@@ -76,8 +85,9 @@ func New(config Config) *Routes {
 	if config.Scope == nil {
 		config.Scope = labels.Everything()
 	}
-	r := &Routes{config: config, metrics: newMetrics(config.Registerer), writers: map[string]*writer{}, told: map[string]string{}}
-	r.life, r.end = context.WithCancel(context.Background())
+	r := &Routes{config: config, metrics: newMetrics(config.Registerer), watch: watch{since: time.Now()}, claims: newClaims(), writers: map[string]*writer{},
+		warned: map[string]string{}}
+	r.life, r.end = context.WithCancel(shareOfRoutes(context.Background()))
 	return r
 }
 
@@ -146,78 +156,19 @@ func (r *Routes) writerOf(router string, owner Owner) *writer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.writers[router] == nil {
-		r.writers[router] = newWriter(r.config.Cloud, router, owner, r.metrics, r.life, &r.running)
+		r.writers[router] = r.newWriter(router, owner)
 	}
 	return r.writers[router]
 }
 
-// ListRoutes returns this cluster's routes, from one reading of the router. The route controller deletes what it cannot match
-// with a node, so others' routes are not among them. Nor is a route of ours that leads to an address which its node does not
-// have: the controller then asks for it again, and it is replaced at once, without a moment in which there is none. A route
-// whose node is gone is called a black hole, which the controller deletes.
-func (r *Routes) ListRoutes(ctx context.Context, _ string) ([]*cloudprovider.Route, error) {
-	owner, err := r.ownerOf(ctx)
-	if err != nil {
-		return nil, err
-	}
-	in, err := r.routerDomain(ctx, nil, false)
-	var none *noRouterError
-	if errors.As(err, &none) {
-		return nil, nil // CreateRoute tells each node about it
-	}
-	if err != nil {
-		return nil, err
-	}
-	router, err := r.config.Cloud.Router(ctx, in.router)
-	if err != nil {
-		return nil, err
-	}
-	r.metrics.observe(owner, router.Routes)
-	nodes, err := r.nodes.List(labels.Everything())
-	if err != nil {
-		return nil, err
-	}
-	byHash := make(map[string]*v1.Node, len(nodes))
-	for _, node := range nodes {
-		byHash[nodeHash(node.Name)] = node
-	}
-	var listed []*cloudprovider.Route
-	for _, route := range router.Routes {
-		if !owner.owns(route.Name) {
-			continue
-		}
-		if shown := show(route, byHash[owner.nodeOf(route.Name)]); shown != nil {
-			listed = append(listed, shown)
-		}
-	}
-	return listed, nil
-}
-
-// show is what the controller gets to see of one of this cluster's routes; nil: nothing, as it is to be made anew.
-func show(route cloud.StaticRoute, node *v1.Node) *cloudprovider.Route {
-	shown := &cloudprovider.Route{Name: route.Name, DestinationCIDR: route.Prefix}
-	if node == nil {
-		shown.Blackhole = true
-		return shown
-	}
-	shown.TargetNode = nodeName(node)
-	for _, cidr := range node.Spec.PodCIDRs {
-		prefix, err := netip.ParsePrefix(cidr)
-		if err != nil || !route.IsTo(prefix) {
-			continue
-		}
-		internal := internalIPs(node.Status.Addresses)
-		leads := slices.ContainsFunc(internal, func(ip netip.Addr) bool { return route.Leads(prefix, ip) })
-		if !leads && len(internal) > 0 {
-			return nil
-		}
-		shown.DestinationCIDR = cidr // as the Node writes it, which is what the controller compares
-	}
-	return shown
+// shareOfRoutes has requests counted as this package's where the API's limits are shared out.
+func shareOfRoutes(ctx context.Context) context.Context {
+	return cloud.WithShare(ctx, cloud.Share{Group: "routes"})
 }
 
 // DeleteRoute removes one of this cluster's routes. Already gone: nil.
 func (r *Routes) DeleteRoute(ctx context.Context, _ string, route *cloudprovider.Route) error {
+	ctx = shareOfRoutes(ctx)
 	owner, err := r.ownerOf(ctx)
 	if err != nil {
 		return err
@@ -233,7 +184,7 @@ func (r *Routes) DeleteRoute(ctx context.Context, _ string, route *cloudprovider
 	if err != nil {
 		return err
 	}
-	err = r.writerOf(in.router, owner).do(ctx, newChange(route.Name, prefix, netip.Addr{}))
+	err = r.writerOf(in.router, owner).do(ctx, newChange(route.Name, prefix.Masked(), netip.Addr{}))
 	if errors.Is(err, cloud.ErrNotFound) {
 		return nil // the router is gone, and the route with it
 	}

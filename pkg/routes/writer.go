@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -47,6 +48,8 @@ type writer struct {
 	cloud   *cloud.Cloud
 	router  string
 	owner   Owner
+	pods    []netip.Prefix
+	judge   judge
 	metrics *metrics
 	life    context.Context // ends the goroutine
 	running *sync.WaitGroup // counts it
@@ -62,28 +65,39 @@ type writer struct {
 	fullUntil time.Time
 }
 
-func newWriter(client *cloud.Cloud, router string, owner Owner, m *metrics, life context.Context, running *sync.WaitGroup) *writer {
+// judge says which of the routes of a router, joined to these networks, are the cluster's to change.
+type judge func(ctx context.Context, networks []string, routes []cloud.StaticRoute) map[routeKey]bool
+
+func (r *Routes) newWriter(router string, owner Owner) *writer {
 	return &writer{
-		cloud: client, router: router, owner: owner, metrics: m, life: life, running: running, window: batchWindow, full: unbounded,
+		cloud: r.config.Cloud, router: router, owner: owner, pods: r.config.ClusterCIDRs, metrics: r.metrics, life: r.life, running: &r.running,
+		judge: func(ctx context.Context, networks []string, routes []cloud.StaticRoute) map[routeKey]bool {
+			return r.mine(ctx, owner, r.networksOf(ctx, networks), routes)
+		},
+		window: batchWindow, full: unbounded,
 		pace: wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 7, Cap: 5 * time.Second},
 	}
 }
 
-// do writes a change, and returns when it is read back. When ctx ends first the change is written all the same.
-func (w *writer) do(ctx context.Context, c *change) error {
+// do writes changes, and returns when they are read back. When ctx ends first they are written all the same.
+func (w *writer) do(ctx context.Context, changes ...*change) error {
 	w.mu.Lock()
-	w.pending = append(w.pending, c)
+	w.pending = append(w.pending, changes...)
 	if !w.active {
 		w.active = true
 		w.running.Go(w.work)
 	}
 	w.mu.Unlock()
-	select {
-	case <-c.done:
-		return c.err
-	case <-ctx.Done():
-		return fmt.Errorf("the route is still being written: %w", ctx.Err())
+	var failed []error
+	for _, c := range changes {
+		select {
+		case <-c.done:
+			failed = append(failed, c.err)
+		case <-ctx.Done():
+			return fmt.Errorf("the route is still being written: %w", ctx.Err())
+		}
 	}
+	return errors.Join(failed...)
 }
 
 // work writes batches until none is left.
@@ -160,11 +174,12 @@ func (b *batchWriting) round(ctx context.Context) (again bool, err error) {
 	if b.only > 0 && b.only < len(tried) {
 		tried = tried[:b.only]
 	}
-	p := newPlan(b.owner, router.Routes, tried, b.roomFor(len(router.Routes)))
+	by := b.rulesFor(ctx, router, tried)
+	p := newPlan(by, router.Routes, tried, b.roomFor(len(router.Routes)))
 	b.settleRefused(p)
 	tried = slices.DeleteFunc(tried, func(c *change) bool { return p.over[c] || p.refused[c] != nil })
 	if p.changed {
-		err := b.cloud.ReplaceStaticRoutes(ctx, b.router, p.routes)
+		err := b.cloud.ReplaceStaticRoutes(ctx, b.router, p.routes())
 		b.metrics.written(err)
 		if err != nil {
 			return b.failed(err, len(router.Routes), p, tried)
@@ -172,15 +187,34 @@ func (b *batchWriting) round(ctx context.Context) (again bool, err error) {
 		if router, err = b.cloud.Router(ctx, b.router); err != nil {
 			return mayPass(err), err
 		}
-		if after := newPlan(b.owner, router.Routes, tried, unbounded); after.changed || len(after.refused) > 0 {
+		if after := newPlan(by, router.Routes, tried, unbounded); after.changed || len(after.refused) > 0 {
 			b.metrics.overwritten.Inc()
 			return true, errOverwritten
 		}
+	}
+	for c, effect := range p.effects {
+		c.effect = max(c.effect, effect)
 	}
 	b.metrics.observe(b.owner, router.Routes)
 	b.settle(tried, nil)
 	b.settleFull(p, len(router.Routes))
 	return true, nil
+}
+
+// rulesFor finds out which of the routes that stand in the way of changes may be changed.
+func (b *batchWriting) rulesFor(ctx context.Context, router *cloud.Router, changes []*change) rules {
+	by := rules{owner: b.owner, pods: b.pods}
+	var concerned []cloud.StaticRoute
+	for _, e := range entriesOf(router.Routes) {
+		if !b.owner.owns(e.key.name) && !isRouteName(e.key.name) {
+			continue // never to be changed
+		}
+		if slices.ContainsFunc(changes, func(c *change) bool { return e.key != c.key() && by.obstacle(e.key, c) }) {
+			concerned = append(concerned, e.route)
+		}
+	}
+	by.mine = b.judge(ctx, router.NetworkIDs, concerned)
+	return by
 }
 
 // roomFor is how many routes there may be, the router having so many now.

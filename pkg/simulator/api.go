@@ -104,6 +104,7 @@ func (s *Simulator) operation(rt route) http.Handler {
 		if drop {
 			panic(http.ErrAbortHandler) // the documented way to break the connection off without an answer
 		}
+		w.Header().Set("Date", s.clock.Now().UTC().Format(http.TimeFormat)) // the account's clock, not this machine's
 		fault.setHeaders(w.Header(), a.status)
 		if len(a.body) > 0 {
 			w.Header().Set("Content-Type", a.contentType)

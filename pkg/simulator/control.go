@@ -11,7 +11,7 @@ import (
 const controlPrefix = "/_simulator"
 
 // controlHandler serves what steers the simulator itself. It asks for no credentials: whoever reaches the simulator may
-// steer it.
+// steer it, but for web pages.
 func (s *Simulator) controlHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+controlPrefix+"/healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -45,7 +45,7 @@ func (s *Simulator) controlHandler() http.Handler {
 	})
 	mux.HandleFunc("POST "+controlPrefix+"/clock", s.postClock)
 	s.dnsControl(mux)
-	return mux
+	return guardControl(mux)
 }
 
 type clockJSON struct {

@@ -142,7 +142,7 @@ func (s *Simulator) createFileStorage(c *call) (any, error) {
 	if err := s.checkZone(req.Zone); err != nil {
 		return nil, invalid(invalidParam{"zone", "Unknown zone."})
 	}
-	f := &fileStorage{FileStorage: FileStorage{UUID: newUUID(fileStorageKind), Zone: req.Zone, CreatedAt: s.creation()}}
+	f := &fileStorage{FileStorage: FileStorage{UUID: s.newUUID(fileStorageKind), Zone: req.Zone, CreatedAt: s.creation()}}
 	if err := s.changeFileStorage(f, req); err != nil {
 		return nil, err
 	}

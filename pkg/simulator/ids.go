@@ -2,8 +2,12 @@ package simulator
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
+	seeded "math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -17,9 +21,35 @@ const (
 	serverGroupKind  byte = 0x0b
 )
 
-func newUUID(kind byte) string {
+// uuidSource is where the random bytes of UUIDs come from. The zero value gives others in every run.
+type uuidSource struct {
+	mu     sync.Mutex
+	seeded io.Reader // nil: crypto/rand
+}
+
+// newUUIDSource is a source that gives the same bytes in every run, for a seed other than zero.
+func newUUIDSource(seed uint64) *uuidSource {
+	if seed == 0 {
+		return &uuidSource{}
+	}
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
+	return &uuidSource{seeded: seeded.NewChaCha8(key)}
+}
+
+func (u *uuidSource) read(b []byte) {
+	if u.seeded == nil {
+		rand.Read(b) // never fails
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, _ = u.seeded.Read(b) // never fails
+}
+
+func (s *Simulator) newUUID(kind byte) string {
 	var b [16]byte
-	rand.Read(b[:]) // never fails
+	s.uuids.read(b[:])
 	b[0] = kind
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80

@@ -104,7 +104,7 @@ func (s *Simulator) createImport(c *call) (any, error) {
 		return nil, conflict("STORAGE_ATTACHED", "The storage %s is attached to a server.", st.uuid)
 	}
 	i := &storageImport{
-		Created: s.now().UTC().Format(time.RFC3339), Source: r.Source, State: importPrepared, UUID: newUUID(importKind),
+		Created: s.now().UTC().Format(time.RFC3339), Source: r.Source, State: importPrepared, UUID: s.newUUID(importKind),
 		Storage: st.uuid,
 	}
 	if r.Source == importHTTP {

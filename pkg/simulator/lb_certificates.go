@@ -116,7 +116,7 @@ func (s *Simulator) createBundle(c *call) (any, error) {
 		return nil, err
 	}
 	now := s.creation()
-	b := &certificateBundle{Type: req.Type, UUID: newUUID(loadBalancerKind), Labels: []Label{}, OperationalState: "idle",
+	b := &certificateBundle{Type: req.Type, UUID: s.newUUID(loadBalancerKind), Labels: []Label{}, OperationalState: "idle",
 		CreatedAt: now, UpdatedAt: now}
 	req.applyTo(b)
 	if err := s.checkBundle(b); err != nil {

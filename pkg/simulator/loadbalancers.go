@@ -181,7 +181,7 @@ func (s *Simulator) createLoadBalancer(c *call) (any, error) {
 		floating: map[string]netip.Addr{}}
 	req.applyTo(&lb.LoadBalancer)
 	assign(&lb.Zone, req.Zone)
-	lb.UUID, lb.OperationalState = newUUID(loadBalancerKind), lbPending
+	lb.UUID, lb.OperationalState = s.newUUID(loadBalancerKind), lbPending
 	now := s.now()
 	lb.CreatedAt = s.creation()
 	lb.UpdatedAt = lb.CreatedAt

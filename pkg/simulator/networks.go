@@ -202,7 +202,7 @@ func (s *Simulator) createNetwork(c *call) (any, error) {
 	if err := s.checkZone(r.Zone); err != nil {
 		return nil, err
 	}
-	n := &network{uuid: newUUID(networkKind), name: r.Name, zone: r.Zone, kind: networkPrivate, used: map[netip.Addr]bool{}}
+	n := &network{uuid: s.newUUID(networkKind), name: r.Name, zone: r.Zone, kind: networkPrivate, used: map[netip.Addr]bool{}}
 	if len(r.IPNetworks.IPNetwork) != 1 {
 		return nil, badRequest("IP_NETWORKS_MISSING", "A network needs one IP network.")
 	}

@@ -118,7 +118,7 @@ func (s *Simulator) createRouter(c *call) (any, error) {
 	if req.Router.Name == "" {
 		return nil, badRequest("ROUTER_NAME_MISSING", "The required attribute 'name' is missing from the request.")
 	}
-	r := &router{uuid: newUUID(routerKind), kind: "normal"}
+	r := &router{uuid: s.newUUID(routerKind), kind: "normal"}
 	if err := s.changeRouter(r, &req); err != nil {
 		return nil, err
 	}

@@ -108,7 +108,7 @@ func (s *Simulator) createServerGroup(c *call) (any, error) {
 	if err := checkTitle(req.ServerGroup.Title); err != nil {
 		return nil, err
 	}
-	g := &serverGroup{uuid: newUUID(serverGroupKind), antiAffinity: affinityNo}
+	g := &serverGroup{uuid: s.newUUID(serverGroupKind), antiAffinity: affinityNo}
 	if err := s.changeServerGroup(g, &req); err != nil {
 		return nil, err
 	}

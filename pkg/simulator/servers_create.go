@@ -140,7 +140,7 @@ func (s *Simulator) newServer(req *serverRequest) (*server, error) {
 		return nil, err
 	}
 	v := &server{
-		uuid: newUUID(serverKind), hostname: r.Hostname, title: r.Title, zone: r.Zone, state: serverMaintenance,
+		uuid: s.newUUID(serverKind), hostname: r.Hostname, title: r.Title, zone: r.Zone, state: serverMaintenance,
 		host: hostNumber(s.servers.len()), created: s.now(), userData: r.UserData,
 		bootOrder: or(r.BootOrder, "disk"), firewall: or(r.Firewall, "off"), nicModel: or(r.NICModel, "virtio"),
 		videoModel: or(r.VideoModel, "cirrus"), timezone: or(r.Timezone, "UTC"), simpleBackup: or(r.SimpleBackup, "no"),

@@ -17,6 +17,10 @@ type Config struct {
 	// Clock is where time comes from; nil is the machine's clock.
 	Clock Clock
 
+	// Seed other than zero makes the UUIDs of resources the same in every run that makes the same requests, one after the other. Zero: the
+	// UUIDs are random.
+	Seed uint64
+
 	// Username and Password, and Token, are the accepted credentials. All empty: "simulator" and "simulator", and the
 	// token "ucat_simulator".
 	Username, Password, Token string
@@ -70,6 +74,7 @@ type Simulator struct {
 
 	recorder recorder
 	faults   faults
+	uuids    *uuidSource
 
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
@@ -134,7 +139,7 @@ func New(cfg Config) (*Simulator, error) {
 	if cfg.Profile < Instant || cfg.Profile > Realistic {
 		return nil, fmt.Errorf("simulator: unknown profile %d", cfg.Profile)
 	}
-	s := &Simulator{cfg: cfg, clock: cfg.Clock}
+	s := &Simulator{cfg: cfg, clock: cfg.Clock, uuids: newUUIDSource(cfg.Seed)}
 	for _, f := range cfg.Faults {
 		if err := f.validate(); err != nil {
 			return nil, fmt.Errorf("simulator: %w", err)

@@ -145,7 +145,7 @@ func (s *Simulator) newDisk(spec diskSpec) (*storage, error) {
 		return nil, err
 	}
 	return &storage{
-		uuid: newUUID(storageKind), title: spec.title, zone: spec.zone, tier: tier, size: spec.size,
+		uuid: s.newUUID(storageKind), title: spec.title, zone: spec.zone, tier: tier, size: spec.size,
 		encrypted: spec.encrypted, kind: kindNormal, access: "private", state: storageOnline, created: s.now(),
 	}, nil
 }

@@ -168,7 +168,7 @@ func (s *Simulator) templatizeStorage(c *call) (any, error) {
 		return nil, err
 	}
 	t := &storage{
-		uuid: newUUID(storageKind), title: title, zone: from.zone, tier: from.tier, size: from.size,
+		uuid: s.newUUID(storageKind), title: title, zone: from.zone, tier: from.tier, size: from.size,
 		encrypted: from.encrypted, kind: kindTemplate, access: "private", created: s.now(),
 	}
 	s.storages.put(t.uuid, t)

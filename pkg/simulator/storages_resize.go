@@ -24,7 +24,7 @@ func (s *Simulator) resizeFilesystem(c *call) (any, error) {
 		return nil, err
 	}
 	b := &storage{
-		uuid: newUUID(storageKind), title: "Resize Backup", zone: st.zone, size: st.size, encrypted: st.encrypted,
+		uuid: s.newUUID(storageKind), title: "Resize Backup", zone: st.zone, size: st.size, encrypted: st.encrypted,
 		kind: kindBackup, access: "private", origin: st.uuid, created: s.now(), state: storageMaintenance,
 	}
 	b.started, b.due = s.now(), s.now()

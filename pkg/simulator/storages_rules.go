@@ -65,7 +65,7 @@ func (s *Simulator) dropOldBackups(st *storage) {
 // backUp starts a backup of a storage that is online.
 func (s *Simulator) backUp(from *storage, title string) *storage {
 	b := &storage{
-		uuid: newUUID(storageKind), title: title, zone: from.zone, size: from.size, encrypted: from.encrypted,
+		uuid: s.newUUID(storageKind), title: title, zone: from.zone, size: from.size, encrypted: from.encrypted,
 		kind: kindBackup, access: "private", origin: from.uuid, created: s.now(),
 	}
 	s.storages.put(b.uuid, b)

@@ -60,7 +60,7 @@ func (s *Simulator) createToken(c *call) (any, error) {
 	}
 	secret := "ucat_" + strings.ToUpper(randomHex(13))
 	t := &apiToken{
-		ID: newUUID(tokenKind), Name: req.Name, Type: "workspace", CreatedAt: s.creation(), ExpiresAt: stamp(req.ExpiresAt),
+		ID: s.newUUID(tokenKind), Name: req.Name, Type: "workspace", CreatedAt: s.creation(), ExpiresAt: stamp(req.ExpiresAt),
 		CanCreate: req.CanCreate, AllowedRanges: append([]string{}, req.AllowedRanges...), Secret: digest(secret),
 	}
 	s.tokens.put(t.ID, t)

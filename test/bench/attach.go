@@ -37,7 +37,7 @@ func measureAttach(ctx context.Context) (any, error) {
 	}
 	volumes := make([]string, attachServers*attachVolumes)
 	for n := range volumes {
-		if volumes[n], err = r.createVolume(ctx, fmt.Sprintf("pvc-%d", n)); err != nil {
+		if volumes[n], err = r.createVolume(ctx, claimName(n)); err != nil {
 			return nil, err
 		}
 	}

@@ -78,7 +78,7 @@ func measureCallsAt(ctx context.Context, storages int, means map[string]map[stri
 func operations(volumes, snapshots []string, server string) []operation {
 	return []operation{
 		{"create_volume", func(ctx context.Context, r *rig, n int) (err error) {
-			volumes[n], err = r.createVolume(ctx, fmt.Sprintf("pvc-%d", n))
+			volumes[n], err = r.createVolume(ctx, claimName(n))
 			return err
 		}},
 		{"controller_publish", func(ctx context.Context, r *rig, n int) error { return r.publish(ctx, volumes[n], server) }},

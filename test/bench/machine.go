@@ -100,7 +100,7 @@ func (m *machine) addDisk(ctx context.Context) (id, device string, err error) {
 		m.server = append(m.server, servers...)
 	}
 	server := m.server[n/volumesPerServer]
-	if id, err = m.createVolume(ctx, fmt.Sprintf("pvc-%d", n)); err != nil {
+	if id, err = m.createVolume(ctx, claimName(n)); err != nil {
 		return "", "", err
 	}
 	answer, err := m.controller.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: server,

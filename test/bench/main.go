@@ -23,7 +23,7 @@ type figures map[string]any
 
 func main() {
 	output := pflag.String("output", "build/bench.json", "file to write the figures to; other sections in it are kept")
-	only := pflag.String("only", "", "measure this section alone: api_calls, attach_throughput, stage_publish_ms, rss_mb, ccm or lb")
+	only := pflag.String("only", "", "measure this section alone: api_calls, list, attach_throughput, stage_publish_ms, rss_mb, ccm, lb or fairness")
 	pflag.Parse()
 	klog.LogToStderr(false)
 	klog.SetOutput(nowhere{})
@@ -52,11 +52,13 @@ func measure(ctx context.Context, output, only string) error {
 		measure func(context.Context) (any, error)
 	}{
 		{"api_calls", measureCalls},
+		{"list", measureList},
 		{"attach_throughput", measureAttach},
 		{"stage_publish_ms", func(ctx context.Context) (any, error) { return measureStage(ctx, program) }},
 		{"rss_mb", func(ctx context.Context) (any, error) { return measureMemory(ctx, program) }},
 		{"ccm", measureCCM},
 		{"lb", measureLB},
+		{"fairness", measureFairness},
 	} {
 		if only != "" && section.name != only {
 			continue
@@ -65,7 +67,7 @@ func measure(ctx context.Context, output, only string) error {
 			fmt.Println("\nNodeStage and NodePublish were not measured:", noDisks())
 			continue
 		}
-		if (section.name == "ccm" || section.name == "lb") && noKubernetes() != "" {
+		if (section.name == "ccm" || section.name == "lb" || section.name == "fairness") && noKubernetes() != "" {
 			fmt.Printf("\nThe CCM (%s) was not measured: %s\n", section.name, noKubernetes())
 			continue
 		}
@@ -78,11 +80,17 @@ func measure(ctx context.Context, output, only string) error {
 	if stages, measured := results["stage_publish_ms"].(map[string]stageFigures); measured {
 		results["stage_publish_added_ms"] = stages["ext4, new"].Added
 	}
+	if list, measured := results["list"].(listFigures); measured {
+		list.split(results)
+	}
 	if ccm, measured := results["ccm"].(ccmFigures); measured {
 		ccm.split(results)
 	}
 	if lb, measured := results["lb"].(lbFigures); measured {
 		lb.split(results)
+	}
+	if fair, measured := results["fairness"].(fairFigures); measured {
+		fair.split(results)
 	}
 	return results.write(output)
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
-	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/request"
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
@@ -102,14 +100,8 @@ func measureControllerMemory(ctx context.Context, program string, figures map[st
 		if figures["controller_idle"], err = p.settledMB(ctx); err != nil {
 			return err
 		}
-		for n := range controllerVolumes {
-			name := fmt.Sprintf("pvc-00000000-0000-4000-8000-%012d", n)
-			labels := []upcloud.Label{{Key: "csi-name", Value: name}, {Key: "csi-cluster", Value: "bench"},
-				{Key: "csi-pvc-namespace", Value: "default"}, {Key: "csi-pvc-name", Value: "data-" + name}}
-			if _, err := r.account.CreateStorage(ctx, &request.CreateStorageRequest{Title: name, Size: 1, Zone: zone,
-				Tier: upcloud.StorageTierMaxIOPS, Labels: labels}); err != nil {
-				return err
-			}
+		if _, err := r.populate(ctx, controllerVolumes); err != nil {
+			return err
 		}
 		if err := listVolumes(ctx, csi.NewControllerClient(p.conn)); err != nil {
 			return err

@@ -38,6 +38,11 @@ type rig struct {
 }
 
 func newRig(ctx context.Context, config simulator.Config) (*rig, error) {
+	return newRigAt(ctx, config, time.Now)
+}
+
+// newRigAt makes a rig whose driver goes by that clock where it judges how old an answer of the API is.
+func newRigAt(ctx context.Context, config simulator.Config, now func() time.Time) (*rig, error) {
 	r := &rig{}
 	sim, err := simulator.New(config)
 	if err != nil {
@@ -50,7 +55,7 @@ func newRig(ctx context.Context, config simulator.Config) (*rig, error) {
 	r.account = service.New(client.New(simulator.DefaultUsername, simulator.DefaultPassword, client.WithBaseURL(api.URL)))
 	// The driver's own limits on requests are for the real API's sake; what is measured here is the driver.
 	own, err := cloud.New(cloud.Config{Username: simulator.DefaultUsername, Password: simulator.DefaultPassword, BaseURL: api.URL,
-		ClusterID: "bench", RequestsPerSecond: 1000, Burst: 1000, Concurrency: 256})
+		ClusterID: "bench", RequestsPerSecond: 1000, Burst: 1000, Concurrency: 256, Now: now})
 	if err != nil {
 		r.Close()
 		return nil, err
@@ -145,6 +150,9 @@ var singleWriter = &csi.VolumeCapability{
 	AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
 	AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
 }
+
+// claimName is a name as external-provisioner makes it.
+func claimName(n int) string { return fmt.Sprintf("pvc-00000000-0000-4000-8000-%012d", n) }
 
 func (r *rig) createVolume(ctx context.Context, name string) (string, error) {
 	answer, err := r.controller.CreateVolume(ctx, &csi.CreateVolumeRequest{Name: name,

@@ -45,6 +45,7 @@ type ControlPlane struct {
 	programs, dir string
 	ca            []byte
 	processes     []*Process
+	apiserver     []string // arguments
 }
 
 // Find returns the folder with the programs: the one that the variable names, or the local cluster's in the user's cache
@@ -89,7 +90,7 @@ func (c *ControlPlane) start(ctx context.Context) error {
 		"--unsafe-no-fsync", "--log-level", "warn"); err != nil {
 		return err
 	}
-	if err := c.run("kube-apiserver", "--etcd-servers", etcd, "--bind-address", "127.0.0.1", "--secure-port", fmt.Sprint(ports[2]),
+	c.apiserver = []string{"--etcd-servers", etcd, "--bind-address", "127.0.0.1", "--secure-port", fmt.Sprint(ports[2]),
 		"--tls-cert-file", c.path("apiserver.crt"), "--tls-private-key-file", c.path("apiserver.key"), "--cert-dir", c.dir,
 		"--client-ca-file", c.path("apiserver.crt"), "--token-auth-file", c.path("tokens.csv"), "--authorization-mode", "RBAC",
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", c.path("sa.key"),
@@ -97,7 +98,8 @@ func (c *ControlPlane) start(ctx context.Context) error {
 		"--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none",
 		"--requestheader-client-ca-file", c.path("apiserver.crt"), "--requestheader-username-headers", "X-Remote-User",
 		"--requestheader-allowed-names", "front-proxy", "--requestheader-group-headers", "X-Remote-Group", "--requestheader-extra-headers-prefix", "X-Remote-Extra-",
-		"--audit-policy-file", c.path("audit.yaml"), "--audit-log-path", c.Audit); err != nil {
+		"--audit-policy-file", c.path("audit.yaml"), "--audit-log-path", c.Audit}
+	if err := c.run("kube-apiserver", c.apiserver...); err != nil {
 		return err
 	}
 	c.Admin = c.as(fmt.Sprintf("https://127.0.0.1:%d", ports[2]), adminToken)
@@ -203,6 +205,17 @@ func (c *ControlPlane) Kubectl(ctx context.Context, args ...string) (string, err
 	all := append([]string{"--kubeconfig", c.path("admin.kubeconfig")}, args...)
 	output, err := exec.CommandContext(ctx, filepath.Join(c.programs, "kubectl"), all...).CombinedOutput()
 	return string(output), err
+}
+
+// RestartAPIServer ends the API server alone, and waits until another is ready in its place.
+func (c *ControlPlane) RestartAPIServer(ctx context.Context) error {
+	last := len(c.processes) - 1
+	c.processes[last].Stop()
+	c.processes = c.processes[:last]
+	if err := c.run("kube-apiserver", c.apiserver...); err != nil {
+		return err
+	}
+	return c.await(ctx)
 }
 
 // Stop ends the API server and etcd.

@@ -24,19 +24,7 @@ import (
 // Nodes, of which one would be initialized and one deleted by a CCM that looks after nodes. What the roles grant is used, and
 // nothing is tried that they do not grant.
 func TestAddOnServesItsClassOnly(t *testing.T) {
-	needsPlane(t)
-	k := &kubernetesOf{t: t, name: "class"}
-	var err error
-	if k.plane, err = controlplane.Start(t.Context(), os.Getenv(controlplane.Variable), t.TempDir()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.plane.Stop)
-	if k.client, err = kubernetes.NewForConfig(k.plane.Admin); err != nil {
-		t.Fatal(err)
-	}
-	if err := k.plane.Apply(t.Context(), "../../deploy/kubernetes/ccm-class"); err != nil {
-		t.Fatal(err)
-	}
+	k := newAddOnCluster(t, "class")
 	account := simulatortest.Start(t, simulator.Config{})
 	k.startAsDeployed(account, "upcloud-load-balancers")
 
@@ -107,6 +95,25 @@ func TestAddOnServesItsClassOnly(t *testing.T) {
 	}
 }
 
+// newAddOnCluster is an API server of the test's own, with the manifests of the add-on.
+func newAddOnCluster(t *testing.T, name string) *kubernetesOf {
+	t.Helper()
+	needsPlane(t)
+	k := &kubernetesOf{t: t, name: name}
+	var err error
+	if k.plane, err = controlplane.Start(t.Context(), os.Getenv(controlplane.Variable), t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.plane.Stop)
+	if k.client, err = kubernetes.NewForConfig(k.plane.Admin); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.plane.Apply(t.Context(), "../../deploy/kubernetes/ccm-class"); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
 func (k *kubernetesOf) node(name, server string) *v1.Node {
 	node := (&cluster{name: k.name}).newNode(name)
 	node.Spec.ProviderID, node.Spec.Taints = "upcloud:////"+server, nil
@@ -136,7 +143,7 @@ func (k *kubernetesOf) versions() map[string]string {
 
 // startAsDeployed starts the ccm with the arguments of the Deployment, and waits until somebody holds the lease; only where it finds
 // the API server, its secret and its ports differ from a Pod's.
-func (k *kubernetesOf) startAsDeployed(account *simulatortest.Server, lease string) {
+func (k *kubernetesOf) startAsDeployed(account *simulatortest.Server, lease string, more ...string) *controlplane.Process {
 	t := k.t
 	t.Helper()
 	deployment, err := k.client.AppsV1().Deployments("kube-system").Get(t.Context(), "upcloud-ccm", metav1.GetOptions{})
@@ -165,6 +172,7 @@ func (k *kubernetesOf) startAsDeployed(account *simulatortest.Server, lease stri
 	args := append(deployment.Spec.Template.Spec.Containers[0].Args, "--kubeconfig="+kubeconfig, "--authentication-kubeconfig="+kubeconfig,
 		"--authorization-kubeconfig="+kubeconfig, "--bind-address=127.0.0.1", "--cert-dir="+dir, "--credentials-dir="+secret,
 		fmt.Sprintf("--secure-port=%d", ports[0]), fmt.Sprintf("--readiness-port=%d", ports[1]))
+	args = append(args, more...)
 	log := filepath.Join(dir, "ccm.log")
 	ccm, err := controlplane.StartProcess("ccm", log, append(os.Environ(), "UPCLOUD_DEBUG_API_BASE_URL="+account.URL), program, args...)
 	if err != nil {
@@ -176,8 +184,15 @@ func (k *kubernetesOf) startAsDeployed(account *simulatortest.Server, lease stri
 			t.Logf("the end of what ccm %s said:\n%s", strings.Join(args, " "), tail(string(said), 4000))
 		}
 	})
+	k.leads(lease)
+	return ccm
+}
+
+// leads waits until somebody holds the lease.
+func (k *kubernetesOf) leads(lease string) {
+	k.t.Helper()
 	k.eventually("the ccm leads", func() string {
-		held, err := k.client.CoordinationV1().Leases("kube-system").Get(t.Context(), lease, metav1.GetOptions{})
+		held, err := k.client.CoordinationV1().Leases("kube-system").Get(k.t.Context(), lease, metav1.GetOptions{})
 		if err != nil {
 			return err.Error()
 		}

@@ -97,58 +97,6 @@ func TestStaleAndShortListsDeleteNothing(t *testing.T) {
 	}
 }
 
-// The credentials of another account make all servers look deleted. No Node goes; an event and a metric tell why.
-func TestManyMissingServersDeleteNothing(t *testing.T) {
-	t.Parallel()
-	c := started(t, "--node-monitor-period=1s")
-	var servers []string
-	for i := range 6 {
-		servers = append(servers, c.member(fmt.Sprintf("many-%d", i)))
-	}
-	for _, server := range servers[:3] {
-		if err := c.RemoveServer(server); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// Only now: the first of them alone would be believed to be gone.
-	for i := range 6 {
-		c.setReady(fmt.Sprintf("many-%d", i), v1.ConditionUnknown)
-	}
-	c.eventually("an event tells that Nodes are kept", func() string {
-		for i := range 3 {
-			events, err := client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{
-				FieldSelector: fmt.Sprintf("involvedObject.name=many-%d,reason=NodeDeletionHeldBack", i)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(events.Items) == 0 || !strings.Contains(events.Items[0].Message, "3 of 6 nodes") {
-				return fmt.Sprintf("many-%d has none", i)
-			}
-		}
-		return ""
-	})
-	c.always("no Node is deleted", "GET /server", 3, func() string {
-		for i := range 6 {
-			if name := fmt.Sprintf("many-%d", i); !c.exists(name) {
-				return name + " is"
-			}
-		}
-		return ""
-	})
-	metrics := c.metrics()
-	for _, want := range []string{"upcloud_node_servers_missing 3", "upcloud_node_deletions_held_back_total "} {
-		if !strings.Contains(metrics, want) {
-			t.Errorf("the metrics lack %q", want)
-		}
-	}
-	// Whoever deletes the Nodes by hand until few are left over lets the rest go.
-	if err := client.CoreV1().Nodes().Delete(t.Context(), "many-0", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	c.gone("many-1")
-	c.gone("many-2")
-}
-
 // gate lets requests through to the simulator, or refuses connections as an API does that is down.
 type gate struct {
 	*httptest.Server

@@ -12,6 +12,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // metrics are what whoever may read them is shown.
@@ -167,4 +168,60 @@ func (c *cluster) serverWith(name string, interfaces ...string) (server string) 
 		"storage_devices":{"storage_device":[{"action":"create","size":20,"tier":"maxiops","title":"s"}]}}}`,
 		name, name, zone, strings.Join(interfaces, ",")), &answer)
 	return answer.Server.UUID
+}
+
+// eventuallyEvent waits for an event on a Node whose message contains a text.
+func (c *cluster) eventuallyEvent(node, reason, text string) {
+	c.t.Helper()
+	c.eventually("an event "+reason+" on "+node, func() string {
+		events, err := client.CoreV1().Events("default").List(c.t.Context(), metav1.ListOptions{
+			FieldSelector: "involvedObject.name=" + node + ",reason=" + reason})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, event := range events.Items {
+			if strings.Contains(event.Message, text) {
+				return ""
+			}
+		}
+		return fmt.Sprintf("%d events, none of them with %q: %v", len(events.Items), text, events.Items)
+	})
+}
+
+// privateAddress is the server's on its private network.
+func (c *cluster) privateAddress(server string) string {
+	c.t.Helper()
+	var answer struct {
+		Server struct {
+			Networking struct {
+				Interfaces struct {
+					Interface []struct {
+						Type      string
+						Addresses struct {
+							Address []struct{ Address string } `json:"ip_address"`
+						} `json:"ip_addresses"`
+					}
+				}
+			}
+		}
+	}
+	c.Do(c.t, http.MethodGet, "/server/"+server, "", &answer)
+	for _, nic := range answer.Server.Networking.Interfaces.Interface {
+		if nic.Type == "private" {
+			return nic.Addresses.Address[0].Address
+		}
+	}
+	c.t.Fatalf("server %s has no private address", server)
+	return ""
+}
+
+// report makes Nodes' kubelets report that they are ready, as they do again and again. The CCM knows by it that a Node is alive.
+func (c *cluster) report(names ...string) {
+	c.t.Helper()
+	patch := fmt.Appendf(nil, `{"status":{"conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":%q}]}}`, time.Now().UTC().Format(time.RFC3339))
+	for _, name := range names {
+		if _, err := client.CoreV1().Nodes().Patch(c.t.Context(), name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+			c.t.Fatal(err)
+		}
+	}
 }

@@ -137,26 +137,7 @@ func TestEveryWayToMatch(t *testing.T) {
 		node.Annotations = map[string]string{"infrastructure.cluster.x-k8s.io/upcloud-vm-uuid": server}
 	})
 	add("match-address", func(node *v1.Node, server string) {
-		var answer struct {
-			Server struct {
-				Networking struct {
-					Interfaces struct {
-						Interface []struct {
-							Type      string
-							Addresses struct {
-								Address []struct{ Address string } `json:"ip_address"`
-							} `json:"ip_addresses"`
-						}
-					}
-				}
-			}
-		}
-		c.Do(t, http.MethodGet, "/server/"+server, "", &answer)
-		for _, nic := range answer.Server.Networking.Interfaces.Interface {
-			if nic.Type == "private" {
-				node.Annotations = map[string]string{"alpha.kubernetes.io/provided-node-ip": nic.Addresses.Address[0].Address}
-			}
-		}
+		node.Annotations = map[string]string{"alpha.kubernetes.io/provided-node-ip": c.privateAddress(server)}
 	})
 	want["match-name"] = c.CreateServer(t, "match-name", zone)
 	c.register(c.newNode("match-name"))

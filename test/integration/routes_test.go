@@ -125,6 +125,7 @@ func TestBothFamiliesAreRouted(t *testing.T) {
 	want := map[string]string{"192.168.7.0/24": "172.16.9.9", "10.246.1.0/24": "10.21.0.5", "fd00:10:246:1::/64": "fd00:21::5",
 		"10.246.2.0/24": "10.21.0.6", "fd00:10:246:2::/64": "fd00:21::6"}
 	complete := func() string {
+		c.report("dual-1", "dual-2")
 		if have := c.routes(router); !maps.Equal(have, want) {
 			return fmt.Sprint(have)
 		}

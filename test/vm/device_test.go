@@ -220,9 +220,7 @@ func testRawBlock(t *testing.T, r *rig) {
 		t.Errorf("the volume has %d bytes", size)
 	}
 	v.grow(t, 2, path)
-	if size := r.sh(t, "blockdev --getsize64 %s", path); size != fmt.Sprint(2*gib) {
-		t.Errorf("after the growth the device has %s bytes", size)
-	}
+	r.until(t, "the device has grown", "[ $(blockdev --getsize64 %s) = %d ]", path, 2*gib)
 	v.takeAway(t, "a")
 
 	v.publish(t)

@@ -37,6 +37,8 @@ var besideTests = []machineCase{
 	{"encrypted raw block", testEncryptedBlock},
 	{"encryption asked for or not", testEncryptionMismatch},
 	{"encryption and kill", testEncryptionKill},
+	{"held while it is detached", testHeld},
+	{"dead filesystem, read-only target", testDeadAndReadOnly},
 	{"limit", testLimit},
 }
 

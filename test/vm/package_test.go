@@ -18,8 +18,8 @@ import (
 const packageTimeout = time.Hour
 
 // needsMachine tells what makes tests of pkg/disk depend on the kernel and its privileges: the device mapper, the growth of
-// mounted ext filesystems, and what the kernel says of broken ones.
-var needsMachine = regexp.MustCompile(`newCryptMachine\(|MayGrowMountedExt\(|\.Condition\(`)
+// mounted ext filesystems, and what the kernel says of broken ones, does for mounts elsewhere, and shows of mount options.
+var needsMachine = regexp.MustCompile(`newCryptMachine\(|MayGrowMountedExt\(|\.Condition\(|shutDown\(|occupyStaging\(|OptionConflict\(`)
 
 // testsForMachine names the tests of pkg/disk whose files have such tests, or those that VM_DISK_TESTS asks for.
 func testsForMachine(t *testing.T) (pattern string) {
@@ -61,7 +61,8 @@ type packageRun struct {
 }
 
 // startDiskPackage begins with the tests of pkg/disk that find elsewhere neither the device mapper nor every capability. They
-// are the short ones, unless VM_DISK_TESTS asks for some.
+// are the short ones, unless VM_DISK_TESTS asks for some. Some of them make mount namespaces, which would have the volumes of the cases
+// that run beside them, and keep these in use: so they begin in one that mounts of the machine do not reach.
 func (r *rig) startDiskPackage(t *testing.T) *packageRun {
 	t.Helper()
 	short := "-test.short=" + strconv.FormatBool(os.Getenv("VM_DISK_TESTS") == "")
@@ -72,8 +73,8 @@ func (r *rig) startDiskPackage(t *testing.T) *packageRun {
 	go func() {
 		defer close(run.done)
 		defer cancel()
-		run.output, run.err = r.guest.Run(ctx, run, []string{"TMPDIR=/tmp", "HOME=/tmp"}, "/opt/disk.test", "-test.v", short,
-			"-test.run", pattern)
+		run.output, run.err = r.guest.Run(ctx, run, []string{"TMPDIR=/tmp", "HOME=/tmp"},
+			"unshare", "--mount", "--propagation", "private", "/opt/disk.test", "-test.v", short, "-test.run", pattern)
 	}()
 	t.Cleanup(func() {
 		cancel()

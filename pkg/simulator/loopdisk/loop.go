@@ -65,7 +65,12 @@ func configure(n int, backing *os.File) (*loop, error) {
 		file.Close()
 		return nil, fmt.Errorf("configure %s: %w", path, err)
 	}
-	return &loop{path: path, number: n, file: file}, nil
+	l := &loop{path: path, number: n, file: file}
+	// The kernel remembers for a free loop device that its former disk was set read-only. A disk that is new to a server is not.
+	if err := unix.IoctlSetPointerInt(int(file.Fd()), unix.BLKROSET, 0); err != nil {
+		return nil, errors.Join(fmt.Errorf("make %s writable: %w", path, err), l.pull())
+	}
+	return l, nil
 }
 
 // backingFile is the path of the file that a loop device is made of, "" if it is free.

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/url"
 	"sync"
@@ -26,29 +27,81 @@ type Server struct {
 	URL string // http://127.0.0.1:PORT, without /1.3: what UPCLOUD_DEBUG_API_BASE_URL takes
 	// Username, Password and Token are credentials that the simulator accepts.
 	Username, Password, Token string
+
+	client *http.Client
 }
 
 // Start runs a simulator for the test.
 func Start(t testing.TB, cfg simulator.Config) *Server {
 	t.Helper()
+	server := start(t, cfg)
+	web := httptest.NewServer(server.Handler())
+	t.Cleanup(func() {
+		server.close(t)
+		web.CloseClientConnections()
+		web.Close()
+	})
+	server.URL, server.client = web.URL, http.DefaultClient
+	return server
+}
+
+// StartInMemory runs a simulator that no network leads to: Do, Raw and Transport reach it within the process. A test in a
+// bubble of testing/synctest needs that, as its time stands still while a goroutine waits for a network.
+func StartInMemory(t testing.TB, cfg simulator.Config) *Server {
+	t.Helper()
+	server := start(t, cfg)
+	t.Cleanup(func() { server.close(t) })
+	server.URL, server.client = "http://simulator.example", &http.Client{Transport: server.Transport()}
+	return server
+}
+
+func start(t testing.TB, cfg simulator.Config) *Server {
+	t.Helper()
 	s, err := simulator.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	web := httptest.NewServer(s.Handler())
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("closing the simulator: %v", err)
-		}
-		web.CloseClientConnections()
-		web.Close()
-	})
-	server := &Server{Simulator: s, URL: web.URL, Username: cfg.Username, Password: cfg.Password, Token: cfg.Token}
+	server := &Server{Simulator: s, Username: cfg.Username, Password: cfg.Password, Token: cfg.Token}
 	if cfg.Username == "" && cfg.Token == "" {
 		server.Username, server.Password = simulator.DefaultUsername, simulator.DefaultPassword
 		server.Token = simulator.DefaultToken
 	}
 	return server
+}
+
+func (s *Server) close(t testing.TB) {
+	if err := s.Close(); err != nil {
+		t.Errorf("closing the simulator: %v", err)
+	}
+}
+
+// Transport carries requests to the simulator within the process: what cloud.Config.Transport takes.
+func (s *Server) Transport() http.RoundTripper { return inProcess{s.Handler()} }
+
+// inProcess calls a handler as if a network lay between.
+type inProcess struct{ handler http.Handler }
+
+func (p inProcess) RoundTrip(r *http.Request) (answer *http.Response, err error) {
+	if trace := httptrace.ContextClientTrace(r.Context()); trace != nil && trace.WroteHeaders != nil {
+		trace.WroteHeaders()
+	}
+	defer func() {
+		switch aborted := recover(); aborted {
+		case nil:
+		case http.ErrAbortHandler:
+			answer, err = nil, io.ErrUnexpectedEOF
+		default:
+			panic(aborted)
+		}
+	}()
+	recorder := httptest.NewRecorder()
+	served := r.Clone(r.Context())
+	served.RequestURI = r.URL.RequestURI()
+	if served.Body == nil {
+		served.Body = http.NoBody
+	}
+	p.handler.ServeHTTP(recorder, served)
+	return recorder.Result(), nil
 }
 
 // Proxy passes requests on to the simulator, for tests that stand between it and a client.
@@ -188,7 +241,7 @@ func (s *Server) Raw(t testing.TB, method, path, body string) (status int, answe
 	} else {
 		req.SetBasicAuth(s.Username, s.Password)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := s.client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,11 @@
 package simulatortest_test
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"testing"
+	"testing/synctest"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud/client"
@@ -62,4 +64,22 @@ func TestMetadataOfOneServer(t *testing.T) {
 			t.Errorf("%s: %q, want %q", path, got, want)
 		}
 	}
+}
+
+// Nothing between a client and a simulator in memory is a network, so that time passes for both in a bubble.
+func TestSimulatorInMemoryServesInABubble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := simulatortest.StartInMemory(t, simulator.Config{Profile: simulator.Realistic})
+		uuid := sim.CreateServer(t, "node-1", "fi-hel1")
+		svc := service.New(client.New(sim.Username, sim.Password, client.WithBaseURL(sim.URL),
+			client.WithHTTPClient(&http.Client{Transport: sim.Transport()})))
+		details, err := svc.GetServerDetails(t.Context(), &request.GetServerDetailsRequest{UUID: uuid})
+		if err != nil || details.State != upcloud.ServerStateStarted {
+			t.Errorf("got %+v, %v; want a started server", details, err)
+		}
+		sim.Inject(simulator.Fault{Drop: true, Count: 1})
+		if _, err := svc.GetAccount(t.Context()); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("a dropped request returned %v, want %v", err, io.ErrUnexpectedEOF)
+		}
+	})
 }

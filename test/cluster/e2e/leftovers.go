@@ -45,8 +45,12 @@ func (s suite) storages(ctx context.Context) ([]upcloud.Storage, error) {
 	return storages.Storages, nil
 }
 
-// doctor runs the program that looks for leftovers; its exit status tells whether it found any.
+// doctor runs the program that looks for leftovers; its exit status says whether it found any. What it goes by is on every volume: the
+// cluster's UID, which the driver reads with the rights of its Pod.
 func (s suite) doctor(ctx context.Context) (string, error) {
+	if err := s.labelled(ctx); err != nil {
+		return "", err
+	}
 	command := exec.CommandContext(ctx, filepath.Join(s.Project, "build", "cluster", "bin", "upcloud-doctor"), "storage",
 		"--kubeconfig", s.Status.Kubeconfig)
 	command.Env = append(os.Environ(), "UPCLOUD_DEBUG_API_BASE_URL="+s.Status.SimulatorURL,
@@ -56,6 +60,29 @@ func (s suite) doctor(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%w: %s", err, output)
 	}
 	return strings.TrimSpace(string(output)), nil
+}
+
+// labelled checks that all that the driver made carries the UID of the namespace kube-system.
+func (s suite) labelled(ctx context.Context) error {
+	namespace, err := s.Client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	storages, err := s.storages(ctx)
+	if err != nil {
+		return err
+	}
+	for _, storage := range storages {
+		labels := map[string]string{}
+		for _, label := range storage.Labels {
+			labels[label.Key] = label.Value
+		}
+		if labels["csi-name"] != "" && labels["csi-cluster-uid"] != string(namespace.UID) {
+			return fmt.Errorf("storage %s (%s) has the label csi-cluster-uid=%q, and the cluster the UID %s", storage.UUID, storage.Title,
+				labels["csi-cluster-uid"], namespace.UID)
+		}
+	}
+	return nil
 }
 
 // deleteAll deletes what the examples made in the namespaces: what these hold, and of what has none the kinds that would keep

@@ -138,8 +138,9 @@ func (s Step) Run(ctx context.Context) (string, error) {
 		if err == nil {
 			return seen, nil
 		}
-		// An error of the time's end would hide what was waited for.
-		if last == nil || ctx.Err() == nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		// An error of the time's end, or of a client that foresees it, would hide what was waited for.
+		deadline, _ := ctx.Deadline()
+		if last == nil || time.Until(deadline) > time.Second && !errors.Is(err, os.ErrDeadlineExceeded) {
 			last = err
 		}
 		select {

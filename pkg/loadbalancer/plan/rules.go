@@ -1,0 +1,154 @@
+package plan
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"net/netip"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
+)
+
+// GeneratedRules are the rules that follow from a Service's source ranges and its settings. Source ranges come first: whoever
+// is not in them must not even be answered.
+func GeneratedRules(ranges []netip.Prefix, s *settings.PortSettings) []cloud.Rule {
+	var rules []cloud.Rule
+	if len(ranges) > 0 {
+		rule := cloud.Rule{Name: settings.RuleSourceRanges, Priority: settings.MaxPriority, Actions: []json.RawMessage{action("tcp_reject", nil)}}
+		for _, prefix := range ranges {
+			rule.Matchers = append(rule.Matchers, raw(map[string]any{
+				"type": "src_ip", "inverse": true, "match_src_ip": map[string]any{"value": prefix.String()},
+			}))
+		}
+		rules = append(rules, rule)
+	}
+	always := []json.RawMessage{}
+	if s.Redirect {
+		rules = append(rules, cloud.Rule{Name: settings.RuleRedirect, Priority: 90, Matchers: always, Actions: []json.RawMessage{
+			action("http_redirect", map[string]any{"scheme": "https", "status": 301})}})
+	}
+	if s.Forwarded {
+		rules = append(rules, cloud.Rule{Name: settings.RuleForwarded, Priority: 80, Matchers: always, Actions: []json.RawMessage{
+			action("set_forwarded_headers", nil)}})
+	}
+	return rules
+}
+
+func action(kind string, detail map[string]any) json.RawMessage {
+	if detail == nil {
+		detail = map[string]any{}
+	}
+	return raw(map[string]any{"type": kind, "action_" + kind: detail})
+}
+
+func raw(value map[string]any) json.RawMessage {
+	text, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // only of values that are written in this file
+	}
+	return text
+}
+
+// sameRule says whether the API has a rule as it was asked for. The API fills in defaults, and keeps matchers in an order of
+// its own; conditions are evaluated to the same whatever their order, actions are not.
+func sameRule(want, have cloud.Rule) bool {
+	condition := func(r cloud.Rule) string { return cmp.Or(r.MatchingCondition, "and") }
+	if want.Priority != have.Priority || len(want.Matchers) != len(have.Matchers) || len(want.Actions) != len(have.Actions) {
+		return false
+	}
+	if condition(want) != condition(have) && len(want.Matchers) > 1 {
+		return false
+	}
+	for i := range want.Actions {
+		if !covered(decoded(want.Actions[i]), decoded(have.Actions[i])) {
+			return false
+		}
+	}
+	return matched(decodedAll(want.Matchers), decodedAll(have.Matchers))
+}
+
+// matched says whether each of want has a partner of its own among have that has all of it.
+func matched(want, have []any) bool {
+	partner := make([]int, len(have)) // of have: which of want, plus one
+	var find func(i int, tried []bool) bool
+	find = func(i int, tried []bool) bool {
+		for j := range have {
+			if tried[j] || !covered(want[i], have[j]) {
+				continue
+			}
+			tried[j] = true
+			if partner[j] == 0 || find(partner[j]-1, tried) {
+				partner[j] = i + 1
+				return true
+			}
+		}
+		return false
+	}
+	for i := range want {
+		if !find(i, make([]bool, len(have))) {
+			return false
+		}
+	}
+	return true
+}
+
+func decodedAll(all []json.RawMessage) []any {
+	var out []any
+	for _, one := range all {
+		out = append(out, decoded(one))
+	}
+	return out
+}
+
+func decoded(text json.RawMessage) any {
+	var value any
+	_ = json.Unmarshal(text, &value)
+	return value
+}
+
+// covered says whether have has everything of want. What want leaves out, or leaves empty, may be filled in.
+func covered(want, have any) bool {
+	fields, ok := want.(map[string]any)
+	if !ok {
+		return sameValue(want, have)
+	}
+	filled, _ := have.(map[string]any)
+	for name, value := range fields {
+		other, there := filled[name]
+		if !there {
+			if value == false || value == "" {
+				continue
+			}
+			return false
+		}
+		if !covered(value, other) {
+			return false
+		}
+	}
+	return true
+}
+
+func sameValue(a, b any) bool {
+	if text, ok := a.(string); ok {
+		other, _ := b.(string)
+		if text == other {
+			return true
+		}
+		left, errLeft := prefixOf(text)
+		right, errRight := prefixOf(other)
+		return errLeft == nil && errRight == nil && left == right
+	}
+	left, errLeft := json.Marshal(a)
+	right, errRight := json.Marshal(b)
+	return errLeft == nil && errRight == nil && bytes.Equal(left, right)
+}
+
+// prefixOf reads an address as the network of it alone, so that 192.0.2.1 and 192.0.2.1/32 are the same.
+func prefixOf(text string) (netip.Prefix, error) {
+	if address, err := netip.ParseAddr(text); err == nil {
+		return address.Prefix(address.BitLen())
+	}
+	prefix, err := netip.ParsePrefix(text)
+	return prefix.Masked(), err
+}
