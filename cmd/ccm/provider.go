@@ -28,6 +28,8 @@ type provider struct {
 	namespace     string // of the lease
 	close         sync.Once
 	stop          <-chan struct{}
+	// secrets is a client of its own, so that looking at many Secrets takes nothing from the others' limit.
+	secrets typedv1.SecretsGetter
 }
 
 var (
@@ -61,6 +63,7 @@ func (p *provider) Initialize(builder cloudprovider.ControllerClientBuilder, sto
 	if p.leadership != nil {
 		p.leadership.begin(context.Background(), client.CoordinationV1().Leases(p.namespace))
 	}
+	p.secrets = builder.ClientOrDie("service-controller").CoreV1()
 	broadcaster := record.NewBroadcaster()
 	broadcaster.StartRecordingToSink(&typedv1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	go func() {
@@ -87,7 +90,7 @@ func (p *provider) SetInformers(shared informers.SharedInformerFactory) {
 		<-p.stop
 		cancel()
 	}()
-	go p.loadBalancers.FollowSecrets(ctx, services, nodes)
+	go p.loadBalancers.FollowSecrets(ctx, p.secrets, services, nodes)
 	go p.loadBalancers.FollowShared(ctx, services, nodes)
 	go p.loadBalancers.FollowDrift(ctx, services, nodes)
 	go p.loadBalancers.FollowJoining(ctx, services)

@@ -58,6 +58,14 @@ func (l *LoadBalancers) readSecret(ctx context.Context, service *v1.Service, nam
 		return secret{}, errors.New("there is no Kubernetes API to read Secrets from")
 	}
 	found, err := l.client.CoreV1().Secrets(service.Namespace).Get(ctx, name, metav1.GetOptions{})
+	if version, err := secretVersion(found, err); err == nil {
+		l.secretUse.noteRead(service, name, version)
+	}
+	if apierrors.IsForbidden(err) {
+		return secret{}, errSecret{fmt.Sprintf("annotation %s%s: Secret %s/%s may not be read: bind the ClusterRole upcloud-ccm-secrets to the "+
+			"service account of the ccm in namespace %s (docs/security.md#secrets); the API server says: %s", settings.AnnotationPrefix,
+			settings.TLSSecretName, service.Namespace, name, service.Namespace, apierrors.ReasonForError(err))}
+	}
 	if apierrors.IsNotFound(err) {
 		return secret{}, errSecret{fmt.Sprintf("annotation %s%s: Secret %s/%s does not exist: create it, or name another",
 			settings.AnnotationPrefix, settings.TLSSecretName, service.Namespace, name)}

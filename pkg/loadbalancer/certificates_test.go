@@ -242,13 +242,14 @@ func TestSecretThatIsMissingOrWrong(t *testing.T) {
 func TestFollowSecrets(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
 	l := a.balancers()
+	l.secretPause = 20 * time.Millisecond
 	shared := informers.NewSharedInformerFactory(a.client, 0)
 	lister := shared.Core().V1().Services().Lister()
 	ctx, cancel := context.WithCancel(t.Context())
 	var following sync.WaitGroup
 	shared.Start(ctx.Done())
 	_, nodes := a.listers()
-	following.Go(func() { l.FollowSecrets(ctx, lister, nodes) })
+	following.Go(func() { l.FollowSecrets(ctx, a.client.CoreV1(), lister, nodes) })
 	t.Cleanup(func() {
 		cancel()
 		following.Wait()

@@ -20,6 +20,7 @@ type nameQueue = workqueue.TypedRateLimitingInterface[cache.ObjectName]
 
 // follower does again and again what follows from a change of objects, for a name that the change is about.
 type follower struct {
+	// factory, informer, on and synced are for run.
 	factory  informers.SharedInformerFactory
 	informer cache.SharedIndexInformer
 	// on queues names.
@@ -32,7 +33,7 @@ type follower struct {
 	failed string
 }
 
-// run follows until ctx ends.
+// run follows an informer's objects until ctx ends.
 func (f follower) run(ctx context.Context) {
 	queue := fairness.NewQueue(namespaceOf, workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
 	defer queue.ShutDown()
@@ -48,6 +49,11 @@ func (f follower) run(ctx context.Context) {
 		}
 		f.synced()
 	}
+	f.work(ctx, queue)
+}
+
+// work does what is queued, until ctx ends, and shuts the queue down.
+func (f follower) work(ctx context.Context, queue nameQueue) {
 	turns := fairness.NewTurns(followers)
 	var workers sync.WaitGroup
 	for range followers {

@@ -93,8 +93,9 @@ type LoadBalancers struct {
 	namespaces  namespaceLabels
 	made        madeLately
 
-	deleteWait, operationLimit time.Duration
-	now                        func() time.Time
+	deleteWait, operationLimit, secretPause time.Duration
+
+	now func() time.Time
 }
 
 var _ cloudprovider.LoadBalancer = (*LoadBalancers)(nil)
@@ -118,8 +119,8 @@ func New(config Config) *LoadBalancers {
 	}
 	records := &records{}
 	return &LoadBalancers{config: config, records: records, said: said{records}, membership: membership{records}, conditions: conditions{records},
-		deleteWait: deleteWait, operationLimit: operationLimit, now: time.Now,
-		secretUse: secretUse{begun: make(chan struct{})}, pods: podReader{ready: make(chan struct{}), wait: podsWait}}
+		deleteWait: deleteWait, operationLimit: operationLimit, secretPause: secretPause, now: time.Now,
+		secretUse: secretUse{changed: make(chan struct{}, 1)}, pods: podReader{ready: make(chan struct{}), wait: podsWait}}
 }
 
 // Start gives what exists only once the controller manager runs: the client that writes annotations, and the recorder of

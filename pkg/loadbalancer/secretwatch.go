@@ -2,125 +2,110 @@ package loadbalancer
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"sync"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
+	"k8s.io/apimachinery/pkg/util/wait"
+	typedv1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/fairness"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
-// FollowSecrets uploads certificates again whenever their Secrets change, until ctx ends. Secrets are not watched before the
-// first Service names one, and of what is watched only names are kept.
-func (l *LoadBalancers) FollowSecrets(ctx context.Context, services corelisters.ServiceLister, nodes corelisters.NodeLister) {
-	select {
-	case <-l.secretUse.begun:
-	case <-ctx.Done():
-		return
-	}
-	factory := informers.NewSharedInformerFactoryWithOptions(l.client, 0,
-		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
-			o.FieldSelector = fields.OneTermEqualSelector("type", string(v1.SecretTypeTLS)).String()
-		}),
-		informers.WithTransform(withoutContent))
+const (
+	// secretPause is the time between two looks at a Secret, give or take a fifth, so that looks spread out.
+	secretPause = 30 * time.Second
+	// secretRate is how many Secrets are looked at a second, at most. With more than secretRate in each second of secretPause, looks at
+	// each get rarer.
+	secretRate = 20
+)
+
+// FollowSecrets uploads certificates again whenever their Secrets change, until ctx ends. It looks at those Secrets that Services name,
+// each one by its name: the right to get Secrets suffices, where Services with certificates are. A Secret that many Services name is
+// looked at once for all of them.
+func (l *LoadBalancers) FollowSecrets(
+	ctx context.Context, secrets typedv1.SecretsGetter, services corelisters.ServiceLister, nodes corelisters.NodeLister,
+) {
+	queue := fairness.NewQueue(namespaceOf, workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](time.Second, l.secretPause))
+	rate := flowcontrol.NewTokenBucketRateLimiter(secretRate, secretRate)
+	defer rate.Stop()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.secretUse.hand(ctx, func(name cache.ObjectName) { queue.AddAfter(name, l.untilNextLook()) })
+	}()
 	follower{
-		factory: factory, informer: factory.Core().V1().Secrets().Informer(), on: onSecrets,
-		do:     func(ctx context.Context, name cache.ObjectName) error { return l.renewAll(ctx, name, services, nodes) },
-		failed: "The certificate of a Secret that changed is not uploaded yet everywhere",
-	}.run(ctx)
-}
-
-// onSecrets queues Secrets that are there, or have changed.
-func onSecrets(queue nameQueue) cache.ResourceEventHandler {
-	changed := func(object any) {
-		if name, err := cache.ObjectToName(object); err == nil {
-			queue.Add(name)
-		}
-	}
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc: changed,
-		UpdateFunc: func(before, after any) {
-			if before.(*v1.Secret).ResourceVersion != after.(*v1.Secret).ResourceVersion {
-				changed(after)
+		do: func(ctx context.Context, name cache.ObjectName) error {
+			if err := rate.Wait(ctx); err != nil {
+				return nil //nolint:nilerr // ctx has ended
 			}
+			again, err := l.lookAt(ctx, secrets, name, services, nodes)
+			if again > 0 {
+				queue.AddAfter(name, again)
+			}
+			return err
 		},
-	}
+		failed: "A Secret of a certificate could not be read",
+	}.work(ctx, queue)
+	<-ended
 }
 
-// withoutContent leaves of a Secret what tells that it has changed.
-func withoutContent(object any) (any, error) {
-	if full, ok := object.(*v1.Secret); ok {
-		return &v1.Secret{ObjectMeta: metav1.ObjectMeta{
-			Namespace: full.Namespace, Name: full.Name, ResourceVersion: full.ResourceVersion,
-		}}, nil
+// lookAt looks at a Secret once, and brings the load balancers of those Services up to date that have read another version of it. What
+// has not read any yet is about to. It returns when to look again; zero: when a Service names the Secret again, or, with an error, soon.
+func (l *LoadBalancers) lookAt(
+	ctx context.Context, secrets typedv1.SecretsGetter, name cache.ObjectName, services corelisters.ServiceLister, nodes corelisters.NodeLister,
+) (time.Duration, error) {
+	users := l.secretUse.users(name, services)
+	if len(users) == 0 {
+		return 0, nil
 	}
-	return object, nil
-}
-
-// renewAll brings the load balancers up to date whose Services name the Secret that changed.
-func (l *LoadBalancers) renewAll(
-	ctx context.Context, secret cache.ObjectName, services corelisters.ServiceLister, nodes corelisters.NodeLister,
-) error {
-	all, err := services.Services(secret.Namespace).List(labels.Everything())
+	// Any version that the API server has in memory will do: that costs its database nothing.
+	found, err := secrets.Secrets(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{ResourceVersion: "0"})
+	version, err := secretVersion(found, err)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	var failed []error
-	for _, service := range all {
-		if service.Spec.Type != v1.ServiceTypeLoadBalancer || service.DeletionTimestamp != nil || !l.secretUse.by(service, secret.Name) {
+	pause := l.untilNextLook()
+	for _, service := range users {
+		if service.Spec.Type != v1.ServiceTypeLoadBalancer || service.DeletionTimestamp != nil ||
+			!l.secretUse.begin(name, service, version, l.now()) {
 			continue
 		}
-		if err := l.renew(ctx, service, nodes); err != nil {
-			failed = append(failed, fmt.Errorf("service %s: %w", klog.KObj(service), err))
+		err := l.renew(ctx, service, nodes)
+		if _, steps := fairness.IsContinues(err); err != nil && !steps {
+			klog.FromContext(ctx).Error(err, "The certificate of a Secret that changed is not uploaded yet", "service", klog.KObj(service),
+				"secret", name)
+		}
+		if retry := l.secretUse.end(name, service, version, err, l.now()); retry > 0 {
+			pause = min(pause, retry)
 		}
 	}
-	return errors.Join(failed...)
+	return pause, nil
 }
 
-// secretUse remembers which Secrets the Services that this program looks after name. A Service of another controller is not
-// there.
-type secretUse struct {
-	mu    sync.Mutex
-	bySvc map[types.UID]map[string]bool
-	begun chan struct{} // closed when the first Service has named a Secret
-	once  sync.Once
-}
+func (l *LoadBalancers) untilNextLook() time.Duration { return wait.Jitter(l.secretPause*4/5, 0.5) }
 
-func (u *secretUse) set(service *v1.Service, asked *settings.Settings) {
-	names := map[string]bool{}
-	for _, port := range asked.EveryPort() {
-		for _, certificate := range port.Certificates {
-			if certificate.Secret != "" {
-				names[certificate.Secret] = true
-			}
-		}
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if len(names) == 0 {
-		delete(u.bySvc, service.UID)
-		return
-	}
-	if u.bySvc == nil {
-		u.bySvc = map[types.UID]map[string]bool{}
-	}
-	u.bySvc[service.UID] = names
-	u.once.Do(func() { close(u.begun) })
-}
+// What Services have read of a Secret that they could not read.
+const secretAbsent, secretForbidden = "absent", "forbidden"
 
-func (u *secretUse) by(service *v1.Service, name string) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.bySvc[service.UID][name]
+// secretVersion says which version of a Secret the API server has answered with.
+func secretVersion(found *v1.Secret, err error) (string, error) {
+	switch {
+	case apierrors.IsNotFound(err):
+		return secretAbsent, nil
+	case apierrors.IsForbidden(err):
+		return secretForbidden, nil
+	case err != nil:
+		return "", err
+	}
+	return "version " + found.ResourceVersion, nil
 }
 
 // renew brings everything of a Service's load balancer up to date but its members. A Service that has none, or whose certificates
