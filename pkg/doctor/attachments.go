@@ -109,7 +109,8 @@ func (e *examination) judgeAttached(ctx context.Context) error {
 			if explained {
 				continue
 			}
-			if e.carriesUID(e.storages[id]) && !e.servers[server] && e.stop == "" {
+			_, handedOver := e.storages[id].Labels[cloud.LabelImport]
+			if e.carriesUID(e.storages[id]) && !handedOver && !e.servers[server] && e.stop == "" {
 				e.stop = twin(e.storages[id], server)
 			}
 			now, err := e.storageAgain(ctx, e.storages[id])

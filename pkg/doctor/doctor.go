@@ -199,9 +199,9 @@ func (v *view) treatment() *treatment {
 	}
 	// Of what is seen, the record is judged by as it was before.
 	seen := v.record.clone()
-	for _, volume := range v.objects.volumes {
-		if volume.driver == v.config.Driver && v.storages[volume.handle] != nil {
-			seen.see(volume.handle, volume.wish)
+	for id, wanted := range v.objects.wishes {
+		if v.storages[id] != nil {
+			seen.see(id, wanted)
 		}
 	}
 	seen.forgetBut(func(id string) bool { return v.storages[id] != nil || backedUp[id] })

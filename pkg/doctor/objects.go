@@ -30,6 +30,8 @@ type objects struct {
 	hasContents         bool // whether there is such a kind
 	claims              []*claim
 	byVolume, byContent map[string]bool // storages that a PersistentVolume or a content stands for
+	// wishes are what the PersistentVolumes say of the end of each storage.
+	wishes map[string]wish
 	// references maps each storage that an object of any driver names, for whatever reason, to that object.
 	references map[string]string
 }
@@ -67,7 +69,7 @@ func (o *objects) refer(handle, object string) {
 func (d *Doctor) readObjects(ctx context.Context) (*objects, error) {
 	o := &objects{
 		volumeNamed: map[string]*volume{}, references: map[string]string{},
-		byVolume: map[string]bool{}, byContent: map[string]bool{},
+		byVolume: map[string]bool{}, byContent: map[string]bool{}, wishes: map[string]wish{},
 	}
 	volumes, err := d.config.Kubernetes.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -77,7 +79,7 @@ func (d *Doctor) readObjects(ctx context.Context) (*objects, error) {
 		return nil, err
 	}
 	for i := range volumes.Items {
-		o.addVolume(&volumes.Items[i])
+		o.addVolume(&volumes.Items[i], d.config.Driver)
 	}
 	claims, err := d.config.Kubernetes.CoreV1().PersistentVolumeClaims(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -126,7 +128,7 @@ func unreadable(resource string, err error) error {
 	return fmt.Errorf("list %s: %w; check --kubeconfig and that its API server can be reached", resource, err)
 }
 
-func (o *objects) addVolume(pv *corev1.PersistentVolume) {
+func (o *objects) addVolume(pv *corev1.PersistentVolume, driver string) {
 	csi := pv.Spec.CSI
 	if csi == nil {
 		return
@@ -140,6 +142,9 @@ func (o *objects) addVolume(pv *corev1.PersistentVolume) {
 	o.volumeNamed[v.name] = v
 	for _, id := range storagesIn(csi.VolumeHandle) {
 		o.byVolume[id] = true
+		if v.wish != wishDelete || v.driver == driver { // what another driver is to delete is not for this one to end
+			o.wishes[id] = stronger(o.wishes[id], v.wish)
+		}
 	}
 	o.refer(csi.VolumeHandle, "PersistentVolume "+v.name)
 }
@@ -157,6 +162,16 @@ func wishOf(pv *corev1.PersistentVolume) wish {
 		return wishDelete
 	}
 	return wishStay
+}
+
+// stronger is the wish that counts where several objects stand for one thing: that it stays.
+func stronger(a, b wish) wish {
+	for _, wanted := range []wish{wishRetain, wishStay} {
+		if a == wanted || b == wanted {
+			return wanted
+		}
+	}
+	return wishDelete
 }
 
 func (o *objects) addContent(item *unstructured.Unstructured) {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/doctor"
 )
 
@@ -265,5 +266,43 @@ func TestAYoungDiskOfACopyStopsTheDoctor(t *testing.T) {
 	a.remove(t, made)
 	if a.fix(t); a.exists(t, left) {
 		t.Error("it goes on when the disk is gone, and did not")
+	}
+}
+
+// Of two PersistentVolumes of one disk, the one that keeps it counts, in whatever order the API server lists them.
+func TestADiskOfTwoPersistentVolumesStays(t *testing.T) {
+	for _, name := range []string{"a-renamed", "z-renamed"} {
+		for _, driver := range []string{driverName, "other.example"} {
+			r := newRig(t)
+			id, pv := r.provisioned(t, "data")
+			renamed := persistentVolume(name, driver, id)
+			renamed.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
+			r.apply(t, renamed)
+			r.releases(t, pv)
+			r.pass(48 * time.Hour)
+			r.fix(t)
+			r.loses(t, pv)
+			r.loses(t, name)
+			report := r.fixForLong(t)
+			neverTouched(t, r, id, pv, 3)
+			wantFound(t, name+" of "+driver, report.Kept, "orphan-volume "+id)
+		}
+	}
+}
+
+// A disk that was handed over to another cluster is attached to that one's servers: no sign of a copy of this cluster.
+func TestADiskHandedOverDoesNotStopTheDoctor(t *testing.T) {
+	r := newRig(t)
+	left, _ := r.left(t, "left")
+	moved, _ := r.provisioned(t, "moved")
+	r.relabel(t, moved, "", cloud.LabelImport, otherUID)
+	status, body := r.sim.Raw(t, "POST", "/server/"+r.sim.CreateServer(t, "node-of-another-cluster", zone)+"/storage/attach",
+		`{"storage_device":{"type":"disk","address":"virtio","storage":"`+moved+`"}}`)
+	if status != 200 {
+		t.Fatal(status, string(body))
+	}
+	report := r.fixForLong(t)
+	if r.exists(t, left) || !r.exists(t, moved) || report.Stopped != "" {
+		t.Errorf("left exists %t, moved %t, stopped by %q", r.exists(t, left), r.exists(t, moved), report.Stopped)
 	}
 }
