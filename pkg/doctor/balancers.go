@@ -108,14 +108,10 @@ func (b *Balancers) read(ctx context.Context) (e *look, err error) {
 // knows finds the Service that something was made for, and that a controller still looks after: none does after one that has been of
 // another type all along, and is held by no finalizer.
 func (e *look) knows(trace plan.Trace) *corev1.Service {
-	i := slices.IndexFunc(e.services, func(s corev1.Service) bool {
+	return e.service(func(s *corev1.Service) bool {
 		tended := s.Spec.Type == corev1.ServiceTypeLoadBalancer || s.DeletionTimestamp != nil || len(s.Finalizers) > 0
-		return tended && trace.Of(e.config.Cluster, &s)
+		return tended && trace.Of(e.config.Cluster, s)
 	})
-	if i < 0 {
-		return nil
-	}
-	return &e.services[i]
 }
 
 // elsewhere reports whether another controller serves a Service: it has a class that is not ccm's, and no finalizer.
@@ -126,11 +122,34 @@ func (e *look) elsewhere(s *corev1.Service) bool {
 
 // named finds a Service whose annotation names a load balancer.
 func (e *look) named(id string) *corev1.Service {
-	i := slices.IndexFunc(e.services, func(s corev1.Service) bool { return strings.EqualFold(s.Annotations[settings.AnnotationID], id) })
-	if i < 0 {
-		return nil
+	return e.service(func(s *corev1.Service) bool { return strings.EqualFold(s.Annotations[settings.AnnotationID], id) })
+}
+
+// mentioned says which Service has the UUID of a load balancer or a certificate bundle in an annotation, or asks to share a load balancer
+// of that name; empty where none does. One to share, and the certificates of a port, are named so before anything of the Service's is
+// on them.
+func (e *look) mentioned(id, name string) string {
+	service := e.service(func(s *corev1.Service) bool {
+		for key, value := range s.Annotations {
+			if strings.HasPrefix(key, settings.AnnotationPrefix) && strings.Contains(strings.ToLower(value), strings.ToLower(id)) {
+				return true
+			}
+		}
+		return name != "" && strings.TrimSpace(s.Annotations[settings.AnnotationPrefix+settings.SharedName]) == name
+	})
+	if service == nil {
+		return ""
 	}
-	return &e.services[i]
+	return serviceName(service) + " names it"
+}
+
+func (e *look) service(which func(*corev1.Service) bool) *corev1.Service {
+	for i := range e.services {
+		if which(&e.services[i]) {
+			return &e.services[i]
+		}
+	}
+	return nil
 }
 
 // judgeBalancer finds out whether a load balancer, or what is on it, was left behind.

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -15,16 +16,17 @@ import (
 
 // judgeOrphan judges a load balancer whose Service is gone.
 func (e *look) judgeOrphan(lb *cloud.LoadBalancer, trace plan.Trace, reviewed bool) *Finding {
-	if kept := keptBy(lb.Labels, ""); kept != "" && carriesStage(lb.Labels) {
+	kept := balancerKeptBy(lb)
+	if why := cmp.Or(e.mentioned(lb.ID, nameBefore(lb)), kept); why != "" && carriesStage(lb.Labels) {
 		f := e.restoringBalancer(lb, trace)
-		f.Note = kept
+		f.Note = why
 		return f
 	}
 	f := &Finding{Kind: OrphanBalancer, balancer: balancer{trace: trace, lb: lb}, subject: &balancerSubject{e.config.Cloud, lb}}
 	f.describe()
 	f.stage, f.Proof = e.stageOf(lb.ID, lb.Labels), e.proof(trace, lb.ID)
 	if f.Kept = e.whyNever(lb, trace); f.Kept == "" {
-		f.Kept = keptBy(lb.Labels, "")
+		f.Kept = kept
 		if f.Kept == "" && e.record.things[lb.ID].wish == wishRetain {
 			f.Kept = "its Service had the annotation retain or deletion-protection"
 		}
@@ -55,9 +57,10 @@ func (e *look) needs(bundle *cloud.CertificateBundle, trace plan.Trace) bool {
 }
 
 func (e *look) judgeLeftBundle(bundle *cloud.CertificateBundle, trace plan.Trace, reviewed bool) *Finding {
-	if kept := keptBy(bundle.Labels, ""); kept != "" && carriesStage(bundle.Labels) {
+	kept, mentioned := keptBy(bundle.Labels, ""), e.mentioned(bundle.ID, "")
+	if why := cmp.Or(mentioned, kept); why != "" && carriesStage(bundle.Labels) {
 		f := e.restoringBundle(bundle, trace)
-		f.Note = kept
+		f.Note = why
 		return f
 	}
 	f := &Finding{Kind: OrphanCertificate, balancer: balancer{trace: trace, bundle: bundle}, subject: &bundleSubject{e.config.Cloud, bundle}}
@@ -71,8 +74,10 @@ func (e *look) judgeLeftBundle(bundle *cloud.CertificateBundle, trace plan.Trace
 		f.Kept = "the API does not tell its age"
 	case user != nil:
 		f.Kept = fmt.Sprintf("load balancer %s (%s) uses it", user.ID, user.Name)
+	case mentioned != "":
+		f.Kept = mentioned
 	default:
-		f.Kept = keptBy(bundle.Labels, "")
+		f.Kept = kept
 		f.onPurpose = f.Kept != ""
 	}
 	e.config.decide(f, e.now, reviewed, e.stop)
@@ -103,8 +108,8 @@ func (e *look) whyNever(lb *cloud.LoadBalancer, trace plan.Trace) string {
 	if trace.Created.IsZero() {
 		return "the API does not tell its age"
 	}
-	if service := e.named(lb.ID); service != nil {
-		return serviceName(service) + " names it"
+	if why := e.mentioned(lb.ID, nameBefore(lb)); why != "" {
+		return why
 	}
 	// A member that cannot be reached any more looks like one that is slow: that nothing uses it, nothing proves.
 	for _, backend := range lb.Backends {
@@ -124,21 +129,21 @@ func (e *look) whyNever(lb *cloud.LoadBalancer, trace plan.Trace) string {
 // unknown finds a load balancer or a certificate bundle that says it is this cluster's and that this cluster has never known: see
 // view.unknown. A copy of the cluster whose Services all share makes certificates alone.
 func (e *look) unknown() string {
-	strange := func(id string, trace plan.Trace, labels map[string]string) bool {
+	strange := func(id string, trace plan.Trace, kept string) bool {
 		_, remembered := e.record.things[id]
-		return trace.ClusterUID == e.uid && !remembered && e.knows(trace) == nil && keptBy(labels, "") == ""
+		return trace.ClusterUID == e.uid && !remembered && e.knows(trace) == nil && kept == ""
 	}
 	const why = "%s %s (%s) says that this cluster made it, and this cluster's record does not know it: etcd may have been " +
 		"set back, or copied to another cluster that runs; decide about it in a plan, or label it keep, and the doctor goes on"
 	for i := range e.balancers {
 		lb := &e.balancers[i]
-		if trace, made := e.config.Cluster.TraceOf(lb); made && !lb.State.Deleting() && strange(lb.ID, trace, lb.Labels) {
+		if trace, made := e.config.Cluster.TraceOf(lb); made && !lb.State.Deleting() && strange(lb.ID, trace, balancerKeptBy(lb)) {
 			return fmt.Sprintf(why, "load balancer", lb.ID, lb.Name)
 		}
 	}
 	for i := range e.bundles {
 		bundle := &e.bundles[i]
-		if trace, made := e.config.Cluster.TraceOfBundle(bundle); made && strange(bundle.ID, trace, bundle.Labels) {
+		if trace, made := e.config.Cluster.TraceOfBundle(bundle); made && strange(bundle.ID, trace, keptBy(bundle.Labels, "")) {
 			return fmt.Sprintf(why, "certificate bundle", bundle.ID, bundle.Name)
 		}
 	}

@@ -74,6 +74,34 @@ func TestFixRemovesCertificatesThatNoServiceAsksFor(t *testing.T) {
 	}
 }
 
+// A certificate that was made for one Service, and that another one names, stays, though no load balancer uses it yet.
+func TestCertificatesThatAnotherServiceNamesStay(t *testing.T) {
+	r := newBalancerRig(t)
+	r.known(t, balanced("web", "tls-hostnames", "a.example"))
+	former, err := r.cloud.CreateCertificateBundle(testContext(t), cloud.CertificateBundle{
+		Name: "former", Type: cloud.BundleDynamic, KeyType: "ecdsa", Hostnames: []string{"b.example"}, Labels: r.bundles(t)[0].Labels,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r.pass(2 * safetyAge)
+		r.fix(t)
+	}
+	r.apply(t, balanced("pending", "tls-bundle", "http="+former.ID))
+	r.config.Now = true
+	report := r.fixForLong(t)
+	if left := r.bundles(t); len(left) != 2 {
+		t.Fatalf("the certificates are %v", left)
+	}
+	for _, bundle := range r.bundles(t) {
+		if bundle.Labels[doctor.LabelQuarantine] != "" {
+			t.Errorf("%s is in quarantine still", bundle.Name)
+		}
+	}
+	wantListed(t, "findings", report.Findings, "orphan-certificate former: Service/default/pending names it")
+}
+
 // Without the UID of the cluster, nothing is touched: a name is one that every cluster has, and IDs are given twice.
 func TestLoadBalancersWithoutTheUIDAreOnlyListed(t *testing.T) {
 	r := newBalancerRig(t)

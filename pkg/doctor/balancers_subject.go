@@ -5,15 +5,28 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
 // labelNameBefore holds the name that a load balancer had before its quarantine.
 const labelNameBefore = "upcloud-doctor-name"
+
+// quarantined is how the names of load balancers in quarantine begin.
+var quarantined = regexp.MustCompile(`^to-be-removed-\d{4}-\d{2}-\d{2}-`)
+
+// nameBefore is the name of a load balancer without what a quarantine makes of it.
+func nameBefore(lb *cloud.LoadBalancer) string {
+	if before := lb.Labels[labelNameBefore]; before != "" && quarantined.MatchString(lb.Name) {
+		return before
+	}
+	return lb.Name
+}
 
 // maxBalancerName is how long the name of a load balancer may be.
 const maxBalancerName = 64
@@ -32,12 +45,9 @@ func (s *balancerSubject) labels() map[string]string { return s.lb.Labels }
 // it is: brackets and blanks are not allowed there. Wherever it is interrupted, what is in quarantine has a name that shows it, and what
 // has such a name carries labelNameBefore.
 func (s *balancerSubject) write(ctx context.Context, labels map[string]string, title string) error {
-	wanted, name := maps.Clone(labels), s.lb.Labels[labelNameBefore]
-	quarantined := stageOf(labels).Stage == StageQuarantine
-	if quarantined {
-		if name == "" {
-			name = s.lb.Name
-		}
+	wanted, name := maps.Clone(labels), nameBefore(s.lb)
+	entering := stageOf(labels).Stage == StageQuarantine
+	if entering {
 		wanted[labelNameBefore] = name
 		name = quarantineName(strings.TrimSuffix(title, s.lb.Name) + name)
 	} else {
@@ -51,7 +61,7 @@ func (s *balancerSubject) write(ctx context.Context, labels map[string]string, t
 		func() error { return s.rename(ctx, name) },
 		func() error { return s.dropLabels(ctx, wanted, others) },
 	}
-	if quarantined {
+	if entering {
 		steps[1], steps[2], steps[3] = steps[3], steps[1], steps[2]
 	}
 	for _, step := range steps {
@@ -104,11 +114,20 @@ func (s *balancerSubject) rename(ctx context.Context, name string) error {
 	if !errors.Is(err, cloud.ErrAlreadyExists) {
 		return err
 	}
-	end := "-" + s.lb.ID[max(0, len(s.lb.ID)-8):]
+	end := suffixOf(s.lb)
 	if name = name[:min(len(name), maxBalancerName-len(end))] + end; name == s.lb.Name {
 		return nil
 	}
 	return s.account.ModifyLoadBalancer(ctx, s.lb.ID, cloud.LoadBalancerPatch{Name: name})
+}
+
+// suffixOf is what the name of a load balancer gets where another one has it.
+func suffixOf(lb *cloud.LoadBalancer) string { return "-" + lb.ID[max(0, len(lb.ID)-8):] }
+
+// isSuffixed reports whether a name is the one that a load balancer was made with, cut, and with suffixOf.
+func isSuffixed(name string, lb *cloud.LoadBalancer) bool {
+	cut, suffixed := strings.CutSuffix(name, suffixOf(lb))
+	return suffixed && strings.HasPrefix(lb.Labels[settings.LabelGeneratedName], cut)
 }
 
 // quarantineName makes a name of a quarantine's title: to-be-removed-2026-12-07-NAME.

@@ -114,6 +114,15 @@ func TestFixKeepsLoadBalancers(t *testing.T) {
 			s.Annotations[settings.AnnotationID] = strings.ToUpper(id)
 			r.apply(t, s)
 		}, "Service/default/restored names it"},
+		{"one that a Service asks to share", func(t *testing.T, r *balancerRig, id string) {
+			r.apply(t, balanced("sharing", "shared", strings.ToUpper(id)))
+		}, "Service/default/sharing names it"},
+		{"one that a Service asks to share by its name", func(t *testing.T, r *balancerRig, _ string) {
+			r.apply(t, balanced("sharing", "shared", "test-default-gone"))
+		}, "Service/default/sharing names it"},
+		{"one whose notes were taken off", func(t *testing.T, r *balancerRig, id string) {
+			r.sim.Do(t, "DELETE", "/load-balancer/"+id+"/labels/ccm_components", "", nil)
+		}, "on it is what was not made for its Service: frontend http, backend http"},
 		{"one with a frontend of another", func(t *testing.T, r *balancerRig, id string) {
 			r.postJSON(t, "/load-balancer/"+id+"/frontends", map[string]any{"name": "mine", "mode": "tcp", "port": 9000, "default_backend": "http"})
 		}, "on it is what was not made for its Service: frontend mine"},
@@ -185,3 +194,44 @@ func TestLoadBalancersThatThisClusterNeverKnewStay(t *testing.T) {
 }
 
 func (r *balancerRig) nameOf(s *corev1.Service) string { return "test-default-" + s.Name }
+
+// Who gives a load balancer another name wants it, before its quarantine and in it, and the name stays.
+func TestRenamedLoadBalancersStay(t *testing.T) {
+	for _, inQuarantine := range []bool{false, true} {
+		r := newBalancerRig(t)
+		r.known(t, balanced("web"))
+		id := r.gone(t, balanced("gone"))
+		if inQuarantine {
+			for range 2 {
+				r.pass(2 * safetyAge)
+				r.fix(t)
+			}
+		}
+		r.sim.Do(t, "PATCH", "/load-balancer/"+id, `{"name":"customers-of-2025"}`, nil)
+		report := r.fixForLong(t)
+		lb, err := r.cloud.LoadBalancer(testContext(t), id)
+		if err != nil || lb.Name != "customers-of-2025" || lb.Labels[doctor.LabelQuarantine] != "" {
+			t.Errorf("in quarantine %t: %v, %v", inQuarantine, lb, err)
+		}
+		wantListed(t, "kept", report.Kept, "orphan-load-balancer customers-of-2025: its name was changed")
+	}
+}
+
+// What a Service asks to share by its name is found by that name: it leaves its quarantine.
+func TestALoadBalancerThatAServiceNamesLeavesItsQuarantine(t *testing.T) {
+	r := newBalancerRig(t)
+	r.known(t, balanced("web"))
+	id := r.gone(t, balanced("gone"))
+	for range 2 {
+		r.pass(2 * safetyAge)
+		r.fix(t)
+	}
+	if lb, err := r.cloud.LoadBalancer(testContext(t), id); err != nil || lb.Name == "test-default-gone" {
+		t.Fatalf("it is not in quarantine: %v, %v", lb, err)
+	}
+	r.apply(t, balanced("sharing", "shared", "test-default-gone"))
+	r.fix(t)
+	if lb, err := r.cloud.LoadBalancer(testContext(t), id); err != nil || lb.Name != "test-default-gone" || lb.Labels[doctor.LabelQuarantine] != "" {
+		t.Errorf("%v, %v", lb, err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
 )
 
 // keepKeys are keys of labels by which people and programs say that a thing is to stay. Case, and _ for -, do not matter.
@@ -44,6 +45,14 @@ func ofBackupTool(text string) bool {
 	return slices.ContainsFunc(backupTools, func(tool string) bool {
 		return strings.HasPrefix(text, tool) || strings.Contains(text, "-"+tool) || strings.Contains(text, tool+"-") || strings.Contains(text, tool+"/")
 	})
+}
+
+// balancerKeptBy is keptBy for a load balancer, whose name is made of its Service's.
+func balancerKeptBy(lb *cloud.LoadBalancer) string {
+	if name := nameBefore(lb); plan.IsRenamed(lb, name) && !isSuffixed(name, lb) {
+		return "its name was changed"
+	}
+	return keptBy(lb.Labels, "")
 }
 
 // storageKeptBy is keptBy for a disk or a backup, with the signals that only those have.

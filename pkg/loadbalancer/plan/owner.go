@@ -73,10 +73,17 @@ func (c Cluster) TraceOf(lb *cloud.LoadBalancer) (Trace, bool) {
 	}, true
 }
 
+// IsRenamed reports whether a person gave a load balancer another name than it was made with. name is the one that it has, or had
+// before a program changed it.
+func IsRenamed(lb *cloud.LoadBalancer, name string) bool {
+	generated := lb.Labels[settings.LabelGeneratedName]
+	return generated != "" && name != generated && !NotesOf(lb.Labels, settings.LabelComponents).Has(NoteLoad("name"))
+}
+
 // Uninvited names what is on a load balancer and was not made for its Service. On one that UpCloud's own CCM made everything
-// was: that controller left nothing else there.
+// was: that controller left nothing else there. Where the notes were taken off, nothing says what was made for the Service.
 func Uninvited(lb *cloud.LoadBalancer) []string {
-	if _, noted := lb.Labels[settings.LabelComponents]; !noted {
+	if _, noted := lb.Labels[settings.LabelComponents]; !noted && lb.Labels[settings.LabelClusterUID] == "" {
 		return nil
 	}
 	ours := NotesOf(lb.Labels, settings.LabelComponents)
