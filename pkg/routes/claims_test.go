@@ -86,6 +86,36 @@ func TestCopyOfAClusterLeavesItsRoutesAlone(t *testing.T) {
 	}
 }
 
+// The same where etcd is restored under a CCM that runs: the original's Nodes appear as if they had just joined.
+func TestCopyThatAppearsUnderARunningCCM(t *testing.T) {
+	for name, started := range map[string]time.Duration{"begun before the Nodes were made": 2 * time.Hour, "begun after": 0} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, simulator.Config{})
+			original := r.newCluster(r.URL, named("original")).impatient()
+			a, b := original.addNode("a", "10.244.0.0/24"), original.addNode("b", "10.244.1.0/24")
+			original.settle()
+			good := r.leads()
+
+			running := r.newCluster(r.URL, named("original")).impatient()
+			running.watch.since = running.watch.since.Add(-started)
+			for _, node := range []*v1.Node{a, b} {
+				node = node.DeepCopy()
+				node.CreationTimestamp = metav1.NewTime(time.Now().Add(-time.Hour))
+				node.Status.Conditions = []v1.NodeCondition{{Type: v1.NodeReady, LastHeartbeatTime: metav1.NewTime(time.Now().Add(-10 * time.Minute))}}
+				running.setNode(node)
+			}
+			running.settle()
+			if err := running.nodes.Delete(a); err != nil {
+				t.Fatal(err)
+			}
+			running.settle()
+			if got := r.leads(); got != good {
+				t.Errorf("routes %s after a Node was deleted in the copy, want %s", got, good)
+			}
+		})
+	}
+}
+
 // kubeadm reset and init on the same servers: the routes of the former cluster lead to servers that are Nodes of this one now. They give
 // way as soon as the kubelets have reported.
 func TestClusterRebuiltOnItsServersTakesOverRoutes(t *testing.T) {
@@ -192,8 +222,11 @@ func TestNodesAreAliveWhenTheirKubeletsReport(t *testing.T) {
 	}
 	w := watch{since: time.Unix(1_800_000_000, 0)}
 	w.look([]*v1.Node{node("silent", 0), node("reports", 0)})
-	w.look([]*v1.Node{node("silent", 0), node("reports", 5), node("joins", 0)})
-	w.look([]*v1.Node{node("silent", 0), node("reports", 5), node("joins", 0)})
+	joins, restored := node("joins", 0), node("restored", 60)
+	joins.CreationTimestamp = metav1.NewTime(time.Unix(1_700_000_000, 0)) // the API server's clock may be another
+	restored.CreationTimestamp = joins.CreationTimestamp
+	w.look([]*v1.Node{node("silent", 0), node("reports", 5), joins, restored})
+	w.look([]*v1.Node{node("silent", 0), node("reports", 5), joins, restored})
 	created := node("created", 0)
 	created.CreationTimestamp = metav1.NewTime(w.since)
 	again := watch{since: w.since} // and the first look comes later
@@ -201,7 +234,7 @@ func TestNodesAreAliveWhenTheirKubeletsReport(t *testing.T) {
 	if !again.live(created) || again.live(node("silent", 0)) {
 		t.Error("a Node that was created since the process began is not alive, or one that was there before is")
 	}
-	for name, want := range map[string]bool{"silent": false, "reports": true, "joins": true, "unknown": false} {
+	for name, want := range map[string]bool{"silent": false, "reports": true, "joins": true, "unknown": false, "restored": false} {
 		if got := w.live(node(name, 0)); got != want {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}

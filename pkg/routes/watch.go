@@ -31,8 +31,12 @@ type watched struct {
 	live      bool
 }
 
-// look compares the Nodes with those of the look before. Those that were created since the process began are alive, and so are those
-// whose kubelets have reported since the first look.
+// joinAge is for how long after a Node was created its kubelet's first report may come.
+const joinAge = time.Minute
+
+// look compares the Nodes with those of the look before. Those that were created since the process began, and whose kubelets have not
+// reported for longer than it takes to join, are alive, and so are those whose kubelets have reported since the first look. A Node that
+// appears with later reports came from another cluster's etcd, that was restored while this process ran.
 func (w *watch) look(nodes []*v1.Node) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -42,6 +46,7 @@ func (w *watch) look(nodes []*v1.Node) {
 		was, known := w.nodes[keyOf(node)]
 		reported := known && !was.heartbeat.IsZero() && now.After(was.heartbeat.Time)
 		created := w.begun && !known || !node.CreationTimestamp.Time.Before(w.since.Truncate(time.Second))
+		created = created && !now.After(node.CreationTimestamp.Add(joinAge))
 		seen[keyOf(node)] = watched{heartbeat: now, live: was.live || reported || created}
 	}
 	w.begun, w.nodes = true, seen
