@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -116,18 +117,23 @@ func (p *patientCluster) volume(name string) (id string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	_, err = p.client.CoreV1().PersistentVolumes().Create(p.t.Context(), &v1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: "pvc-" + name, Annotations: map[string]string{"pv.kubernetes.io/provisioned-by": provisioner}},
+	p.persistentVolume("pvc-"+name, made.ID)
+	return made.ID
+}
+
+func (p *patientCluster) persistentVolume(name, handle string) {
+	p.t.Helper()
+	_, err := p.client.CoreV1().PersistentVolumes().Create(p.t.Context(), &v1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{"pv.kubernetes.io/provisioned-by": provisioner}},
 		Spec: v1.PersistentVolumeSpec{
 			Capacity: v1.ResourceList{v1.ResourceStorage: resource.MustParse("1Gi")}, AccessModes: []v1.PersistentVolumeAccessMode{v1.ReadWriteOnce},
 			PersistentVolumeReclaimPolicy: v1.PersistentVolumeReclaimDelete,
-			PersistentVolumeSource:        v1.PersistentVolumeSource{CSI: &v1.CSIPersistentVolumeSource{Driver: provisioner, VolumeHandle: made.ID}},
+			PersistentVolumeSource:        v1.PersistentVolumeSource{CSI: &v1.CSIPersistentVolumeSource{Driver: provisioner, VolumeHandle: handle}},
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	return made.ID
 }
 
 // leave releases a volume, lets the doctor see it, and takes the PersistentVolume away.
@@ -142,7 +148,7 @@ func (p *patientCluster) leave(name string) {
 	if _, err := volumes.UpdateStatus(p.t.Context(), pv, metav1.UpdateOptions{}); err != nil {
 		p.t.Fatal(err)
 	}
-	p.fix(0)
+	p.fix(-1)
 	// Without a controller manager, the finalizer that protects volumes in use stays.
 	patch := []byte(`{"metadata":{"finalizers":null}}`)
 	if err := volumes.Delete(p.t.Context(), pv.Name, metav1.DeleteOptions{}); err != nil {
@@ -204,13 +210,38 @@ func (p *patientCluster) label(id, key, value string) {
 	}
 }
 
-// Two clusters with real API servers on one account: the one with the other's settings, one set back to an older etcd, and one running on
-// a copy of it. Only what was left behind goes, and only when nothing speaks for a copy any more.
+// others makes the disks of who else uses the account: UpCloud's own driver in the other cluster, for which that has a PersistentVolume,
+// one of its that no cluster here knows, and Nomad's.
+func others(t *testing.T, account *simulatortest.Server, with *patientCluster) (ids []string) {
+	t.Helper()
+	plain := func(title string) (id string) {
+		var made struct{ Storage struct{ UUID string } }
+		account.Do(t, "POST", "/storage", fmt.Sprintf(`{"storage":{"size":"1","tier":"maxiops","title":%q,"zone":%q}}`, title, zone), &made)
+		return made.Storage.UUID
+	}
+	name := "pvc-" + uuid.NewString()
+	known := plain(name)
+	with.persistentVolume(name, known)
+	nomad, err := cloud.New(cloud.Config{Token: account.Token, BaseURL: account.URL, ClusterID: "nomad"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nomad.Close)
+	made, err := nomad.CreateVolume(t.Context(), cloud.VolumeSpec{Name: "db[0]", SizeGiB: 1, Tier: "maxiops", Zone: zone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{known, plain("pvc-" + uuid.NewString()), made.ID}
+}
+
+// Two clusters with real API servers on one account, with UpCloud's own driver and Nomad beside them: the one with the other's settings,
+// one set back to an older etcd, and one running on a copy of it. Only what was left behind goes, and only when nothing speaks for a copy
+// any more.
 func TestDoctorsOfTwoClusters(t *testing.T) {
 	account, clock, doctor := doctorsAccount(t)
 	a := startPatient(t, account, doctor, t.TempDir(), "production")
 	b := startPatient(t, account, doctor, t.TempDir(), "")
-	wanted := []string{a.volume("a1"), a.volume("a2"), a.volume("a3"), b.volume("b1")}
+	wanted := append(others(t, account, b), a.volume("a1"), a.volume("a2"), a.volume("a3"), b.volume("b1"))
 	left := a.volume("left")
 	weeks := func(patients ...*patientCluster) (last string) {
 		for _, pass := range []time.Duration{2 * time.Hour, 2 * time.Hour, 4 * 24 * time.Hour, 8 * 24 * time.Hour} {
@@ -279,14 +310,24 @@ func TestDoctorsOfTwoClusters(t *testing.T) {
 // ccm's load balancers of one cluster are not another's leftovers, whatever its settings.
 func TestDoctorLeavesAnotherClustersLoadBalancers(t *testing.T) {
 	account, clock, doctor := doctorsAccount(t)
-	p := startPatient(t, account, doctor, t.TempDir(), "")
+	p, other := startPatient(t, account, doctor, t.TempDir(), ""), startPatient(t, account, doctor, t.TempDir(), "production")
 	network := account.CreateNetwork(t, "nodes", zone, "10.99.0.0/24")
-	for name, uid := range map[string]string{"labelled": `,{"key":"ccm_cluster_uid","value":"another"}`, "not-labelled": ""} {
+	for name, uid := range map[string]string{"labelled": fmt.Sprintf(`,{"key":"ccm_cluster_uid","value":%q}`, other.cloud.ClusterUID()), "not-labelled": ""} {
 		account.Do(t, "POST", "/load-balancer", fmt.Sprintf(`{"name":%q,"plan":"development","zone":%q,"networks":[
 			{"name":"private","type":"private","family":"IPv4","uuid":%q}],"backends":[],"frontends":[],"resolvers":[],
 			"labels":[{"key":"ccm_cluster_id","value":"production"},{"key":"ccm_cluster_name","value":"kubernetes"},
-			{"key":"ccm_service_uid","value":"gone"}%s]}`, name, zone, network, uid), nil)
+			{"key":"ccm_service_uid","value":"gone-%s"}%s]}`, name, zone, network, name, uid), nil)
 	}
+	service := &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "default"}, Spec: v1.ServiceSpec{
+		Type: v1.ServiceTypeLoadBalancer, Ports: []v1.ServicePort{{Port: 80}}}}
+	service, err := other.client.CoreV1().Services("default").Create(t.Context(), service, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	account.Do(t, "POST", "/load-balancer", fmt.Sprintf(`{"name":"running","plan":"development","zone":%q,"networks":[
+		{"name":"private","type":"private","family":"IPv4","uuid":%q}],"backends":[],"frontends":[],"resolvers":[],
+		"labels":[{"key":"ccm_cluster_id","value":"production"},{"key":"ccm_cluster_name","value":"kubernetes"},
+		{"key":"ccm_service_uid","value":%q}]}`, zone, network, service.UID), nil) // without a UID: made before there were any
 	clock.Advance(48 * time.Hour)
 	for range 2 {
 		output, status := p.run("load-balancers", "--cluster-id=production", "--fix", "--yes", "--now")
@@ -294,8 +335,14 @@ func TestDoctorLeavesAnotherClustersLoadBalancers(t *testing.T) {
 			t.Errorf("%d\n%s", status, output)
 		}
 	}
-	if balancers, err := p.cloud.LoadBalancers(t.Context(), nil); err != nil || len(balancers) != 2 {
-		t.Errorf("of two load balancers, %d are left: %v", len(balancers), err)
+	for range 2 { // that cluster's own doctor: its record never saw their Services
+		clock.Advance(48 * time.Hour)
+		if output, status := other.run("load-balancers", "--cluster-id=production", "--fix", "--yes", "--now"); status != doctorFound {
+			t.Errorf("%d\n%s", status, output)
+		}
+	}
+	if balancers, err := p.cloud.LoadBalancers(t.Context(), nil); err != nil || len(balancers) != 3 {
+		t.Errorf("of three load balancers, %d are left: %v", len(balancers), err)
 	}
 }
 
