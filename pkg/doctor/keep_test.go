@@ -109,6 +109,27 @@ func TestALabelEndsAQuarantine(t *testing.T) {
 	wantFound(t, "kept", report.Kept, "orphan-volume "+id)
 }
 
+// So does an object that needs it for something else than to stand for it, as a snapshot that is to be made of it.
+func TestAnObjectThatNamesADiskEndsItsQuarantine(t *testing.T) {
+	r := newRig(t)
+	id, pv := r.left(t, "data")
+	for range 2 {
+		r.pass(2 * safetyAge)
+		r.fix(t)
+	}
+	if title, _ := r.state(t, id); title == pv {
+		t.Fatal("it is not in quarantine")
+	}
+	r.apply(t, snapshotContent("content-1", driverName, "", id, ""))
+	r.fix(t)
+	neverTouched(t, r, id, pv, 3)
+	report := r.fixForLong(t)
+	neverTouched(t, r, id, pv, 3)
+	if f := of(t, report, id); f.Kept != "VolumeSnapshotContent content-1 names it" {
+		t.Errorf("kept: %q", f.Kept)
+	}
+}
+
 // Advice is safe to follow with things that are another's: none says to delete or detach, but how to do it without a loss.
 func TestNoRemedyLeadsToADeletion(t *testing.T) {
 	for _, kind := range doctor.Kinds {

@@ -198,6 +198,14 @@ func (o *objects) addContent(item *unstructured.Unstructured) {
 	}
 }
 
+// namedBy says which object names a storage, for whatever reason; empty for none.
+func (o *objects) namedBy(id string) string {
+	if object := o.references[id]; object != "" {
+		return object + " names it"
+	}
+	return ""
+}
+
 func canonical(handle string) string {
 	if id := strings.ToLower(handle); uuids.FindString(id) == id {
 		return id

@@ -39,9 +39,10 @@ const (
 // judge finds out about a storage that no object names: nil for one that does not concern this cluster. s is as StorageNow reads
 // it. reviewed says that a person has looked at this very thing and wants it gone.
 func (v *view) judge(s *cloud.Storage, reviewed bool) *Finding {
-	if kept := v.storageKeptBy(s); kept != "" && carriesStage(s.Labels) {
-		f := v.restoring(s) // a person has seen it, and wants it
-		f.Note = kept
+	named := v.objects.namedBy(s.ID)
+	if why := cmp.Or(named, v.storageKeptBy(s)); why != "" && carriesStage(s.Labels) {
+		f := v.restoring(s) // an object needs it, or a person has seen it and wants it
+		f.Note = why
 		return f
 	}
 	f := findingOf(kindOf[s.Role], s)
@@ -52,7 +53,7 @@ func (v *view) judge(s *cloud.Storage, reviewed bool) *Finding {
 		f.undecided, f.Kept = true, why
 		return f
 	}
-	f.Kept = v.whyNever(s)
+	f.Kept = cmp.Or(v.whyNever(s), named)
 	if f.Kept == "" {
 		f.Kept, f.onPurpose = v.onPurpose(s)
 	}
@@ -174,8 +175,6 @@ func (v *view) whyNever(s *cloud.Storage) string {
 		return "it is attached to server " + strings.Join(s.ServerIDs, ", ")
 	case s.Created.IsZero():
 		return "the API does not tell its age"
-	case v.objects.references[s.ID] != "":
-		return v.objects.references[s.ID] + " names it"
 	case s.Role == cloud.RoleSnapshot && !v.objects.hasContents:
 		return "the cluster has no kind VolumeSnapshotContent, so that nothing could know it"
 	case s.State != stateOnline && s.State != stateError:

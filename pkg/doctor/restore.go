@@ -59,6 +59,6 @@ func (v *view) wantedAgain(s *cloud.Storage) *Finding {
 		return nil
 	}
 	f := v.restoring(s)
-	f.Note = v.objects.references[s.ID] + " names it"
+	f.Note = v.objects.namedBy(s.ID)
 	return f
 }
