@@ -45,14 +45,6 @@ func tryOpen(ctx context.Context, dev Device, flag int, do func(*os.File) error)
 	})
 }
 
-// writeExclusively writes through to a disk that is not used otherwise.
-func (n *Node) writeExclusively(ctx context.Context, dev Device, offset int64, data []byte) error {
-	return n.exclusively(ctx, dev, os.O_WRONLY, func(file *os.File) error {
-		_, err := file.WriteAt(data, offset)
-		return errors.Join(err, file.Sync())
-	})
-}
-
 // tryExclusively opens a device exclusively for a moment: it fails with EBUSY while the device is used.
 func tryExclusively(dev Device) error {
 	return tryOpen(context.Background(), dev, os.O_RDONLY, func(*os.File) error { return nil })

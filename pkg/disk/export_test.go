@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -67,11 +68,15 @@ func (n *Node) WithCheapKeys() {
 // MayGrowMountedExt is mayGrowMountedExt, for tests to know what can be tested here.
 func MayGrowMountedExt() bool { return mayGrowMountedExt() }
 
-// WriteExclusively and TryExclusively are writeExclusively and tryExclusively.
+// WriteExclusively writes to the start of a disk that is open exclusively.
 func (n *Node) WriteExclusively(ctx context.Context, path string, data []byte) error {
-	return n.writeExclusively(ctx, Device{Path: path}, 0, data)
+	return n.exclusively(ctx, Device{Path: path}, os.O_WRONLY, func(file *os.File) error {
+		_, err := file.Write(data)
+		return errors.Join(err, file.Sync())
+	})
 }
 
+// TryExclusively is tryExclusively.
 func TryExclusively(path string) error { return tryExclusively(Device{Path: path}) }
 
 // Look is look, with what asks the kernel.

@@ -153,10 +153,7 @@ func (n *Node) formatBlank(ctx context.Context, dev Device, req StageRequest) (D
 	if err := mayFormat(dev, req); err != nil {
 		return Device{}, "", err
 	}
-	if err := n.requireBlank(ctx, dev, nil); err != nil {
-		return Device{}, "", err
-	}
-	if err := n.mark(ctx, dev, req.Volume.ID); err != nil {
+	if err := n.markBlank(ctx, dev, req.Volume.ID); err != nil {
 		return Device{}, "", err
 	}
 	fsType := orDefault(req.Filesystem, DefaultFilesystem)
@@ -175,7 +172,7 @@ func (n *Node) formatAgain(ctx context.Context, dev Device, found content, fresh
 	if !fresh {
 		klog.FromContext(ctx).Info("An earlier format of the volume was interrupted; beginning anew", "device", dev.Path)
 	}
-	if err := n.eraseEnds(ctx, dev, req.Volume.ID); err != nil {
+	if err := n.eraseEnds(ctx, dev, req.Volume.ID, func() error { return n.requireStillUnused(ctx, dev, req.Volume.ID) }); err != nil {
 		return Device{}, "", err
 	}
 	fsType := orDefault(req.Filesystem, DefaultFilesystem)

@@ -156,7 +156,7 @@ func (n *Node) unlock(ctx context.Context, disk Device, req StageRequest) (mappi
 		return Device{}, false, err
 	}
 	if fresh {
-		return mapping, true, n.eraseEnds(ctx, mapping, req.Volume.ID)
+		return mapping, true, n.eraseEnds(ctx, mapping, req.Volume.ID, nil)
 	}
 	return mapping, false, nil
 }
@@ -185,10 +185,7 @@ func (n *Node) encryptBlank(ctx context.Context, disk Device, req StageRequest) 
 		if err := mayFormat(disk, req); err != nil {
 			return false, err
 		}
-		if err := n.requireBlank(ctx, disk, nil); err != nil {
-			return false, err
-		}
-		if err := n.mark(ctx, disk, req.Volume.ID); err != nil {
+		if err := n.markBlank(ctx, disk, req.Volume.ID); err != nil {
 			return false, err
 		}
 	}
@@ -200,20 +197,33 @@ func (n *Node) beginAnew(ctx context.Context, disk Device, found content, req St
 	if err := mayFormat(disk, req); err != nil {
 		return err
 	}
-	if found == encrypted {
-		id, err := n.luksUUID(ctx, disk)
-		if err != nil {
-			return err
-		}
-		if id != "" && id != strings.ToLower(req.Volume.ID) {
-			return fail(ErrRefused, "the format of volume %s (%s) was interrupted, and the disk was encrypted since by other means "+
-				"(LUKS UUID %s). Not formatting it. If it holds nothing, fill its first MiB with zeros", req.Volume.ID, disk.Path, id)
-		}
-	} else if err := n.requireUnused(ctx, disk, found, req.Volume.ID); err != nil {
+	if err := n.requireNotEncryptedSince(ctx, disk, found, req.Volume.ID); err != nil {
 		return err
 	}
 	klog.FromContext(ctx).Info("An earlier encryption of the volume was interrupted; beginning anew", "device", disk.Path)
-	return n.eraseEnds(ctx, disk, req.Volume.ID)
+	return n.eraseEnds(ctx, disk, req.Volume.ID, func() error {
+		if err := requireStillMarked(disk, req.Volume.ID); err != nil {
+			return err
+		}
+		found, err := n.probe(ctx, disk.Path)
+		if err != nil {
+			return err
+		}
+		return n.requireNotEncryptedSince(ctx, disk, found, req.Volume.ID)
+	})
+}
+
+// requireNotEncryptedSince is requireUnused for a disk whose encryption was interrupted.
+func (n *Node) requireNotEncryptedSince(ctx context.Context, disk Device, found content, volumeID string) error {
+	if found != encrypted {
+		return n.requireUnused(ctx, disk, found, volumeID)
+	}
+	id, err := n.luksUUID(ctx, disk)
+	if err != nil || id == "" || id == strings.ToLower(volumeID) {
+		return err
+	}
+	return fail(ErrRefused, "the format of volume %s (%s) was interrupted, and the disk was encrypted since by other means "+
+		"(LUKS UUID %s). Not formatting it. If it holds nothing, fill its first MiB with zeros", volumeID, disk.Path, id)
 }
 
 func (n *Node) luksOpen(ctx context.Context, disk Device, req StageRequest) (mapping Device, err error) {

@@ -81,6 +81,21 @@ func (n *Node) requireUnused(ctx context.Context, dev Device, found content, vol
 		volumeID, dev.Path, found, dev.Path, markerBytes, (dev.SizeBytes-markerFromEnd)/markerBytes)
 }
 
+// requireStillUnused is requireUnused for a disk as it is now.
+func (n *Node) requireStillUnused(ctx context.Context, dev Device, volumeID string) error {
+	if err := requireStillMarked(dev, volumeID); err != nil {
+		return err
+	}
+	found, err := n.probe(ctx, dev.Path)
+	if err != nil {
+		return err
+	}
+	if found.filesystem == "btrfs" { // it is whole (see prepare): the next try takes it as it is
+		return fail(ErrRefused, "a btrfs was made on volume %s (%s) meanwhile. Not formatting it", volumeID, dev.Path)
+	}
+	return n.requireUnused(ctx, dev, found, volumeID)
+}
+
 // foreign tells whether what was found on a marked disk is not what the driver's own mkfs makes.
 func (n *Node) foreign(ctx context.Context, dev Device, found content, volumeID string) (bool, error) {
 	if found.partitionTable != "" || found.filesystem == "" {
@@ -137,9 +152,13 @@ func readHead(dev Device) ([]byte, error) {
 	return head, nil
 }
 
-// mark writes the marker, after which the disk may be formatted at any time. The caller has proved that it is blank.
-func (n *Node) mark(ctx context.Context, dev Device, volumeID string) error {
-	return n.writeExclusively(ctx, dev, dev.SizeBytes-markerFromEnd, markerFor(volumeID))
+// markBlank proves that a disk is blank and writes the marker, after which the disk may be formatted at any time. Nothing else can put
+// the disk to use in between, as it stays open exclusively.
+func (n *Node) markBlank(ctx context.Context, dev Device, volumeID string) error {
+	return n.whileBlank(ctx, dev, nil, os.O_RDWR, func(file *os.File) error {
+		_, err := file.WriteAt(markerFor(volumeID), dev.SizeBytes-markerFromEnd)
+		return errors.Join(err, file.Sync())
+	})
 }
 
 // unmark erases the marker. Where it is not whole, something else was written there, which stays.
@@ -148,19 +167,49 @@ func (n *Node) unmark(ctx context.Context, dev Device, volumeID string) error {
 	if err != nil || !whole {
 		return err
 	}
-	return n.writeExclusively(ctx, dev, dev.SizeBytes-markerFromEnd, make([]byte, markerBytes))
+	return n.exclusively(ctx, dev, os.O_WRONLY, func(file *os.File) error {
+		if whole, err := marked(dev, volumeID); err != nil || !whole { // what had the disk until now may have written there
+			return err
+		}
+		_, err := file.WriteAt(make([]byte, markerBytes), dev.SizeBytes-markerFromEnd)
+		return errors.Join(err, file.Sync())
+	})
 }
 
 // eraseEnds removes what an interrupted mkfs left at both ends of a marked disk. The marker stays: it is written over with itself. A new
 // encrypted device is marked by it: its ends read as random bytes, which may look like a filesystem that was in use. The marker
 // comes last, so that no such bytes are ever seen on a marked device.
-func (n *Node) eraseEnds(ctx context.Context, dev Device, volumeID string) error {
-	if err := n.writeExclusively(ctx, dev, 0, make([]byte, proofBytes)); err != nil {
+//
+// check, if not nil, is asked whether that may be while the disk is open exclusively: until then something else may have had the
+// disk, and have put it to use. It may start programs.
+func (n *Node) eraseEnds(ctx context.Context, dev Device, volumeID string, check func() error) error {
+	return n.exclusively(ctx, dev, os.O_WRONLY, func(file *os.File) error {
+		if check != nil {
+			if err := onAnotherThread(check); err != nil {
+				return err
+			}
+		}
+		if _, err := file.WriteAt(make([]byte, proofBytes), 0); err != nil {
+			return err
+		}
+		if err := file.Sync(); err != nil {
+			return err
+		}
+		tail := make([]byte, proofBytes)
+		copy(tail[proofBytes-markerFromEnd:], markerFor(volumeID))
+		_, err := file.WriteAt(tail, dev.SizeBytes-proofBytes)
+		return errors.Join(err, file.Sync())
+	})
+}
+
+// requireStillMarked refuses a disk whose marker was overwritten.
+func requireStillMarked(dev Device, volumeID string) error {
+	whole, err := marked(dev, volumeID)
+	if err != nil || whole {
 		return err
 	}
-	tail := make([]byte, proofBytes)
-	copy(tail[proofBytes-markerFromEnd:], markerFor(volumeID))
-	return n.writeExclusively(ctx, dev, dev.SizeBytes-proofBytes, tail)
+	return fail(ErrRefused, "the format of volume %s (%s) was interrupted, and something else has written to the disk since. Not formatting it",
+		volumeID, dev.Path)
 }
 
 // requireStillBlank proves a marked disk to be blank right before it is formatted. What was written to it since it was

@@ -99,33 +99,46 @@ const proofBytes = 1 << 20
 // requireBlank proves that the device holds nothing, or says why it cannot: both ends can be read and are zero, and blkid finds
 // nothing. marker, if not nil, is the marker that must be there. The device is open exclusively for as long as that takes.
 //
-// It is called twice: before the device is marked, and right before it is formatted, which may be minutes later, as many
+// It is asked twice: when the device is marked (see markBlank), and right before it is formatted, which may be minutes later, as many
 // wait for their turn. The device cannot stay open exclusively in between and while it is formatted: mke2fs, mkfs.xfs, mkfs.btrfs
 // and cryptsetup luksFormat open it exclusively themselves, and all of them fail with "busy" when it is, forced or not. So
 // the proof ends with closing the device, and what formats it is started next: it is open exclusively again some milliseconds later.
 // mkfs.xfs and mkfs.btrfs look for filesystems once more then; mke2fs does so on a terminal only, and cryptsetup never in
 // batch mode.
 func (n *Node) requireBlank(ctx context.Context, dev Device, marker []byte) error {
+	return n.whileBlank(ctx, dev, marker, os.O_RDONLY, func(*os.File) error { return nil })
+}
+
+// whileBlank is requireBlank, and calls do while the device is still open exclusively, with the flag. do must not start programs.
+func (n *Node) whileBlank(ctx context.Context, dev Device, marker []byte, flag int, do func(*os.File) error) error {
 	if dev.SizeBytes < 2*proofBytes {
 		return fail(ErrRefused, "%s has only %d bytes: not formatting it", dev.Path, dev.SizeBytes)
 	}
 	defer doing(ctx, "reading "+dev.Path+" to see whether it is blank")()
-	return n.exclusively(ctx, dev, os.O_RDONLY, func(file *os.File) error {
+	return n.exclusively(ctx, dev, flag, func(file *os.File) error {
 		var found content
-		probed := make(chan error)
-		go func() { // this thread must not start programs
-			var err error
+		err := onAnotherThread(func() (err error) {
 			found, err = n.probe(ctx, dev.Path)
-			probed <- err
-		}()
-		if err := <-probed; err != nil {
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		if !found.blank() {
 			return fail(ErrRefused, "%s was blank a moment ago and now holds %s: not formatting it", dev.Path, found)
 		}
-		return requireZeros(file, dev, marker)
+		if err := requireZeros(file, dev, marker); err != nil {
+			return err
+		}
+		return do(file)
 	})
+}
+
+// onAnotherThread calls fn, which may start programs, for a thread that must not (see onPrivateDescriptors).
+func onAnotherThread(fn func() error) error {
+	done := make(chan error)
+	go func() { done <- fn() }()
+	return <-done
 }
 
 func requireZeros(file io.ReaderAt, dev Device, marker []byte) error {
