@@ -8,6 +8,7 @@ func (c *Cloud) SetClusterUID(uid string) error {
 		return err
 	}
 	c.clusterUID.Store(&uid)
+	c.own.forget() // whose the volumes are that were seen before may be answered otherwise now
 	return nil
 }
 

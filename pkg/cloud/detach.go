@@ -173,7 +173,7 @@ func (c *Cloud) checkDetach(ctx context.Context, seen *seenDevice) error {
 		}
 		labels, title = volume.Labels, volume.Title
 	}
-	c.own.add(canonicalID(seen.device.UUID), c.originOf(labels, title))
+	c.own.add(canonicalID(seen.device.UUID), c.originOf(labels, title), seen.looked)
 	by := c.madeBy(labels, title) // who handed a volume over to another cluster can still let go of it
 	switch {
 	case by == originCluster || by == originUpCloud || c.attachedByUs(labels):

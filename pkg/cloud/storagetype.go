@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/UpCloudLtd/upcloud-go-api/v8/upcloud"
 	"github.com/google/uuid"
@@ -47,9 +48,9 @@ func (c *Cloud) onlyVolume(ctx context.Context, id string) (*Volume, error) {
 // deletion decides whether a volume may be deleted, and returns what becomes of its backups. Every deletion that
 // Kubernetes asks for is decided here. ErrNotFound when the storage is gone.
 //
-// A storage that this process has not seen to be a volume of this cluster is read first: the API deletes whatever the UUID names.
+// A storage that this process has not seen of late to be a volume of this cluster is read first: the API deletes whatever the UUID names.
 func (c *Cloud) deletion(ctx context.Context, id string) (policy string, err error) {
-	if c.own.has(id) {
+	if c.own.has(id, c.now().Add(-ownAge)) {
 		return c.backupsOnDelete(ctx, id)
 	}
 	volume, err := c.onlyVolume(ctx, id)
@@ -62,26 +63,31 @@ func (c *Cloud) deletion(ctx context.Context, id string) (policy string, err err
 	return backupsPolicy(volume), nil
 }
 
-// mostVolumes bounds the memory of ownVolumes to some megabytes.
-const mostVolumes = 100_000
+const (
+	// mostVolumes bounds the memory of ownVolumes to some megabytes.
+	mostVolumes = 100_000
+	// ownAge is for how long it is believed that a volume is this cluster's: a label may hand it over to another one. It is more than
+	// csi-attacher lets pass between lists, which show all volumes.
+	ownAge = 5 * time.Minute
+)
 
 // ownVolumes remembers the UUIDs of storages that this process has seen to be volumes that a driver made for this cluster. The API
 // never changes a storage's type and never gives a UUID to another one. The zero value is empty.
 type ownVolumes struct {
 	mu  sync.Mutex
-	ids map[uuid.UUID]struct{}
+	ids map[uuid.UUID]time.Time // when each was seen last
 }
 
 // see remembers the volume if it is this cluster's, and returns it.
 func (c *Cloud) see(volume *Volume) *Volume {
 	if volume.kind == upcloud.StorageTypeNormal {
-		c.own.add(volume.ID, c.originOf(volume.Labels, volume.Title))
+		c.own.add(volume.ID, c.originOf(volume.Labels, volume.Title), c.now())
 	}
 	return volume
 }
 
 // add remembers a volume, or forgets it where it is not this cluster's any more. A label that people can take off is not relied on.
-func (o *ownVolumes) add(id string, from origin) {
+func (o *ownVolumes) add(id string, from origin, seen time.Time) {
 	parsed, err := uuid.Parse(id)
 	if err != nil {
 		return
@@ -93,20 +99,28 @@ func (o *ownVolumes) add(id string, from origin) {
 		return
 	}
 	if o.ids == nil || len(o.ids) >= mostVolumes {
-		o.ids = map[uuid.UUID]struct{}{}
+		o.ids = map[uuid.UUID]time.Time{}
 	}
-	o.ids[parsed] = struct{}{}
+	o.ids[parsed] = seen
 }
 
-func (o *ownVolumes) has(id string) bool {
+// forget forgets all volumes.
+func (o *ownVolumes) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	clear(o.ids)
+}
+
+// has reports whether the volume was seen to be the cluster's at that moment or later.
+func (o *ownVolumes) has(id string, since time.Time) bool {
 	parsed, err := uuid.Parse(id)
 	if err != nil {
 		return false
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_, found := o.ids[parsed]
-	return found
+	seen, found := o.ids[parsed]
+	return found && !seen.Before(since)
 }
 
 // missing reports whether an error says that there is no such thing as the caller means: nothing of that ID, or a

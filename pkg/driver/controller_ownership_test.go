@@ -5,7 +5,9 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -190,6 +192,37 @@ func TestImportThatIsTakenBackAllowsNothing(t *testing.T) {
 	}
 	sim.Do(t, "PUT", "/storage/"+disk, `{"storage":{"labels":[]}}`, nil)
 	wantUse(t, r, server, disk, false, usesOfOrigins(nothing)["delete"].use)
+}
+
+// A volume that is handed over to another cluster is not deleted on the strength of a look of long ago, nor of one by which the cluster
+// did not know its own UID yet.
+func TestVolumeThatWasHandedOverIsNotDeleted(t *testing.T) {
+	sim := simulatortest.Start(t, simulator.Config{})
+	r := newRest(t, sim)
+	volume := r.create(t, createRequest("pvc-1")).GetVolumeId()
+	sim.Do(t, "PUT", "/storage/"+volume, `{"storage":{"labels":[{"key":"csi-name","value":"pvc-1"},{"key":"csi-import","value":"`+otherUID+`"}]}}`, nil)
+	r.clock.advance(6 * time.Minute)
+	_, err := r.controller.DeleteVolume(callContext(t), &csi.DeleteVolumeRequest{VolumeId: volume})
+	wantCode(t, err, codes.FailedPrecondition)
+	if !storageExists(t, sim, volume) {
+		t.Error("the other cluster's volume is gone")
+	}
+}
+
+func TestVolumeSeenBeforeTheUIDWasKnownIsLookedAtAgain(t *testing.T) {
+	sim := simulatortest.Start(t, simulator.Config{})
+	account := newCloudOf(t, sim, "test")
+	r := serve(t, sim, driver.Config{Mode: driver.ModeController, Cloud: account})
+	volume := makeStorage(t, sim, "data", map[string]string{"csi-name": "data", "csi-cluster": "test", "csi-cluster-uid": otherUID})
+	r.listVolumes(t, &csi.ListVolumesRequest{})
+	if err := account.SetClusterUID(ownUID); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.controller.DeleteVolume(callContext(t), &csi.DeleteVolumeRequest{VolumeId: volume})
+	wantCode(t, err, codes.FailedPrecondition)
+	if !storageExists(t, sim, volume) {
+		t.Error("the other cluster's volume is gone")
+	}
 }
 
 // The labels that decide can be written in the account alone, not by who may write StorageClasses or VolumeAttributesClasses.
