@@ -38,3 +38,24 @@ func TestACopyFinishedMeanwhileIsNotDropped(t *testing.T) {
 		t.Errorf("the volume is gone: %v", got)
 	}
 }
+
+// Of two backups that were begun for one snapshot, the second may have become the snapshot since it was seen.
+func TestASnapshotFinishedMeanwhileIsNotDropped(t *testing.T) {
+	c, sim := startCloud(t, simulator.Config{})
+	volume := mustCreate(t, c, "pvc-1")
+	spec := SnapshotSpec{Name: "before the upgrade", VolumeID: volume.ID}
+	var snapshot *Snapshot
+	eventually(t, "the snapshot has its labels", func() (named bool) {
+		var err error
+		if snapshot, err = c.CreateSnapshot(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		return snapshot.Labels[LabelSnapshotName] != ""
+	})
+	seen := *snapshot
+	seen.Title, seen.Labels = c.beginTitle(spec), nil
+	c.dropSnapshotTwin(t.Context(), &Snapshot{ID: unknownID, Title: seen.Title}, &seen)
+	if status, _ := sim.Raw(t, "GET", "/storage/"+snapshot.ID, ""); status != 200 {
+		t.Errorf("the snapshot is gone: %d", status)
+	}
+}

@@ -265,7 +265,13 @@ func (c *Cloud) dropSnapshotTwin(ctx context.Context, kept, extra *Snapshot) {
 		logger.Info("Two backups carry the name of one snapshot: delete one of them by hand")
 		return
 	}
-	if err := c.deleteSnapshot(ctx, extra.ID); err != nil {
+	stillBegun := func(now *Snapshot) error {
+		if now.Title == extra.Title && now.Labels[LabelSnapshotName] == "" {
+			return nil
+		}
+		return &Error{Kind: ErrBusy, Message: "another process finished it meanwhile"}
+	}
+	if err := c.deleteSnapshotIf(ctx, extra.ID, stillBegun); err != nil {
 		logger.Info("Two backups carry the name of one snapshot, and the extra one cannot be deleted now", "reason", err.Error())
 		return
 	}
