@@ -118,6 +118,13 @@ func TestAVolumeInUseIsNoResultOfAnotherRequestOfItsChosenName(t *testing.T) {
 			}
 			r.detachEverywhere(t, volume)
 		},
+		"attached by hand, published and unpublished": func(r *rig, volume, server string) {
+			attachByHand(t, r.sim, volume, server)
+			if _, err := r.publish(t, volume, server); err != nil {
+				t.Fatal(err)
+			}
+			r.detachEverywhere(t, volume)
+		},
 		"attached by another program": func(r *rig, volume, server string) {
 			r.sim.Do(t, "POST", "/server/"+server+"/storage/attach",
 				`{"storage_device":{"type":"disk","address":"virtio","storage":"`+volume+`"}}`, nil)
@@ -139,6 +146,30 @@ func TestAVolumeInUseIsNoResultOfAnotherRequestOfItsChosenName(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A volume that is attached elsewhere may be free a moment after the look: it must not be attached without the label that it is in use.
+func TestAVolumeOfAChosenNameIsNotAttachedWithoutItsLabel(t *testing.T) {
+	r := newController(t, simulator.Config{})
+	server, other := r.sim.CreateServer(t, "worker-1", zone), r.sim.CreateServer(t, "worker-2", zone)
+	volume := r.create(t, createRequest("data")).GetVolumeId()
+	attachByHand(t, r.sim, volume, other)
+	r.sim.ResetRequests()
+	_, err := r.publish(t, volume, server)
+	wantCode(t, err, codes.FailedPrecondition)
+	if err == nil || !strings.Contains(err.Error(), other) {
+		t.Errorf("the error does not say where it is attached: %v", err)
+	}
+	if n := r.sim.Requests().Of("POST /server/{uuid}/storage/attach"); n != 0 {
+		t.Errorf("%d attachments were asked for, though the volume has no label yet", n)
+	}
+	detachByHand(t, r.sim, volume, other)
+	if _, err := r.publish(t, volume, server); err != nil {
+		t.Fatal(err)
+	}
+	if labels := r.storage(t, volume).labels(); labels["csi-used"] != "yes" {
+		t.Errorf("labels are %v", labels)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -50,9 +51,9 @@ func (c *controller) ControllerPublishVolume(ctx context.Context, req *csi.Contr
 	switch {
 	case err != nil:
 	case there:
-		err = publishedAs(volume, server, req.GetReadonly())
+		err = c.publishedThere(ctx, volume, server, req.GetReadonly())
 	default:
-		err = c.attach(ctx, volume, server, req.GetReadonly(), labels)
+		err = c.attach(ctx, volume, server, req.GetReadonly(), labels, leaving)
 	}
 	if err != nil {
 		return nil, err
@@ -72,10 +73,36 @@ func isReadOnly(volume *cloud.Volume) bool { return volume.Labels[labelReadOnly]
 
 const yes, no = "yes", "no"
 
+// publishedThere is for a volume that is attached to the server already. One of a name that people chose may have been attached by hand
+// before it was published for the first time: it is in use from now on.
+func (c *controller) publishedThere(ctx context.Context, volume *cloud.Volume, server string, readOnly bool) error {
+	if err := publishedAs(volume, server, readOnly); err != nil {
+		return err
+	}
+	used := usedLabel(volume)
+	if len(used) == 0 {
+		return nil
+	}
+	_, err := c.cloud.LabelVolume(ctx, volume.ID, used)
+	return err
+}
+
+// usedLabel is the label that a volume of a name that people chose lacks when it is published for the first time.
+func usedLabel(volume *cloud.Volume) map[string]string {
+	if volume.Name == "" || cloud.UniqueName(volume.Name) || volume.Labels[cloud.LabelUsed] != "" {
+		return nil
+	}
+	return map[string]string{cloud.LabelUsed: yes}
+}
+
 // attach labels the volume before it is attached. How it is published is on it then, so that a retry finds out; and that a volume
 // of a name that people chose is in use. That takes two calls more, only where the labels are not there yet. more are further labels.
-func (c *controller) attach(ctx context.Context, volume *cloud.Volume, server string, readOnly bool, more map[string]string) error {
-	labels := map[string]string{}
+// leaving says that the volume is being detached from the server.
+func (c *controller) attach(ctx context.Context, volume *cloud.Volume, server string, readOnly bool, more map[string]string, leaving bool) error {
+	labels := usedLabel(volume)
+	if labels == nil {
+		labels = map[string]string{}
+	}
 	maps.Copy(labels, more)
 	if isReadOnly(volume) != readOnly {
 		labels[labelReadOnly] = no
@@ -83,10 +110,13 @@ func (c *controller) attach(ctx context.Context, volume *cloud.Volume, server st
 			labels[labelReadOnly] = yes
 		}
 	}
-	if volume.Name != "" && !cloud.UniqueName(volume.Name) && volume.Labels[cloud.LabelUsed] == "" {
-		labels[cloud.LabelUsed] = yes
-	}
-	if len(labels) > 0 && len(volume.ServerIDs) == 0 {
+	if len(labels) > 0 {
+		// Where it is attached to another server, its labels say how it is published there. By the time of the attachment it may have
+		// left that server: it must not be attached without its labels.
+		elsewhere := func(id string) bool { return !leaving || id != server }
+		if slices.ContainsFunc(volume.ServerIDs, elsewhere) {
+			return attachedElsewhere(volume, server)
+		}
 		if _, err := c.cloud.LabelVolume(ctx, volume.ID, labels); err != nil {
 			return err
 		}
@@ -105,6 +135,13 @@ func publishedAs(volume *cloud.Volume, server string, readOnly bool) error {
 	}
 	return status.Errorf(codes.AlreadyExists, "readonly: volume %s is published at node %s %s, and %s was asked for: "+
 		"unpublish it there first", volume.ID, server, has, wants)
+}
+
+func attachedElsewhere(volume *cloud.Volume, server string) error {
+	return &cloud.Error{
+		Kind: cloud.ErrAttachedElsewhere, Op: "attach", Resource: "storage", ID: volume.ID, Target: "to server " + server,
+		Message: "it is attached to server " + strings.Join(volume.ServerIDs, ", "), Remedy: "detach it there first",
+	}
 }
 
 func publishContext(volume *cloud.Volume, readOnly bool) (map[string]string, error) {

@@ -158,6 +158,12 @@ func TestControllerUnpublishFromAVanishedServer(t *testing.T) {
 // A detachment goes on when its caller has left. A publish that came meanwhile must not take the volume for attached: it
 // would be mounted, and then pulled.
 func TestPublishAfterADetachmentThatWasLeft(t *testing.T) {
+	for name, readOnly := range map[string]bool{"for writing": false, "read-only": true} {
+		t.Run(name, func(t *testing.T) { publishAfterALeftDetachment(t, readOnly) })
+	}
+}
+
+func publishAfterALeftDetachment(t *testing.T, readOnly bool) {
 	const detach = "POST /server/{uuid}/storage/detach"
 	clock := simulator.NewManualClock()
 	r := newController(t, simulator.Config{Clock: clock})
@@ -177,7 +183,7 @@ func TestPublishAfterADetachmentThatWasLeft(t *testing.T) {
 	wantCode(t, err, codes.Canceled)
 
 	published := make(chan error, 1)
-	go func() { published <- r.publishUntilHeard(t, id, server) }()
+	go func() { published <- r.publishUntilHeard(t, id, server, readOnly) }()
 	if err := advanceUntil(t, clock, published); err != nil {
 		t.Fatal(err)
 	}
@@ -188,13 +194,16 @@ func TestPublishAfterADetachmentThatWasLeft(t *testing.T) {
 	if got := r.storage(t, id).Servers.Server; !slices.Equal(got, []string{server}) {
 		t.Errorf("published, and attached to %v", got)
 	}
+	if _, err := r.publishReadOnly(t, id, server, readOnly); err != nil {
+		t.Errorf("the retry: %v", err)
+	}
 }
 
 // publishUntilHeard publishes again as long as another operation on the volume is in flight.
-func (r *rig) publishUntilHeard(t *testing.T, id, server string) error {
+func (r *rig) publishUntilHeard(t *testing.T, id, server string, readOnly bool) error {
 	t.Helper()
 	for {
-		if _, err := r.publish(t, id, server); codeOf(err) != codes.Aborted {
+		if _, err := r.publishReadOnly(t, id, server, readOnly); codeOf(err) != codes.Aborted {
 			return err
 		}
 	}
