@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -47,7 +49,7 @@ func measure(ctx context.Context, output, only string) error {
 	}
 	defer remove()
 	results := figures{}
-	for _, section := range []struct {
+	sections := []struct {
 		name    string
 		measure func(context.Context) (any, error)
 	}{
@@ -59,7 +61,15 @@ func measure(ctx context.Context, output, only string) error {
 		{"ccm", measureCCM},
 		{"lb", measureLB},
 		{"fairness", measureFairness},
-	} {
+	}
+	var names []string
+	for _, section := range sections {
+		names = append(names, section.name)
+	}
+	if only != "" && !slices.Contains(names, only) {
+		return fmt.Errorf("--only: there is no section %q: use one of %s", only, strings.Join(names, ", "))
+	}
+	for _, section := range sections {
 		if only != "" && section.name != only {
 			continue
 		}
