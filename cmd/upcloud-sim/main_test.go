@@ -33,6 +33,7 @@ func TestBadInputNamesTheFlagAndTheRemedy(t *testing.T) {
 		{"--load-balancer-interface eth0", []string{"--load-balancer-interface", "--load-balancers haproxy"}},
 		{"--load-balancers haproxy --load-balancer-interface nowhere0 --listen 127.0.0.1:0", []string{"--load-balancers",
 			"nowhere0"}},
+		{"--load-balancer-rules last", []string{"--load-balancer-rules", `"last"`, "first, all"}},
 		{"--public-network 198.18.0.0/28", []string{"--public-network", "/24"}},
 		{"--username me", []string{"--username", "--password"}},
 		{"--clock mine", []string{"--clock", "machine, manual"}},

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/haproxy"
 )
 
 type options struct {
@@ -23,6 +24,7 @@ type options struct {
 	loadBalancers             string
 	loadBalancerInterface     string
 	loadBalancersDir          string
+	loadBalancerRules         string
 	routers                   string
 	state                     string
 	publicNetwork             string
@@ -93,6 +95,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 		"what load balancers are made of: none (API only) or haproxy (real traffic)")
 	f.StringVar(&o.loadBalancerInterface, "load-balancer-interface", "",
 		"network `interface` that gets the load balancers' addresses (default: they listen on 127.64.0.1 and up)")
+	f.StringVar(&o.loadBalancerRules, "load-balancer-rules", "first", "which rules of a frontend act on a request: first (the first that matches, and none after it, as\n"+
+		"UpCloud's guide says) or all (those that match, as HAProxy does by itself)")
 	f.StringVar(&o.loadBalancersDir, "load-balancers-dir", "", "`folder` for HAProxy's files (default: a temporary folder)")
 	f.StringVar(&o.routers, "routers", "none", "what routers are made of: none (API only) or kernel (static routes in the routing table of this\n"+
 		"network namespace, which must be the private networks' gateway)")
@@ -138,6 +142,9 @@ func (o *options) config() (simulator.Config, error) {
 		return cfg, err
 	}
 	if err := oneOf("--load-balancers", o.loadBalancers, "none", "haproxy"); err != nil {
+		return cfg, err
+	}
+	if err := oneOf("--load-balancer-rules", o.loadBalancerRules, string(haproxy.FirstRule), string(haproxy.AllRules)); err != nil {
 		return cfg, err
 	}
 	if err := oneOf("--routers", o.routers, "none", "kernel"); err != nil {

@@ -90,7 +90,8 @@ func (o *options) openPlanes(cfg *simulator.Config) (err error) {
 		o.loadBalancersDir = filepath.Join(o.state, "load-balancers")
 	}
 	if o.loadBalancers == "haproxy" {
-		cfg.LoadBalancers, err = haproxy.New(haproxy.Config{Dir: o.loadBalancersDir, Interface: o.loadBalancerInterface})
+		cfg.LoadBalancers, err = haproxy.New(haproxy.Config{Dir: o.loadBalancersDir, Interface: o.loadBalancerInterface,
+			Rules: haproxy.RuleEvaluation(o.loadBalancerRules)})
 		if err != nil {
 			return errors.Join(fmt.Errorf("--load-balancers haproxy: %w", err), closePlanes(*cfg))
 		}

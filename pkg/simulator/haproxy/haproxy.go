@@ -28,7 +28,20 @@ type Config struct {
 	Interface string
 	// Program is the haproxy binary; empty: the one in PATH.
 	Program string
+	// Rules says what comes after a rule that matched; empty: FirstRule.
+	Rules RuleEvaluation
 }
+
+// RuleEvaluation says which rules of a frontend act on a request. UpCloud's guide says that no rule is evaluated after the actions of one
+// that matched; HAProxy by itself goes on.
+type RuleEvaluation string
+
+const (
+	// FirstRule ends the evaluation with the first rule that matches: its actions are all that happens before the default backend.
+	FirstRule RuleEvaluation = "first"
+	// AllRules has all rules act that match, up to one that answers; the first backend that any of them chooses is used.
+	AllRules RuleEvaluation = "all"
+)
 
 // Plane is a simulator.LoadBalancerPlane of HAProxy processes.
 type Plane struct {
@@ -160,7 +173,7 @@ func (p *Plane) Apply(ctx context.Context, spec simulator.LoadBalancerSpec) erro
 	i := p.instances[spec.LoadBalancer.UUID]
 	if i == nil {
 		uuid := spec.LoadBalancer.UUID
-		i = newInstance(p.cfg.Program, filepath.Join(p.cfg.Dir, uuid), func(err error) { p.ended(uuid, err) })
+		i = newInstance(p.cfg.Program, filepath.Join(p.cfg.Dir, uuid), p.cfg.Rules, func(err error) { p.ended(uuid, err) })
 		p.instances[spec.LoadBalancer.UUID] = i
 	}
 	for _, list := range spec.Addresses {

@@ -48,7 +48,13 @@ func start(t *testing.T) *bench {
 
 func startWith(t *testing.T, config simulator.Config) *bench {
 	t.Helper()
-	plane := newPlane(t, haproxy.Config{Dir: t.TempDir()})
+	return startOn(t, config, haproxy.Config{})
+}
+
+func startOn(t *testing.T, config simulator.Config, balancers haproxy.Config) *bench {
+	t.Helper()
+	balancers.Dir = t.TempDir()
+	plane := newPlane(t, balancers)
 	config.LoadBalancers = plane
 	sim := simulatortest.Start(t, config)
 	return &bench{Server: sim, network: sim.CreateNetwork(t, "private", testZone, "172.20.0.0/24")}

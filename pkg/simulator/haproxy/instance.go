@@ -25,6 +25,7 @@ import (
 // connections it has.
 type instance struct {
 	program, dir string
+	rules        RuleEvaluation
 	ended        func(error)  // is called when the process ends without having been told to
 	addresses    []netip.Addr // guarded by the plane's lock
 
@@ -41,8 +42,8 @@ const (
 	stopTimeout   = 5 * time.Second
 )
 
-func newInstance(program, dir string, ended func(error)) *instance {
-	return &instance{program: program, dir: dir, ended: ended}
+func newInstance(program, dir string, rules RuleEvaluation, ended func(error)) *instance {
+	return &instance{program: program, dir: dir, rules: rules, ended: ended}
 }
 
 func (i *instance) configPath() string { return filepath.Join(i.dir, "haproxy.cfg") }
@@ -55,7 +56,7 @@ func (i *instance) apply(ctx context.Context, spec simulator.LoadBalancerSpec) e
 	if err := os.MkdirAll(i.dir, 0o755); err != nil {
 		return err
 	}
-	next, err := render(spec, i.dir)
+	next, err := render(spec, i.dir, i.rules)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func (r *rendered) fingerprint() [sha256.Size]byte {
 }
 
 // render writes a load balancer as an HAProxy configuration.
-func render(spec simulator.LoadBalancerSpec, dir string) (*rendered, error) {
+func render(spec simulator.LoadBalancerSpec, dir string, rules RuleEvaluation) (*rendered, error) {
 	var b bytes.Buffer
 	lb := spec.LoadBalancer
 	files := map[string][]byte{}
@@ -57,7 +57,7 @@ func render(spec simulator.LoadBalancerSpec, dir string) (*rendered, error) {
 	}
 	if lb.ConfiguredStatus == "started" {
 		for _, f := range lb.Frontends {
-			if err := renderFrontend(&b, spec, f, dir, files); err != nil {
+			if err := renderFrontend(&b, spec, f, dir, files, rules); err != nil {
 				return nil, fmt.Errorf("frontend %s: %w", f.Name, err)
 			}
 		}
@@ -120,7 +120,7 @@ func backendModes(lb simulator.LoadBalancer) map[string][]string {
 func backendName(name, mode string) string { return "be_" + mode + "_" + name }
 
 func renderFrontend(b *bytes.Buffer, spec simulator.LoadBalancerSpec, f simulator.Frontend, dir string,
-	files map[string][]byte) error {
+	files map[string][]byte, evaluation RuleEvaluation) error {
 	var listen []netip.Addr
 	for _, n := range f.Networks {
 		listen = union(listen, spec.Addresses[n.Name])
@@ -160,6 +160,7 @@ func renderFrontend(b *bytes.Buffer, spec simulator.LoadBalancerSpec, f simulato
 	for n, raw := range rules {
 		r, err := parseRule(n, raw, f, dir)
 		if err == nil {
+			r.first = evaluation != AllRules
 			err = r.render(b)
 		}
 		if err != nil {

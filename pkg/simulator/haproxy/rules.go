@@ -61,6 +61,7 @@ type rule struct {
 	matchers []matcher
 	actions  []action
 	either   bool // matching condition `or`
+	first    bool // of the rules that match only the first acts
 }
 
 func parseRule(n int, r simulator.Rule, f simulator.Frontend, dir string) (*rule, error) {
@@ -115,13 +116,9 @@ func (r *rule) render(b *bytes.Buffer) error {
 		}
 		names = append(names, name)
 	}
-	condition := ""
-	if len(names) > 0 {
-		between := " "
-		if r.either {
-			between = " || "
-		}
-		condition = " if " + strings.Join(names, between)
+	condition := r.condition(names)
+	if r.first {
+		condition = r.unlessMatched(b, names)
 	}
 	for i := range r.actions {
 		lines, err := r.directives(i)
@@ -133,6 +130,44 @@ func (r *rule) render(b *bytes.Buffer) error {
 		}
 	}
 	return nil
+}
+
+// condition follows a directive that acts if the matchers of these names do.
+func (r *rule) condition(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	between := " "
+	if r.either {
+		between = " || "
+	}
+	return " if " + strings.Join(names, between)
+}
+
+// unlessMatched decides whether the rule acts: if it matches, and no rule before it did. What waits for the answer is decided by itself.
+func (r *rule) unlessMatched(b *bytes.Buffer, names []string) (condition string) {
+	set, done := "http-request", "txn.matched"
+	switch {
+	case r.mode != "http":
+		set = "tcp-request content"
+	case r.ofResponse():
+		set, done = "http-response", "txn.matched_response"
+	}
+	over, acts := fmt.Sprintf("r%d_over", r.n), fmt.Sprintf("r%d_acts", r.n)
+	fmt.Fprintf(b, "  acl %s var(%s) -m bool\n  acl %s var(txn.%s) -m bool\n", over, done, acts, acts)
+	switch {
+	case len(names) == 0:
+		names = []string{"!" + over}
+	case r.either: // which binds less than "and"
+		for i := range names {
+			names[i] += " !" + over
+		}
+	default:
+		names = append(names, "!"+over)
+	}
+	fmt.Fprintf(b, "  %s set-var(txn.%s) bool(true)%s\n", set, acts, r.condition(names))
+	fmt.Fprintf(b, "  %s set-var(%s) bool(true) if %s\n", set, done, acts)
+	return " if " + acts
 }
 
 func (m *matcher) test(mode string) (string, error) {

@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator/haproxy"
 )
 
 // echo is a member that says what it was asked, with the status and the header that the request wishes.
@@ -59,7 +62,7 @@ func (b *bench) rules(t *testing.T, uuid string, rules ...string) {
 }
 
 func TestEveryMatcherDecides(t *testing.T) {
-	b := start(t)
+	b := startOn(t, simulator.Config{}, haproxy.Config{Rules: haproxy.AllRules})
 	uuid, address := b.balance(t, 18100, "http", `{}`, echo(t, "member"))
 	var rules []string
 	matchers := map[string]string{ // by the name of the rule
@@ -147,7 +150,7 @@ func act(kind string, fields ...any) string {
 }
 
 func TestEveryActionActs(t *testing.T) {
-	b := start(t)
+	b := startOn(t, simulator.Config{}, haproxy.Config{Rules: haproxy.AllRules})
 	uuid, address := b.balance(t, 18101, "http", `{}`, echo(t, "default"))
 	b.Do(t, "POST", "/load-balancer/"+uuid+"/backends", `{"name":"other","members":[`+echo(t, "other")+`]}`, nil)
 	page := "<h1>it's\n100 %</h1>\n"
@@ -206,5 +209,52 @@ func TestTCPRulesRejectAndChoose(t *testing.T) {
 	if resp, err := http.Get("http://" + address + "/"); err == nil {
 		resp.Body.Close()
 		t.Errorf("tcp_reject: %d", resp.StatusCode)
+	}
+}
+
+// What comes after a rule that matched is a choice: what the real load balancers do is not known.
+func TestRulesAfterOneThatMatched(t *testing.T) {
+	header := func(name string) string { return act("set_response_header", "header", "X-"+name, "value", "yes") }
+	for evaluation, want := range map[haproxy.RuleEvaluation]map[string]string{
+		haproxy.FirstRule: {"/a": "default First", "/b": "other Second", "/c": "default", "/a?status=404": "default First Missing"},
+		haproxy.AllRules:  {"/a": "other First Second", "/b": "other Second", "/c": "default", "/a?status=404": "other First Missing Second"},
+	} {
+		b := startOn(t, simulator.Config{}, haproxy.Config{Rules: evaluation})
+		uuid, address := b.balance(t, 18103, "http", `{}`, echo(t, "default"))
+		b.Do(t, "POST", "/load-balancer/"+uuid+"/backends", `{"name":"other","members":[`+echo(t, "other")+`]}`, nil)
+		b.rules(t, uuid, rule("first", 50, "/a", header("First")),
+			`{"name":"second","priority":40,"matching_condition":"or","matchers":[{"type":"path","match_path":{"method":"starts","value":"/a"}},
+				{"type":"path","match_path":{"method":"starts","value":"/b"}}],"actions":[`+header("Second")+","+act("use_backend", "backend", "other")+`]}`,
+			`{"name":"missing","priority":30,"matchers":[{"type":"http_status","match_http_status":{"method":"equal","value":404}}],"actions":[`+header("Missing")+`]}`)
+		for path, answer := range want {
+			resp, body := ask(t, "GET", "http://"+address+path, nil)
+			who, _, _ := strings.Cut(body, " ")
+			got := []string{who}
+			for _, name := range []string{"First", "Missing", "Second"} {
+				if resp.Header.Get("X-"+name) != "" {
+					got = append(got, name)
+				}
+			}
+			if strings.Join(got, " ") != answer {
+				t.Errorf("%s, %s: %v, want %s", evaluation, path, got, answer)
+			}
+		}
+	}
+}
+
+func TestTCPRulesAfterOneThatMatched(t *testing.T) {
+	everybody := `"matchers":[{"type":"src_ip","match_src_ip":{"value":"127.0.0.0/8"}}],"actions":[`
+	for evaluation, served := range map[haproxy.RuleEvaluation]bool{haproxy.FirstRule: true, haproxy.AllRules: false} {
+		b := startOn(t, simulator.Config{}, haproxy.Config{Rules: evaluation})
+		uuid, address := b.balance(t, 18104, "tcp", `{}`, echo(t, "default"))
+		b.rules(t, uuid, `{"name":"a","priority":2,`+everybody+act("use_backend", "backend", "be")+`]}`,
+			`{"name":"b","priority":1,`+everybody+act("tcp_reject")+`]}`)
+		resp, err := http.Get("http://" + address + "/")
+		if err == nil {
+			resp.Body.Close()
+		}
+		if (err == nil) != served {
+			t.Errorf("%s: %v, want served %v", evaluation, err, served)
+		}
 	}
 }
