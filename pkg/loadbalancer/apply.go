@@ -60,7 +60,9 @@ func (l *LoadBalancers) update(ctx context.Context, identity plan.Identity, serv
 	if err != nil {
 		return err
 	}
-	w.nodes = members
+	if w.nodes, err = l.inNetworks(ctx, l.membership.networks(service), members); err != nil {
+		return err
+	}
 	if l.membership.has(service, w.members(w.nodes)) {
 		return missed
 	}
@@ -73,13 +75,16 @@ func (l *LoadBalancers) update(ctx context.Context, identity plan.Identity, serv
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err
 	}
+	if err := w.placeNodes(ctx, lb.Networks); err != nil {
+		return err
+	}
 	full := plan.DesiredState(w.input(lb.Networks))
 	foreign := plan.Foreign(full, lb)
 	if err := w.updateMembers(ctx, lb, full.Without(foreign)); err != nil {
 		return err
 	}
 	if len(foreign) == 0 {
-		l.membership.set(service, lb.ID, full.MemberDigest())
+		l.membership.set(service, lb, full.MemberDigest())
 	}
 	return missed
 }
@@ -98,7 +103,9 @@ func (l *LoadBalancers) updateRefused(
 	if err != nil {
 		return err
 	}
-	w.nodes = members
+	if w.nodes, err = l.inNetworks(ctx, l.membership.networks(service), members); err != nil {
+		return err
+	}
 	nodesAlone := !unclear && !l.config.PodMembers
 	if nodesAlone && l.membership.has(service, w.members(w.nodes)) {
 		return missed
@@ -109,6 +116,9 @@ func (l *LoadBalancers) updateRefused(
 		return l.updateSharing(ctx, identity, service, asked, false, nodes)
 	}
 	if err != nil || lb == nil || lb.State.Deleting() {
+		return err
+	}
+	if err := w.placeNodes(ctx, lb.Networks); err != nil {
 		return err
 	}
 	if unclear {
@@ -134,7 +144,7 @@ func (l *LoadBalancers) updateRefused(
 		return err
 	}
 	if nodesAlone && len(foreign) == 0 {
-		l.membership.set(service, lb.ID, full.MemberDigest())
+		l.membership.set(service, lb, full.MemberDigest())
 	}
 	return missed
 }

@@ -193,6 +193,9 @@ func (l *LoadBalancers) asAsked(
 	if w.nodes, missed, err = l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector)); err != nil || missed != nil {
 		return true // the controller tries again
 	}
+	if err := w.placeNodes(ctx, lb.Networks); err != nil {
+		return true // the controller tries again
+	}
 	status := plan.StatusOf(lb, cmp.Or(asked.Status, l.config.Status))
 	if lb.State.Running() && len(status.Ingress) > 0 && !servicehelpers.LoadBalancerStatusEqual(&service.Status.LoadBalancer, status) {
 		return false

@@ -39,7 +39,7 @@ type work struct {
 	secrets  map[string]secret
 	access   []settings.SharedAccess  // the entries of sharedLoadBalancers, as they are for the Service
 	nodes    []*v1.Node               // eligible, with addresses
-	told     []*v1.Node               // as the controller told them
+	told     []*v1.Node               // all that the controller names
 	pods     map[string][]plan.Target // see Input
 	// componentsOnly: the nodes are not known, and members stay as they are.
 	componentsOnly bool
@@ -65,7 +65,7 @@ func (l *LoadBalancers) ensure(
 		return l.ensureSharing(ctx, identity, service, asked, nodes)
 	}
 	l.tending.note(service, nodes)
-	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked}
+	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked, told: nodes}
 	if w.secrets, err = l.readSecrets(ctx, service, asked); err != nil {
 		if failed := l.claim(ctx, identity, service); failed != nil {
 			return nil, failed
@@ -119,6 +119,9 @@ func (w *work) create(ctx context.Context) (*cloud.LoadBalancer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := w.placeNodes(ctx, place.Networks); err != nil {
+		return nil, err
+	}
 	size, err := w.plan(ctx, cmp.Or(w.settings.Load.Plan, w.config.Plan))
 	if err != nil {
 		return nil, err
@@ -151,7 +154,7 @@ func (w *work) create(ctx context.Context) (*cloud.LoadBalancer, error) {
 	if !made {
 		return lb, nil
 	}
-	w.membership.set(w.service, lb.ID, desired.MemberDigest())
+	w.membership.set(w.service, lb, desired.MemberDigest())
 	klog.FromContext(ctx).Info("Made a load balancer", "service", klog.KObj(w.service), "loadBalancer", lb.ID, "name", lb.Name)
 	w.tell(w.service, "NewLoadBalancer", "Made load balancer %s (%s) in %s", lb.ID, lb.Name, lb.Zone)
 	return lb, nil
@@ -176,6 +179,9 @@ func (w *work) takenName(ctx context.Context, desired plan.Desired, conflict err
 // change brings an existing load balancer up to date.
 func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 	w.identity = w.identity.Of(lb)
+	if err := w.placeNodes(ctx, lb.Networks); err != nil {
+		return err
+	}
 	desired := plan.DesiredState(w.input(lb.Networks))
 	foreign, foreignRules := plan.Foreign(desired, lb), plan.ForeignRules(desired, lb)
 	desired = desired.Without(foreign)
@@ -205,7 +211,7 @@ func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 	w.joinings.see(w.service, lb, changes, w.now())
 	if len(foreign)+len(foreignRules) == 0 {
 		if !w.componentsOnly {
-			w.membership.set(w.service, lb.ID, desired.MemberDigest())
+			w.membership.set(w.service, lb, desired.MemberDigest())
 		}
 		return w.awaited(desired)
 	}
@@ -234,6 +240,7 @@ func (w *work) remark(lb *cloud.LoadBalancer, outside []string, network string) 
 	if lb != nil {
 		remarks = append(remarks, fixedAtCreation(w.settings, lb)...)
 	}
+	remarks = append(remarks, w.foreignNodes()...)
 	if len(outside) > 0 {
 		remarks = append(remarks, settings.Problem{Reason: "NodesOutsideNetwork", Message: fmt.Sprintf("Nodes %s have no internal address in network %s, to which "+
 			"the load balancer is attached: it cannot reach them", strings.Join(outside, ", "), network)})

@@ -6,6 +6,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
@@ -17,8 +18,9 @@ import (
 type membership struct{ *records }
 
 type broughtTo struct {
-	id      string // of the load balancer
-	members [sha256.Size]byte
+	id       string // of the load balancer
+	members  [sha256.Size]byte
+	networks []cloud.LoadBalancerNetwork // of the load balancer, which never change
 	// outside names the nodes that were out of the reach of a shared load balancer, and are no members for that.
 	outside []string
 }
@@ -32,6 +34,14 @@ func (m membership) has(service *v1.Service, members [sha256.Size]byte) bool {
 // known says whether members of the Service's were written since the program started.
 func (m membership) known(service *v1.Service) bool { return m.get(service.UID).members != nil }
 
+// networks are those of the load balancer then; nil: not known.
+func (m membership) networks(service *v1.Service) []cloud.LoadBalancerNetwork {
+	if last := m.get(service.UID).members; last != nil {
+		return last.networks
+	}
+	return nil
+}
+
 // within leaves out the nodes that were out of reach then.
 func (m membership) within(service *v1.Service, nodes []*v1.Node) []*v1.Node {
 	last := m.get(service.UID).members
@@ -42,8 +52,8 @@ func (m membership) within(service *v1.Service, nodes []*v1.Node) []*v1.Node {
 }
 
 // set is called when all of them have been written.
-func (m membership) set(service *v1.Service, id string, members [sha256.Size]byte, outside ...string) {
-	m.change(service.UID, func(r *serviceRecord) { r.members = &broughtTo{id, members, outside} })
+func (m membership) set(service *v1.Service, lb *cloud.LoadBalancer, members [sha256.Size]byte, outside ...string) {
+	m.change(service.UID, func(r *serviceRecord) { r.members = &broughtTo{lb.ID, members, lb.Networks, outside} })
 }
 
 // forget is called before any is written, as what fails half-way leaves some of each.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -38,9 +37,9 @@ type nodeClaim struct {
 
 // provenAddress is what the account said to a claim.
 type provenAddress struct {
-	claim   nodeClaim
-	address netip.Addr // zero: the node cannot be a member
-	at      time.Time
+	claim     nodeClaim
+	addresses []netip.Addr // all that the account shows; the first is the one claimed, if it is shown; none: the node cannot be a member
+	at        time.Time
 }
 
 // provenAddresses remembers the answers by the name of the Node.
@@ -88,7 +87,7 @@ func (l *LoadBalancers) withAddresses(ctx context.Context, nodes []*v1.Node) (co
 	group.SetLimit(addressesAtOnce)
 	for i, node := range nodes {
 		group.Go(func() error {
-			address, err := l.provenAddress(ctx, node)
+			addresses, err := l.provenAddresses(ctx, node)
 			switch claimed, _ := plan.InternalIPv4(node); {
 			case err == nil:
 			case claimed.IsValid():
@@ -96,7 +95,7 @@ func (l *LoadBalancers) withAddresses(ctx context.Context, nodes []*v1.Node) (co
 			default:
 				misses[i] = err
 			}
-			completed[i] = withAddress(node, address)
+			completed[i] = withAddresses(node, addresses)
 			return nil
 		})
 	}
@@ -106,14 +105,14 @@ func (l *LoadBalancers) withAddresses(ctx context.Context, nodes []*v1.Node) (co
 	return completed, errors.Join(misses...), nil
 }
 
-// provenAddress returns the address of the node's server that its members get; zero: it cannot be a member. An error means that the
-// account cannot be asked.
-func (l *LoadBalancers) provenAddress(ctx context.Context, node *v1.Node) (netip.Addr, error) {
+// provenAddresses returns the addresses of the node's server that its members may get, the first unless a load balancer is in the
+// network of another one; none: it cannot be a member. An error means that the account cannot be asked.
+func (l *LoadBalancers) provenAddresses(ctx context.Context, node *v1.Node) ([]netip.Addr, error) {
 	claim := nodeClaim{providerID: node.Spec.ProviderID}
 	claim.address, _ = plan.InternalIPv4(node)
 	last, known, fresh := l.proven.get(node.Name, claim, l.now())
 	if fresh {
-		return last.address, nil
+		return last.addresses, nil
 	}
 	proven := provenAddress{claim: claim, at: l.now()}
 	if claim.providerID == "" {
@@ -121,30 +120,30 @@ func (l *LoadBalancers) provenAddress(ctx context.Context, node *v1.Node) (netip
 			l.notMember(ctx, node, known, errors.New("the Node has no provider ID"))
 			l.proven.set(node.Name, proven)
 		}
-		return netip.Addr{}, nil
+		return nil, nil
 	}
 	addresses, err := l.config.NodeAddresses(ctx, node)
 	switch {
 	case err == nil:
-		proven.address = memberAddress(claim.address, addresses)
+		proven.addresses = memberAddresses(claim.address, addresses)
 	case errors.Is(err, cloud.ErrUnavailable), ctx.Err() != nil:
 		if known {
-			return last.address, nil
+			return last.addresses, nil
 		}
-		return netip.Addr{}, fmt.Errorf("node %s is not a member yet, as the account cannot be asked for its addresses: %w", node.Name, err)
+		return nil, fmt.Errorf("node %s is not a member yet, as the account cannot be asked for its addresses: %w", node.Name, err)
 	}
 	switch {
-	case !proven.address.IsValid(): // does not pass by itself, and must not hold up every Service
+	case len(proven.addresses) == 0: // does not pass by itself, and must not hold up every Service
 		l.notMember(ctx, node, known, err)
 		if !claim.address.IsValid() {
-			return netip.Addr{}, nil // it may get one any moment
+			return nil, nil // it may get one any moment
 		}
-	case claim.address.IsValid() && claim.address != proven.address && !known:
+	case claim.address.IsValid() && claim.address != proven.addresses[0] && !known:
 		l.warn(node, "AddressNotOfServer", "Load balancers use %s instead of InternalIP %s, which is not an address of server %s; restart the "+
-			"kubelet with a --node-ip of its server, or without one", proven.address, claim.address, claim.providerID)
+			"kubelet with a --node-ip of its server, or without one", proven.addresses[0], claim.address, claim.providerID)
 	}
 	l.proven.set(node.Name, proven)
-	return proven.address, nil
+	return proven.addresses, nil
 }
 
 // notMember reports once for each claim that the node is left out.
@@ -159,30 +158,24 @@ func (l *LoadBalancers) notMember(ctx context.Context, node *v1.Node, reported b
 	}
 }
 
-// memberAddress is the claimed address if the account shows it, and else the account's first internal one.
-func memberAddress(claimed netip.Addr, addresses []v1.NodeAddress) netip.Addr {
-	internal := func(address v1.NodeAddress) bool {
-		return address.Type == v1.NodeInternalIP && !strings.Contains(address.Address, ":")
+// memberAddresses are the account's internal ones, the claimed one first if it is among them.
+func memberAddresses(claimed netip.Addr, addresses []v1.NodeAddress) []netip.Addr {
+	all := plan.InternalIPv4s(addresses)
+	if at := slices.Index(all, claimed); at > 0 {
+		all = slices.Insert(slices.Delete(all, at, at+1), 0, claimed)
 	}
-	if claimed.IsValid() && slices.Contains(addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: claimed.String()}) {
-		return claimed
-	}
-	if at := slices.IndexFunc(addresses, internal); at >= 0 {
-		address, _ := netip.ParseAddr(addresses[at].Address)
-		return address
-	}
-	return netip.Addr{}
+	return all
 }
 
-// withAddress is the node with this internal address only; with none, if it is zero.
-func withAddress(node *v1.Node, address netip.Addr) *v1.Node {
-	if claimed, _ := plan.InternalIPv4(node); claimed == address {
+// withAddresses is the node with these internal addresses only.
+func withAddresses(node *v1.Node, addresses []netip.Addr) *v1.Node {
+	if slices.Equal(plan.InternalIPv4s(node.Status.Addresses), addresses) {
 		return node
 	}
-	node = node.DeepCopy()
-	node.Status.Addresses = nil
-	if address.IsValid() {
-		node.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: address.String()}}
+	proven := *node
+	proven.Status.Addresses = nil
+	for _, address := range addresses {
+		proven.Status.Addresses = append(proven.Status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: address.String()})
 	}
-	return node
+	return &proven
 }

@@ -42,6 +42,7 @@ func (l *LoadBalancers) place(ctx context.Context, asked *settings.Settings, nod
 		return plan.Placement{}, err
 	}
 	place.Networks = plan.PlanNetworks(asked, place.NetworkID)
+	place.Outside = plan.Outside(networks, place.Networks, located)
 	if place.Zone = asked.Zone; place.Zone == "" {
 		place.Zone, err = l.loadBalancerZone(ctx, zone)
 	}

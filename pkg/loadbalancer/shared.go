@@ -63,7 +63,9 @@ func (l *LoadBalancers) updateSharing(
 	if err != nil {
 		return err
 	}
-	w.nodes = members
+	if w.nodes, err = l.inNetworks(ctx, l.membership.networks(service), members); err != nil {
+		return err
+	}
 	if certain && l.membership.has(service, w.members(l.membership.within(service, w.nodes))) {
 		return missed
 	}

@@ -141,7 +141,7 @@ func (w *work) share(ctx context.Context, lb *cloud.LoadBalancer) (plan.SharedPl
 		again := err == nil && shares.Leaves && len(shares.Conflicts) > 0 && round < sharedRounds
 		if err == nil && !again {
 			if len(shares.Conflicts) == 0 {
-				w.membership.set(w.service, lb.ID, w.members(w.nodes), outside...)
+				w.membership.set(w.service, lb, w.members(w.nodes), outside...)
 			}
 			w.tellShared(lb, shares, outside)
 			return shares, nil
@@ -203,7 +203,7 @@ func (w *work) sharedSessions(ctx context.Context, backends []plan.Backend, lb *
 
 // tellShared tells, once each, of what the Service does not get.
 func (w *work) tellShared(lb *cloud.LoadBalancer, shares plan.SharedPlan, outside []string) {
-	remarks := slices.Concat(shares.Conflicts, settings.Remarks(w.service, w.settings))
+	remarks := slices.Concat(shares.Conflicts, settings.Remarks(w.service, w.settings), w.foreignNodes())
 	if len(outside) > 0 {
 		remarks = append(remarks, settings.Problem{Reason: "NetworkNotAttached", Message: fmt.Sprintf("Nodes %s have no internal address in a network of load balancer %s "+
 			"(%s), and get no traffic from it: %s", strings.Join(outside, ", "), lb.ID, lb.Name, attachedNetworks(lb))})
@@ -223,6 +223,9 @@ func attachedNetworks(lb *cloud.LoadBalancer) string {
 
 // reachable leaves out the nodes that are in none of the load balancer's networks. Those that are members already were looked at.
 func (w *work) reachable(ctx context.Context, lb *cloud.LoadBalancer, nodes []*v1.Node) (kept []*v1.Node, outside []string, err error) {
+	if nodes, err = w.inNetworks(ctx, lb.Networks, nodes); err != nil {
+		return nil, nil, err
+	}
 	members := map[string]bool{}
 	for _, backend := range lb.Backends {
 		for _, member := range backend.Members {
@@ -317,7 +320,7 @@ func (w *work) updateShared(ctx context.Context, lb *cloud.LoadBalancer, certain
 		return err
 	}
 	if certain {
-		w.membership.set(w.service, lb.ID, w.members(w.nodes), outside...)
+		w.membership.set(w.service, lb, w.members(w.nodes), outside...)
 	}
 	return nil
 }

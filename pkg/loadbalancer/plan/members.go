@@ -40,17 +40,26 @@ func Targets(nodes []*v1.Node) (targets []Target, unreachable []string) {
 	return targets, unreachable
 }
 
-// InternalIPv4 is the first internal IPv4 address of a node.
+// InternalIPv4 is the first internal IPv4 address of a node: that of its members.
 func InternalIPv4(node *v1.Node) (netip.Addr, bool) {
-	for _, address := range node.Status.Addresses {
+	if all := InternalIPv4s(node.Status.Addresses); len(all) > 0 {
+		return all[0], true
+	}
+	return netip.Addr{}, false
+}
+
+// InternalIPv4s are the internal IPv4 addresses among these.
+func InternalIPv4s(addresses []v1.NodeAddress) []netip.Addr {
+	var all []netip.Addr
+	for _, address := range addresses {
 		if address.Type != v1.NodeInternalIP {
 			continue
 		}
 		if ip, err := netip.ParseAddr(address.Address); err == nil && ip.Unmap().Is4() {
-			return ip.Unmap(), true
+			all = append(all, ip.Unmap())
 		}
 	}
-	return netip.Addr{}, false
+	return all
 }
 
 func compareBool(a, b bool) int {

@@ -79,8 +79,7 @@ func LocateIn(set *cloud.ServerSet, nodes []*v1.Node) (located []LocatedNode, mi
 			missing = append(missing, id)
 			continue
 		}
-		ip, _ := InternalIPv4(node)
-		located = append(located, LocatedNode{name: node.Name, serverID: id, Zone: server.Zone, ip: ip})
+		located = append(located, LocatedNode{name: node.Name, serverID: id, Zone: server.Zone, ips: InternalIPv4s(node.Status.Addresses)})
 	}
 	return located, missing
 }
@@ -89,9 +88,7 @@ func LocateIn(set *cloud.ServerSet, nodes []*v1.Node) (located []LocatedNode, mi
 func InsideOfAny(
 	all []cloud.PrivateNetwork, attached []cloud.LoadBalancerNetwork, nodes []LocatedNode,
 ) (inside map[string]bool, outside []string) {
-	all = slices.DeleteFunc(slices.Clone(all), func(network cloud.PrivateNetwork) bool {
-		return !slices.ContainsFunc(attached, func(n cloud.LoadBalancerNetwork) bool { return n.ID == network.ID })
-	})
+	all = attachedTo(all, attached)
 	inside = map[string]bool{}
 	for _, node := range nodes {
 		if slices.ContainsFunc(all, node.within) {
@@ -106,12 +103,12 @@ func InsideOfAny(
 // LocatedNode is a node whose server is known.
 type LocatedNode struct {
 	name, serverID, Zone string
-	ip                   netip.Addr // of its members
+	ips                  []netip.Addr // the first is its members', unless another one is in the load balancer's network
 }
 
 // ChoosePlacement is the thinking part of place.
 func ChoosePlacement(zone string, nodes []LocatedNode, networks []cloud.PrivateNetwork) (Placement, error) {
-	type score struct{ attached, reachable int }
+	type score struct{ attached, reachable, first int }
 	best, bestScore := -1, score{}
 	for i, network := range networks {
 		var s score
@@ -122,8 +119,12 @@ func ChoosePlacement(zone string, nodes []LocatedNode, networks []cloud.PrivateN
 			if node.within(network) {
 				s.reachable++
 			}
+			if slices.Contains(network.ServerIDs, node.serverID) && len(node.ips) > 0 && contains(network, node.ips[0]) {
+				s.first++
+			}
 		}
-		order := cmp.Or(cmp.Compare(s.reachable, bestScore.reachable), cmp.Compare(s.attached, bestScore.attached))
+		order := cmp.Or(cmp.Compare(s.first, bestScore.first), cmp.Compare(s.reachable, bestScore.reachable),
+			cmp.Compare(s.attached, bestScore.attached))
 		if s.attached > 0 && (order > 0 || order == 0 && best >= 0 && network.ID < networks[best].ID) {
 			best, bestScore = i, s
 		}
@@ -133,14 +134,20 @@ func ChoosePlacement(zone string, nodes []LocatedNode, networks []cloud.PrivateN
 			"through which it reaches them: attach their servers to one private network, or name theirs in annotation %sprivate-networks",
 			zone, settings.AnnotationPrefix)
 	}
-	place := Placement{Zone: zone, NetworkID: networks[best].ID}
+	return Placement{Zone: zone, NetworkID: networks[best].ID}, nil
+}
+
+// Outside names the nodes that have no address in a private network that the load balancer is attached to.
+func Outside(all []cloud.PrivateNetwork, attached []cloud.LoadBalancerNetwork, nodes []LocatedNode) []string {
+	inside, _ := InsideOfAny(all, attached, nodes)
+	var names []string
 	for _, node := range nodes {
-		if !node.within(networks[best]) {
-			place.Outside = append(place.Outside, node.name)
+		if !inside[node.name] {
+			names = append(names, node.name)
 		}
 	}
-	slices.Sort(place.Outside)
-	return place, nil
+	slices.Sort(names)
+	return names
 }
 
 // MostOf returns the key with the highest count, the first in the alphabet of several.
@@ -156,5 +163,9 @@ func MostOf(counts map[string]int) string {
 
 func (n LocatedNode) within(network cloud.PrivateNetwork) bool {
 	return slices.Contains(network.ServerIDs, n.serverID) &&
-		slices.ContainsFunc(network.Prefixes, func(prefix netip.Prefix) bool { return prefix.Contains(n.ip) })
+		slices.ContainsFunc(n.ips, func(ip netip.Addr) bool { return contains(network, ip) })
+}
+
+func contains(network cloud.PrivateNetwork, ip netip.Addr) bool {
+	return slices.ContainsFunc(network.Prefixes, func(prefix netip.Prefix) bool { return prefix.Contains(ip) })
 }

@@ -10,7 +10,7 @@ import (
 
 func TestChoosePlacement(t *testing.T) {
 	node := func(name, ip string) LocatedNode {
-		return LocatedNode{name: name, serverID: "00-" + name, Zone: "fi-hel1", ip: netip.MustParseAddr(ip)}
+		return LocatedNode{name: name, serverID: "00-" + name, Zone: "fi-hel1", ips: []netip.Addr{netip.MustParseAddr(ip)}}
 	}
 	network := func(id, prefix string, nodes ...string) cloud.PrivateNetwork {
 		n := cloud.PrivateNetwork{ID: id, Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}}
@@ -40,9 +40,32 @@ func TestChoosePlacement(t *testing.T) {
 		{"no network", nil, "", nil},
 	} {
 		got, err := ChoosePlacement("fi-hel1", nodes, test.networks)
-		if got.NetworkID != test.want || (err == nil) != (test.want != "") || !slices.Equal(got.Outside, test.outside) {
+		if got.NetworkID != test.want || (err == nil) != (test.want != "") {
 			t.Errorf("%s: %+v, %v, want %s", test.name, got, err, test.want)
 		}
+		outside := Outside(test.networks, []cloud.LoadBalancerNetwork{{ID: got.NetworkID}}, nodes)
+		if err == nil && !slices.Equal(outside, test.outside) {
+			t.Errorf("%s: outside %v, want %v", test.name, outside, test.outside)
+		}
+	}
+}
+
+// The network of the nodes' first addresses wins over another one that they are all in, too.
+func TestChoosePlacementOfNodesInTwoNetworks(t *testing.T) {
+	node := func(name, first, second string) LocatedNode {
+		return LocatedNode{name: name, serverID: name, ips: []netip.Addr{netip.MustParseAddr(first), netip.MustParseAddr(second)}}
+	}
+	nodes := []LocatedNode{node("a", "172.16.0.1", "10.9.0.1"), node("b", "172.16.0.2", "10.9.0.2"), node("c", "192.168.0.3", "10.9.0.3")}
+	storage := cloud.PrivateNetwork{ID: "03-a", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}, ServerIDs: []string{"a", "b", "c"}}
+	primary := cloud.PrivateNetwork{ID: "03-b", Prefixes: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/24")}, ServerIDs: []string{"a", "b"}}
+	for want, networks := range map[string][]cloud.PrivateNetwork{"03-b": {storage, primary}, "03-a": {storage}} {
+		place, err := ChoosePlacement("fi-hel1", nodes, networks)
+		if err != nil || place.NetworkID != want {
+			t.Errorf("of %d networks: %+v, %v, want %s", len(networks), place, err, want)
+		}
+	}
+	if outside := Outside([]cloud.PrivateNetwork{storage, primary}, []cloud.LoadBalancerNetwork{{ID: "03-a"}}, nodes); len(outside) > 0 {
+		t.Errorf("outside of a network in which all have their second address: %v", outside)
 	}
 }
 
