@@ -26,9 +26,9 @@ import (
 )
 
 // newTrafficAccount is an account whose load balancers carry traffic.
-func newTrafficAccount(t *testing.T, nodes ...string) *account {
+func newTrafficAccount(t *testing.T, rules haproxy.RuleEvaluation, nodes ...string) *account {
 	t.Helper()
-	plane, err := haproxy.New(haproxy.Config{Dir: t.TempDir()})
+	plane, err := haproxy.New(haproxy.Config{Dir: t.TempDir(), Rules: rules})
 	if errors.Is(err, haproxy.ErrNoProgram) {
 		t.Skip(err)
 	}
@@ -38,13 +38,23 @@ func newTrafficAccount(t *testing.T, nodes ...string) *account {
 	return newAccount(t, simulator.Config{LoadBalancers: plane}, nodes...)
 }
 
+// eachEvaluation runs a test with load balancers on which the first rule that matches ends the evaluation, and with others.
+func eachEvaluation(t *testing.T, test func(*testing.T, haproxy.RuleEvaluation)) {
+	t.Helper()
+	for _, rules := range []haproxy.RuleEvaluation{haproxy.FirstRule, haproxy.AllRules} {
+		t.Run(string(rules), func(t *testing.T) { test(t, rules) })
+	}
+}
+
 // A real load balancer takes the configuration of every feature.
-func TestEveryFeatureRuns(t *testing.T) {
+func TestEveryFeatureRuns(t *testing.T) { eachEvaluation(t, everyFeatureRuns) }
+
+func everyFeatureRuns(t *testing.T, rules haproxy.RuleEvaluation) {
 	files, err := filepath.Glob("testdata/features/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
-	a := newTrafficAccount(t, "n1", "n2")
+	a := newTrafficAccount(t, rules, "n1", "n2")
 	bundle, authority := a.newBundle(cloud.BundleManual), a.newBundle("authority")
 	for _, secret := range []string{"www-example-com", "api.example.com", "www"} {
 		a.setSecret(secret, "www.example.com")
@@ -111,8 +121,10 @@ func (a *account) eventually(what string, lacks func() string) {
 
 // Clients see the Secret's certificate, the new one after a rotation, and are sent from HTTP to HTTPS; those outside the source
 // ranges see nothing.
-func TestWhatClientsSee(t *testing.T) {
-	a := newTrafficAccount(t, "n1")
+func TestWhatClientsSee(t *testing.T) { eachEvaluation(t, whatClientsSee) }
+
+func whatClientsSee(t *testing.T, rules haproxy.RuleEvaluation) {
+	a := newTrafficAccount(t, rules, "n1")
 	l := a.balancers()
 	first := a.setSecret("www", "www.example.com")
 	s := example.Service("http 18480 30080", "https 18443 30443")

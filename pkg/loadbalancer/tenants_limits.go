@@ -134,7 +134,7 @@ func (l *LoadBalancers) request(service *v1.Service, asked *settings.Settings) t
 	}
 	for _, port := range asked.EveryPort() {
 		r.Bundles = append(r.Bundles, port.Bundles()...)
-		r.Rules += len(port.Rules) + len(plan.GeneratedRules(ranges, port))
+		r.Rules += len(plan.RulesOfPort(ranges, port, ""))
 		r.Members = append(r.Members, membersBeside(port.Members, port.Backend)...)
 		for _, certificate := range port.Certificates {
 			if asked.Shared == nil || len(asked.Routes) == 0 { // else the hosts of routes bound them

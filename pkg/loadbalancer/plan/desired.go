@@ -191,7 +191,7 @@ func (in Input) frontend(s *settings.PortSettings) Frontend {
 	for _, certificate := range s.Certificates {
 		frontend.TLS = append(frontend.TLS, TLSConfig(certificate, in.Identity, in.Fingerprints))
 	}
-	frontend.Rules = slices.Concat(GeneratedRules(in.ranges, s), s.Rules)
+	frontend.Rules = RulesOfPort(in.ranges, s, frontend.Backend)
 	return frontend
 }
 

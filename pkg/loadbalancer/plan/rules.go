@@ -5,17 +5,75 @@ import (
 	"cmp"
 	"encoding/json"
 	"net/netip"
+	"slices"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
-// GeneratedRules are the rules that follow from a Service's source ranges and its settings. Source ranges come first: whoever
-// is not in them must not even be answered.
-func GeneratedRules(ranges []netip.Prefix, s *settings.PortSettings) []cloud.Rule {
+// Priorities of the rules that are made for a port that is one Service's as a whole. Source ranges come first: whoever is not in them must
+// not even be answered.
+const (
+	prioritySourceRanges = settings.MaxPriority
+	priorityRedirect     = 90
+	priorityForwarded    = 0
+)
+
+// maxActions is how many actions the API takes in a rule.
+const maxActions = 40
+
+// RulesOfPort are the rules that follow from a Service's source ranges and its settings, and those that it asks for. It is not known
+// whether any rule is evaluated after one that matched, so each is whole by itself: forwarded headers are set by all rules after which a
+// member is asked, and by a last one for the requests that match no other.
+func RulesOfPort(ranges []netip.Prefix, s *settings.PortSettings, backend string) []cloud.Rule {
+	rules := generatedRules(ranges, s)
+	if !s.Forwarded {
+		return append(rules, s.Rules...)
+	}
+	last := cloud.Rule{Name: settings.RuleForwarded, Priority: priorityForwarded, Matchers: []json.RawMessage{},
+		Actions: []json.RawMessage{action(setForwarded, nil)}}
+	behind := func(rule cloud.Rule) bool { return rule.Priority == priorityForwarded && rule.Name > last.Name }
+	if !slices.ContainsFunc(s.Rules, behind) { // whose backend it must not take
+		last.Actions = append(last.Actions, action("use_backend", map[string]any{"backend": backend}))
+	}
+	for _, rule := range s.Rules {
+		rules = append(rules, withForwarded(rule))
+	}
+	return append(rules, last)
+}
+
+const setForwarded = "set_forwarded_headers"
+
+// withForwarded is a rule that sets the forwarded headers, too, if a member may be asked after it.
+func withForwarded(rule cloud.Rule) cloud.Rule {
+	sets := func(part json.RawMessage) bool { return kindOf(part) == setForwarded }
+	answers := func(part json.RawMessage) bool {
+		return slices.Contains([]string{"tcp_reject", "http_return", "http_redirect"}, kindOf(part))
+	}
+	ofAnswer := func(part json.RawMessage) bool {
+		return slices.Contains([]string{"http_status", "response_header"}, kindOf(part))
+	}
+	if slices.ContainsFunc(rule.Matchers, ofAnswer) || slices.ContainsFunc(rule.Actions, sets) || slices.ContainsFunc(rule.Actions, answers) ||
+		len(rule.Actions) >= maxActions {
+		return rule
+	}
+	rule.Actions = append([]json.RawMessage{action(setForwarded, nil)}, rule.Actions...)
+	return rule
+}
+
+// kindOf is the type of a matcher or an action.
+func kindOf(part json.RawMessage) string {
+	var typed struct {
+		Type string `json:"type"`
+	}
+	_ = json.Unmarshal(part, &typed) // what is not an object has none
+	return typed.Type
+}
+
+func generatedRules(ranges []netip.Prefix, s *settings.PortSettings) []cloud.Rule {
 	var rules []cloud.Rule
 	if len(ranges) > 0 {
-		rule := cloud.Rule{Name: settings.RuleSourceRanges, Priority: settings.MaxPriority, Actions: []json.RawMessage{action("tcp_reject", nil)}}
+		rule := cloud.Rule{Name: settings.RuleSourceRanges, Priority: prioritySourceRanges, Actions: []json.RawMessage{action("tcp_reject", nil)}}
 		for _, prefix := range ranges {
 			rule.Matchers = append(rule.Matchers, raw(map[string]any{
 				"type": "src_ip", "inverse": true, "match_src_ip": map[string]any{"value": prefix.String()},
@@ -23,14 +81,9 @@ func GeneratedRules(ranges []netip.Prefix, s *settings.PortSettings) []cloud.Rul
 		}
 		rules = append(rules, rule)
 	}
-	always := []json.RawMessage{}
 	if s.Redirect {
-		rules = append(rules, cloud.Rule{Name: settings.RuleRedirect, Priority: 90, Matchers: always, Actions: []json.RawMessage{
+		rules = append(rules, cloud.Rule{Name: settings.RuleRedirect, Priority: priorityRedirect, Matchers: []json.RawMessage{}, Actions: []json.RawMessage{
 			action("http_redirect", map[string]any{"scheme": "https", "status": 301})}})
-	}
-	if s.Forwarded {
-		rules = append(rules, cloud.Rule{Name: settings.RuleForwarded, Priority: 80, Matchers: always, Actions: []json.RawMessage{
-			action("set_forwarded_headers", nil)}})
 	}
 	return rules
 }

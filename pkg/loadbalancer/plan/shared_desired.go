@@ -140,7 +140,7 @@ func (h hub) before(asked *settings.PortSettings) []json.RawMessage {
 		all = append(all, action("http_redirect", map[string]any{"scheme": "https", "status": 301}))
 	}
 	if asked.Forwarded {
-		all = append(all, action("set_forwarded_headers", nil))
+		all = append(all, action(setForwarded, nil))
 	}
 	return all
 }
