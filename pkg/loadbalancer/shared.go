@@ -253,7 +253,7 @@ func (s *sharing) settled(uid types.UID) {
 	delete(s.tries, uid)
 }
 
-// mendPeriod is how often shared load balancers are looked at without a reason.
+// mendPeriod is how often each Service on a shared load balancer is looked after without a reason.
 const mendPeriod = time.Minute
 
 // FollowShared mends, until ctx ends, what somebody else has done to the Services' components of shared load balancers, and takes
@@ -261,7 +261,16 @@ const mendPeriod = time.Minute
 func (l *LoadBalancers) FollowShared(ctx context.Context, services corelisters.ServiceLister, nodes corelisters.NodeLister) {
 	var rounds rounds
 	defer rounds.wait()
-	wait.UntilWithContext(ctx, func(ctx context.Context) { l.mendShared(ctx, services, nodes, &rounds) }, mendPeriod)
+	looks := &sharedLooks{}
+	var last time.Time
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		if now := l.now(); now.Sub(last) >= mendPeriod {
+			last = now
+			l.mendShared(ctx, services, nodes, &rounds)
+			return
+		}
+		l.lookShared(ctx, services, nodes, looks, &rounds)
+	}, lookPeriod)
 }
 
 // mendShared looks once at each load balancer that the Services share, and begins to bring up to date the Services that are not.

@@ -77,7 +77,7 @@ func (w *work) join(ctx context.Context) (*cloud.LoadBalancer, error) {
 		return nil, err
 	}
 	if lb == nil {
-		if lb, err = w.missing(ctx, reference); err != nil {
+		if lb, err = w.missing(ctx, reference, before); err != nil {
 			return nil, err
 		}
 	}
@@ -119,15 +119,40 @@ func (w *work) mayExchange(ctx context.Context, lb *cloud.LoadBalancer) error {
 	return w.nothing(shares)
 }
 
-// missing makes the load balancer that a reference means, or says that somebody has to.
-func (w *work) missing(ctx context.Context, reference settings.Reference) (*cloud.LoadBalancer, error) {
+// missing makes the load balancer that a reference means, or says that it has to be made. before is the one that the Service uses.
+func (w *work) missing(ctx context.Context, reference settings.Reference, before *cloud.LoadBalancer) (*cloud.LoadBalancer, error) {
 	if reference.Group != "" {
 		return w.createForGroup(ctx, reference)
 	}
-	problem := settings.Problem{Reason: "NoSuchLoadBalancer", Message: fmt.Sprintf("annotation %s%s=%s: the account has no such load balancer: make it, or name one that "+
-		"there is, or set create/NAME to have one made", settings.AnnotationPrefix, settings.SharedName, reference)}
+	remedy, err := w.remedyOfMissing(ctx, reference, before)
+	if err != nil {
+		return nil, err
+	}
+	problem := settings.Problem{Reason: "NoSuchLoadBalancer", Message: fmt.Sprintf("annotation %s%s=%s: the account has no such load balancer: %s",
+		settings.AnnotationPrefix, settings.SharedName, reference, remedy)}
 	w.said.say(w.service, []settings.Problem{problem}, w.warn)
 	return nil, because(problem.Reason, api.NewRetryError(problem.Message, sharedRetry))
+}
+
+// remedyOfMissing says what to do where there is no load balancer that a reference means. The one that the Service used may have been
+// renamed, or replaced by another one of its name.
+func (w *work) remedyOfMissing(ctx context.Context, reference settings.Reference, before *cloud.LoadBalancer) (string, error) {
+	const entry = ", and in the entry of sharedLoadBalancers in the controller's configuration if that names the former"
+	if before != nil && plan.HasParts(before, w.identity.Key()) {
+		return fmt.Sprintf("the Service uses %s (%s), which stays as it is, and its members follow the nodes. If it was renamed, set the annotation to "+
+			"%[2]s or %[1]s%[3]s; or give it back its name", before.ID, before.Name, entry), nil
+	}
+	if name := w.service.Annotations[settings.AnnotationName]; before == nil && reference.ID != "" && name != "" {
+		lb, err := w.referred(ctx, settings.Reference{Name: name}, nil)
+		if err != nil {
+			return "", err
+		}
+		if lb != nil {
+			return fmt.Sprintf("there is another one with its name, %s, whose UUID is %s. If that replaced it, set the annotation to %[1]s or %[2]s%s",
+				lb.Name, lb.ID, entry), nil
+		}
+	}
+	return "make it, or name one that there is, or set create/NAME to have one made", nil
 }
 
 // leave takes the Service off what it used before it joins another: a shared load balancer, or one of its own.

@@ -207,18 +207,7 @@ func (d *shareDiffer) useHub(want hub) []Change {
 func (d *shareDiffer) openHub(want hub) (have cloud.Frontend, changes []Change, ok bool) {
 	have, there := d.frontendNamed(want.name)
 	if want.foreign {
-		switch {
-		case !there:
-			d.conflict("NoSuchFrontend", "annotation %s%s=%s: load balancer %s (%s) has no such frontend: name one that it has", settings.AnnotationPrefix,
-				settings.HubFrontendName, want.name, d.lb.ID, d.lb.Name)
-		case have.Mode != "http" || have.Port != want.port:
-			d.conflict("NoSuchFrontend", "annotation %s%s=%s: that frontend of load balancer %s (%s) has mode %s and port %d, and routes of the "+
-				"Service's port %d need mode http and that port", settings.AnnotationPrefix, settings.HubFrontendName, want.name, d.lb.ID, d.lb.Name, have.Mode,
-				have.Port, want.port)
-		default:
-			return have, nil, true
-		}
-		return have, nil, false
+		return have, nil, d.openForeign(want, have, there)
 	}
 	if there && IsHub(have) {
 		return have, nil, true
