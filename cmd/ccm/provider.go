@@ -95,6 +95,7 @@ func (p *provider) SetInformers(shared informers.SharedInformerFactory) {
 	go p.loadBalancers.FollowDrift(ctx, services, nodes)
 	go p.loadBalancers.FollowJoining(ctx, services)
 	go p.loadBalancers.FollowPods(ctx, services, nodes)
+	go p.loadBalancers.FollowEndpoints(ctx, services, nodes)
 }
 
 // Close ends what the provider does by itself.

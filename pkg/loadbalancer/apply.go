@@ -63,6 +63,7 @@ func (l *LoadBalancers) update(ctx context.Context, identity plan.Identity, serv
 	if w.nodes, err = l.inNetworks(ctx, l.membership.networks(service), members); err != nil {
 		return err
 	}
+	w.readServing(ctx)
 	if l.membership.has(service, w.members(w.nodes)) {
 		return missed
 	}
@@ -106,6 +107,7 @@ func (l *LoadBalancers) updateRefused(
 	if w.nodes, err = l.inNetworks(ctx, l.membership.networks(service), members); err != nil {
 		return err
 	}
+	w.readServing(ctx)
 	nodesAlone := !unclear && !l.config.PodMembers
 	if nodesAlone && l.membership.has(service, w.members(w.nodes)) {
 		return missed

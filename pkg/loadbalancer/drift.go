@@ -196,6 +196,7 @@ func (l *LoadBalancers) asAsked(
 	if err := w.placeNodes(ctx, lb.Networks); err != nil {
 		return true // the controller tries again
 	}
+	w.readServing(ctx)
 	status := plan.StatusOf(lb, cmp.Or(asked.Status, l.config.Status))
 	if lb.State.Running() && len(status.Ingress) > 0 && !servicehelpers.LoadBalancerStatusEqual(&service.Status.LoadBalancer, status) {
 		return false

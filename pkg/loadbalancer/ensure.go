@@ -41,6 +41,7 @@ type work struct {
 	nodes    []*v1.Node               // eligible, with addresses
 	told     []*v1.Node               // all that the controller names
 	pods     map[string][]plan.Target // see Input
+	serving  map[string]bool          // see Input
 	// componentsOnly: the nodes are not known, and members stay as they are.
 	componentsOnly bool
 }
@@ -88,6 +89,7 @@ func (l *LoadBalancers) ensure(
 	if w.nodes, missed, err = l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector)); err != nil {
 		return nil, err
 	}
+	w.readServing(ctx)
 	if lb == nil {
 		if lb, err = w.create(ctx); err != nil {
 			return nil, err
@@ -108,7 +110,7 @@ func (l *LoadBalancers) ensure(
 func (w *work) input(networks []cloud.LoadBalancerNetwork) plan.Input {
 	targets, _ := plan.Targets(w.nodes)
 	return plan.Input{
-		Identity: w.identity, Service: w.service, Settings: w.settings, Targets: targets, Pods: w.pods, MaxMembers: w.config.MaxMembers,
+		Identity: w.identity, Service: w.service, Settings: w.settings, Targets: targets, Pods: w.pods, Serving: w.serving, MaxMembers: w.config.MaxMembers,
 		DefaultMode: w.config.DefaultMode, DefaultPlan: w.config.Plan, Networks: networks, Fingerprints: fingerprintsOf(w.secrets),
 	}
 }
@@ -240,7 +242,7 @@ func (w *work) remark(lb *cloud.LoadBalancer, outside []string, network string) 
 	if lb != nil {
 		remarks = append(remarks, fixedAtCreation(w.settings, lb)...)
 	}
-	remarks = append(remarks, w.foreignNodes()...)
+	remarks = slices.Concat(remarks, w.foreignNodes(), w.localRemarks())
 	if len(outside) > 0 {
 		remarks = append(remarks, settings.Problem{Reason: "NodesOutsideNetwork", Message: fmt.Sprintf("Nodes %s have no internal address in network %s, to which "+
 			"the load balancer is attached: it cannot reach them", strings.Join(outside, ", "), network)})

@@ -80,6 +80,7 @@ type LoadBalancers struct {
 	sought     sought
 	proven     provenAddresses
 	pods       podReader
+	local      *localReader
 
 	secretUse   secretUse
 	sharing     sharing
@@ -120,7 +121,8 @@ func New(config Config) *LoadBalancers {
 	records := &records{}
 	return &LoadBalancers{config: config, records: records, said: said{records}, membership: membership{records}, conditions: conditions{records},
 		deleteWait: deleteWait, operationLimit: operationLimit, secretPause: secretPause, now: time.Now,
-		secretUse: secretUse{changed: make(chan struct{}, 1)}, pods: podReader{ready: make(chan struct{}), wait: podsWait}}
+		secretUse: secretUse{changed: make(chan struct{}, 1)}, pods: podReader{ready: make(chan struct{}), wait: podsWait},
+		local: newLocalReader()}
 }
 
 // Start gives what exists only once the controller manager runs: the client that writes annotations, and the recorder of

@@ -66,6 +66,7 @@ func (l *LoadBalancers) updateSharing(
 	if w.nodes, err = l.inNetworks(ctx, l.membership.networks(service), members); err != nil {
 		return err
 	}
+	w.readServing(ctx)
 	if certain && l.membership.has(service, w.members(l.membership.within(service, w.nodes))) {
 		return missed
 	}
@@ -335,6 +336,7 @@ func (l *LoadBalancers) upToDate(
 	if w.nodes, _, err = w.reachable(ctx, lb, w.nodes); err != nil {
 		return false
 	}
+	w.readServing(ctx)
 	shares, err := w.sharedPlan(ctx, lb)
 	return err == nil && len(shares.Changes) == 0
 }

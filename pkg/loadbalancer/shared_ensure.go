@@ -122,6 +122,7 @@ func (w *work) share(ctx context.Context, lb *cloud.LoadBalancer) (plan.SharedPl
 	if w.nodes, outside, err = w.reachable(ctx, lb, w.nodes); err != nil {
 		return plan.SharedPlan{}, err
 	}
+	w.readServing(ctx)
 	for round := 1; ; round++ {
 		shares, err := w.sharedPlan(ctx, lb)
 		if err != nil {
@@ -203,7 +204,7 @@ func (w *work) sharedSessions(ctx context.Context, backends []plan.Backend, lb *
 
 // tellShared tells, once each, of what the Service does not get.
 func (w *work) tellShared(lb *cloud.LoadBalancer, shares plan.SharedPlan, outside []string) {
-	remarks := slices.Concat(shares.Conflicts, settings.Remarks(w.service, w.settings), w.foreignNodes())
+	remarks := slices.Concat(shares.Conflicts, settings.Remarks(w.service, w.settings), w.foreignNodes(), w.localRemarks())
 	if len(outside) > 0 {
 		remarks = append(remarks, settings.Problem{Reason: "NetworkNotAttached", Message: fmt.Sprintf("Nodes %s have no internal address in a network of load balancer %s "+
 			"(%s), and get no traffic from it: %s", strings.Join(outside, ", "), lb.ID, lb.Name, attachedNetworks(lb))})
@@ -311,6 +312,7 @@ func (w *work) updateShared(ctx context.Context, lb *cloud.LoadBalancer, certain
 	if w.nodes, outside, err = w.reachable(ctx, lb, w.nodes); err != nil {
 		return err
 	}
+	w.readServing(ctx)
 	desired := plan.Desired{Backends: plan.SharedState(w.input(lb.Networks), lb).Backends, DefaultPlan: lb.Plan}
 	limits, err := w.sessions(ctx, desired, lb)
 	if err != nil {

@@ -18,6 +18,9 @@ import (
 var notHere = map[string]string{
 	"list nodes":    "API servers that cannot send lists as streams, which is how the client reads them first",
 	"list services": "the same",
+
+	"list endpointslices":  "only Services with externalTrafficPolicy Local and more nodes than members need them",
+	"watch endpointslices": "the same",
 }
 
 // checkRights reads what an API server noted of the ccm's service account, on the shared one in all tests together. Nothing may

@@ -100,6 +100,8 @@ type Input struct {
 	Targets  []Target
 	// Pods that are ready, by the name of a port that has no node port, where Pods may be members.
 	Pods map[string][]Target
+	// Serving are the names of the nodes that have a ready endpoint, where only those serve; nil: it is not known, or makes no difference.
+	Serving map[string]bool
 	// MaxMembers bounds the members of a backend, unless the Service does.
 	MaxMembers int
 	// DefaultMode of new frontends; empty: tcp.
@@ -115,16 +117,16 @@ type Input struct {
 // DesiredState says what a Service wants. It is a pure function. Ports with a Problem are left out, so that members can be kept
 // up to date while a Service waits to be corrected.
 func DesiredState(in Input) Desired {
-	most := in.MaxMembers
-	if in.Settings.MaxMembers > 0 {
-		most = in.Settings.MaxMembers
-	}
+	most := cmp.Or(in.Settings.MaxMembers, in.MaxMembers)
 	desired := Desired{
 		Identity: in.Identity, Labels: in.Identity.labels(in.Service), MoreLabels: in.Settings.Labels, Load: in.Settings.Load,
 		Resolvers: in.Settings.Resolvers, Addresses: in.addresses(), DefaultPlan: in.DefaultPlan,
 		Awaited: map[string]bool{},
 	}
 	in.ranges, _ = settings.SourceRanges(in.Service) // Problems tells of mistakes in them
+	for i := range in.Targets {
+		in.Targets[i].Serves = in.Serving[in.Targets[i].Name]
+	}
 	targets := Limit(in.Targets, most, in.Identity.ServiceUID)
 	for i, port := range in.Service.Spec.Ports {
 		pods, byPods := in.Pods[port.Name]

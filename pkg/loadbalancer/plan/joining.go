@@ -45,13 +45,19 @@ func JoinAside(desired Desired, lb *cloud.LoadBalancer, changes []Change) []Chan
 			continue
 		}
 		patch := *change.ModifyBackend
-		patch.Members = aside(patch.Members, have.Members)
+		patch.Members = aside(patch.Members, have.Members, desired.Backends[at].hasEndpoint)
 		changes[i].ModifyBackend = &patch
 	}
 	return changes
 }
 
-func aside(want, have []cloud.Member) []cloud.Member {
+// hasEndpoint says whether a member's node is known to serve.
+func (b Backend) hasEndpoint(member string) bool {
+	return slices.ContainsFunc(b.Targets, func(t Target) bool { return t.Name == member && t.Serves })
+}
+
+// aside has those join aside that are not known to serve.
+func aside(want, have []cloud.Member, known func(name string) bool) []cloud.Member {
 	old := func(m cloud.Member) bool {
 		return slices.ContainsFunc(have, func(h cloud.Member) bool { return h.Name == m.Name })
 	}
@@ -60,7 +66,7 @@ func aside(want, have []cloud.Member) []cloud.Member {
 	}
 	all := slices.Clone(want)
 	for i := range all {
-		if !old(all[i]) && all[i].Type != "dynamic" {
+		if !old(all[i]) && all[i].Type != "dynamic" && !known(all[i].Name) {
 			all[i].Weight, all[i].MaxSessions = joiningWeight, joiningSessions
 		}
 	}

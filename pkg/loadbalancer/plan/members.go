@@ -23,6 +23,8 @@ type Target struct {
 	// Unsure: the node is not ready. It stays a member, as health checks know better, but is the first to give way where
 	// there are more nodes than members.
 	Unsure bool
+	// Serves: the node has a ready endpoint of a Service that only such nodes serve. It is the last to give way.
+	Serves bool
 }
 
 // Targets returns the nodes that have an address to be reached at, ordered by name, and the names of those that have none.
@@ -81,7 +83,7 @@ func MemberName(node string) string {
 	return settings.Cut(settings.SanitizeName(node), settings.MaxName-9) + "-" + settings.ShortDigest(node)
 }
 
-// Limit returns at most most of the targets, ready ones first. The choice follows from the Service and each node's own name,
+// Limit returns at most most of the targets, those that serve first, then ready ones. The choice follows from the Service and each node's own name,
 // so that a node that comes or goes changes one member, and not the whole set. Each node has the same share of all Services, which takes
 // a hash that mixes well: names of nodes differ in a digit.
 func Limit(targets []Target, most int, serviceUID string) []Target {
@@ -98,7 +100,7 @@ func Limit(targets []Target, most int, serviceUID string) []Target {
 		all = append(all, ranked{Target: target, rank: binary.BigEndian.Uint64(digest[:])})
 	}
 	slices.SortFunc(all, func(a, b ranked) int {
-		return cmp.Or(compareBool(a.Unsure, b.Unsure), cmp.Compare(a.rank, b.rank), strings.Compare(a.Name, b.Name))
+		return cmp.Or(compareBool(b.Serves, a.Serves), compareBool(a.Unsure, b.Unsure), cmp.Compare(a.rank, b.rank), strings.Compare(a.Name, b.Name))
 	})
 	var chosen []Target
 	for _, one := range all[:most] {
@@ -207,7 +209,7 @@ func (d Desired) MemberDigest() [sha256.Size]byte {
 		targets := make([]Target, len(backend.Targets))
 		for i, target := range backend.Targets {
 			targets[i] = target
-			targets[i].Unsure = false // is about which are chosen, and they have been
+			targets[i].Unsure, targets[i].Serves = false, false // are about which are chosen, and they have been
 		}
 		// A hash takes everything, and none of this is of a type that JSON has no form for.
 		_ = encoder.Encode([]any{backend.Name, backend.NodePort, backend.MaxSessions, backend.Members, targets})
