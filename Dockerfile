@@ -32,8 +32,9 @@ USER 65534:65534
 ENTRYPOINT ["/upcloud-doctor"]
 
 FROM debian:${DEBIAN}-slim AS upcloud-sim
+ARG SIMULATOR_PACKAGES="haproxy iproute2 util-linux"
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends haproxy iproute2 util-linux \
+    && apt-get install -y --no-install-recommends ${SIMULATOR_PACKAGES} \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/upcloud-sim /upcloud-sim
 ENTRYPOINT ["/upcloud-sim"]

@@ -4,8 +4,14 @@ SHELL := /bin/bash
 BUILD := build
 CLUSTER = $(BUILD)/cluster/cluster --project .
 
+# Where a release's images will be pushed: the one place to change when the project moves.
+REGISTRY ?= registry.example/cloud-provider-upcloud
+RELEASE = go -C hack/release build -buildvcs=false -o ../../$(BUILD)/release-tool . && $(BUILD)/release-tool
+RELEASE_FLAGS = --version "$(VERSION)" --registry "$(REGISTRY)" $(if $(DRY_RUN),--dry-run) $(if $(LOCK),--lock "$(LOCK)") \
+  $(if $(APT_SOURCES),--apt-sources "$(APT_SOURCES)") $(if $(GO_TOOLCHAIN),--toolchain "$(GO_TOOLCHAIN)") $(if $(BUILDER),--builder "$(BUILDER)")
+
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build csi-driver, ccm, upcloud-sim and upcloud-doctor into build/bin
 	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=$$(hack/version)" -o $(BUILD)/bin/ ./cmd/...
@@ -62,6 +68,15 @@ lint: ## check formatting, vet, and the linters of .golangci.yaml
 vulncheck: ## look for known vulnerabilities that the programs call (a minute; the first time some more)
 	hack/vulncheck
 
+release: ## make a release in build/release from a clean work tree: VERSION=v0.1.0 REGISTRY=host/folder; DRY_RUN=1 tries one that the changelog has not
+	$(RELEASE) build $(RELEASE_FLAGS) --output $(BUILD)/release
+
+release-check: ## make the release twice, from two folders, compare both, and run what is in the images (as root; some minutes, and more the first time)
+	@hack/release-check $(RELEASE_FLAGS)
+
+prepare-release: ## write a version into manifests, chart and changelog: VERSION=v0.1.0
+	$(RELEASE) prepare --version "$(VERSION)"
+
 clean: ## remove what was built here (the cache of the local Kubernetes stays in the user's cache folder)
 	rm -rf $(BUILD)
 
@@ -71,5 +86,5 @@ cluster:
 	@mkdir -p $(BUILD)/cluster
 	cd test/cluster && CGO_ENABLED=0 go build -buildvcs=false -o ../../$(BUILD)/cluster/cluster .
 
-.PHONY: help build demo demo-shared e2e e2e-lb up demo-down test property test-vm fuzz integration conformance bench bench-sim lint vulncheck clean cluster
+.PHONY: help build demo demo-shared e2e e2e-lb up demo-down test property test-vm fuzz integration conformance bench bench-sim lint vulncheck release release-check prepare-release clean cluster
 .DEFAULT_GOAL := help
