@@ -179,6 +179,9 @@ func parseConfigFile(text []byte) (file configFile, unknown, err error) {
 	}
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	for _, misread := range bounded.File.Misreads(text, file) {
+		faults = append(faults, misread)
+	}
 	if file.Kind != "" && file.Kind != configKind {
 		fault("kind is %q: want %s", file.Kind, configKind)
 	}
@@ -258,6 +261,11 @@ func credentialsIn(text []byte) (token, username, password string, err error) {
 	var file configFile
 	if err := bounded.File.Unmarshal(text, &file); err != nil {
 		return "", "", "", withoutPackage(err)
+	}
+	for _, misread := range bounded.File.Misreads(text, file) {
+		if strings.HasPrefix(strings.ToLower(misread.Path), "data.apicredentials.") {
+			return "", "", "", misread
+		}
 	}
 	given := file.Data.APICredentials
 	return given.Token, given.User, given.Password, nil

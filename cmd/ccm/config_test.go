@@ -102,6 +102,28 @@ func TestUpstreamConfigFile(t *testing.T) {
 	}
 }
 
+// YAML makes true of a y: all load balancers would be called true_… for good. A value of credentials is not repeated.
+func TestTextsThatYAMLReadsAsSomethingElse(t *testing.T) {
+	clearEnvironment(t)
+	_, err := loadConfig(flags{}, writeFile(t, "data:\n  clusterName: y\n  clusterID: 010\n  apiCredentials: {token: 1e10}\n"+
+		"  sharedLoadBalancers: [{loadBalancer: web, namespaces: [on]}]\n  nodeScopeSelector: {matchLabels: {pool: no}}"))
+	if err == nil || strings.Contains(err.Error(), "1e10") {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"data.clusterName (line 2): YAML reads its value as a boolean", "data.clusterID (line 3)", "data.apiCredentials.token (line 4)",
+		"data.sharedLoadBalancers[0].namespaces[0] (line 5)", "data.nodeScopeSelector.matchLabels.pool (line 6)", "put it in quotes"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q lacks %q", err, part)
+		}
+	}
+	if _, _, _, err := credentialsIn([]byte("data: {clusterName: y, apiCredentials: {token: 1e10}}")); err == nil || !strings.Contains(err.Error(), "token") {
+		t.Errorf("credentials that changed: %v", err)
+	}
+	if token, _, _, err := credentialsIn([]byte("data: {clusterName: y, apiCredentials: {token: 12345}}")); err != nil || token != "12345" {
+		t.Errorf("a token of digits: %q, %v", token, err)
+	}
+}
+
 // UpCloud's own CCM takes no notice of keys that it does not know; here they are told, and do no more.
 func TestUnknownKeysAreTold(t *testing.T) {
 	clearEnvironment(t)

@@ -57,7 +57,7 @@ func TestNodesAreReplacedWhileAServiceHasAMistake(t *testing.T) {
 	}{
 		{"a value", func(s *v1.Service) { example.Annotated(s, "timeout-client", "soon") }, "n2"},
 		{"a name", func(s *v1.Service) { example.Annotated(s, "visibilty", "private") }, "n2"},
-		{"the configuration", func(s *v1.Service) { example.Annotated(s, "config", `{"frontends":[{"nme":"http"}]}`) }, "n2"},
+		{"the configuration", func(s *v1.Service) { example.Annotated(s, "config", `{"frontends":[{"name":1}]}`) }, "n2"},
 		{"a UDP port", func(s *v1.Service) {
 			s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053})
 		}, "n2"},
@@ -103,7 +103,7 @@ func TestMembersOfTheConfigurationStayDespiteMistakes(t *testing.T) {
 	s := a.addService(example.Annotated(example.Service("http 80 30080"), "config",
 		`{"backends":[{"name":"http","members":[{"name":"vm","ip":"10.0.0.1","port":80}]}]}`))
 	a.ensure(l, s)
-	a.change(s, func(s *v1.Service) { example.Annotated(s, "config", `{"backends":[{"nme":"http"}]}`) })
+	a.change(s, func(s *v1.Service) { example.Annotated(s, "config", `{"backends":[{"name":1}]}`) })
 	a.addNode("n2")
 	a.update(l, a.current(s))
 	if got := a.memberNames(); got != "vm" {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 )
@@ -51,11 +50,11 @@ var backendProperties = map[string]shape{
 
 // orEmpty lets a text be empty, which switches the thing off.
 func orEmpty(inner shape) shape {
-	return func(path string, value any) (any, error) {
+	return func(at place, value any) (any, error) {
 		if value == "" {
 			return value, nil
 		}
-		return inner(path, value)
+		return inner(at, value)
 	}
 }
 
@@ -94,11 +93,11 @@ var tlsConfigShape = with(object(map[string]shape{
 }), "name")
 
 // memberShape fills in the API's defaults.
-func memberShape(path string, value any) (any, error) {
+func memberShape(at place, value any) (any, error) {
 	checked, err := with(object(map[string]shape{
 		"name": characters(1, 255), "ip": optional(characters(1, 64)), "port": number(1, 65535), "weight": number(0, 100),
 		"max_sessions": number(0, maxSessions), "type": optional(word("static", "dynamic")), "enabled": truth, "backup": truth,
-	}), "name")(path, value)
+	}), "name")(at, value)
 	if err != nil {
 		return nil, err
 	}
@@ -111,8 +110,8 @@ func memberShape(path string, value any) (any, error) {
 	return fields, nil
 }
 
-func labelShape(path string, value any) (any, error) {
-	checked, err := with(object(map[string]shape{"key": characters(2, 32), "value": characters(0, 255)}), "key")(path, value)
+func labelShape(at place, value any) (any, error) {
+	checked, err := with(object(map[string]shape{"key": characters(2, 32), "value": characters(0, 255)}), "key")(at, value)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +119,7 @@ func labelShape(path string, value any) (any, error) {
 	key, _ := pair["key"].(string)
 	text, _ := pair["value"].(string)
 	if err := checkLabel(key, text); err != nil {
-		return nil, fmt.Errorf("%s is %s: %w", strings.TrimPrefix(path, "."), shown(value), err)
+		return nil, fmt.Errorf("%s is %s: %w", at, shown(value), err)
 	}
 	return pair, nil
 }
@@ -150,7 +149,7 @@ var matcherShapes = map[string]shape{
 }
 
 // dropped is a field that Terraform's provider has, and the API has not.
-func dropped(string, any) (any, error) { return nil, nil }
+func dropped(place, any) (any, error) { return nil, nil }
 
 // These work in frontends of mode tcp too; all others in those of mode http only.
 var (
@@ -160,7 +159,7 @@ var (
 
 var headerName = like(text("name", "a name of letters, digits, dashes, dots and underscores", `[A-Za-z0-9_.-]{1,255}`))
 
-func addressOrPrefix(path string, value any) (any, error) {
+func addressOrPrefix(at place, value any) (any, error) {
 	text, _ := value.(string)
 	if _, err := netip.ParseAddr(text); err == nil {
 		return text, nil
@@ -168,7 +167,7 @@ func addressOrPrefix(path string, value any) (any, error) {
 	if _, err := netip.ParsePrefix(text); err == nil {
 		return text, nil
 	}
-	return nil, wrong(path, value, "an IP address or a network such as 203.0.113.0/24")
+	return nil, wrong(at, value, "an IP address or a network such as 203.0.113.0/24")
 }
 
 var numberMethods = []string{"equal", "greater", "greater_or_equal", "less", "less_or_equal", "range"}
@@ -183,8 +182,8 @@ func numberFields(most int) map[string]shape {
 func numberMatch(most int) shape { return numberMatchOf(with(object(numberFields(most)), "method")) }
 
 func numberMatchOf(inner shape) shape {
-	return func(path string, value any) (any, error) {
-		checked, err := inner(path, value)
+	return func(at place, value any) (any, error) {
+		checked, err := inner(at, value)
 		if err != nil {
 			return nil, err
 		}
@@ -195,17 +194,17 @@ func numberMatchOf(inner shape) shape {
 		}
 		for _, name := range required {
 			if _, ok := fields[name]; !ok {
-				return nil, fmt.Errorf("%s.%s is missing", strings.TrimPrefix(path, "."), name)
+				return nil, missing(at.field(name))
 			}
 		}
 		return fields, nil
 	}
 }
 
-func membersMatch(path string, value any) (any, error) {
+func membersMatch(at place, value any) (any, error) {
 	fields := numberFields(100)
 	fields["backend"] = componentName
-	return numberMatchOf(with(object(fields), "method", "backend"))(path, value)
+	return numberMatchOf(with(object(fields), "method", "backend"))(at, value)
 }
 
 var textMethods = []string{"exact", "substring", "regexp", "starts", "ends", "domain", "ip", "exists"}
@@ -219,15 +218,15 @@ func textMatch(name shape) shape {
 		required = append(required, "name")
 	}
 	inner := with(object(fields), required...)
-	return func(path string, value any) (any, error) {
-		checked, err := inner(path, value)
+	return func(at place, value any) (any, error) {
+		checked, err := inner(at, value)
 		if err != nil {
 			return nil, err
 		}
 		given := checked.(map[string]any)
 		needsNone := given["method"] == "exists" || given["method"] == "ip"
 		if text, _ := given["value"].(string); text == "" && !needsNone {
-			return nil, fmt.Errorf("%s.value is missing", strings.TrimPrefix(path, "."))
+			return nil, missing(at.field("value"))
 		}
 		return given, nil
 	}
@@ -245,39 +244,39 @@ var actionShapes = map[string]shape{
 	"http_rewrite_uri":      with(object(map[string]shape{"match_pattern": characters(0, 255), "rewrite_to": characters(1, 255)}), "match_pattern", "rewrite_to"),
 }
 
-func httpReturnShape(path string, value any) (any, error) {
+func httpReturnShape(at place, value any) (any, error) {
 	return with(object(map[string]shape{
 		"status":       number(100, 599),
 		"content_type": word("text/plain", "text/html", "application/javascript", "application/json"),
-		"payload": func(path string, value any) (any, error) {
+		"payload": func(at place, value any) (any, error) {
 			text, _ := value.(string)
 			if _, err := base64.StdEncoding.DecodeString(text); err != nil || text == "" || len(text) > 4096 {
-				return nil, wrong(path, value, "base64 of 1 to 4096 characters")
+				return nil, wrong(at, value, "base64 of 1 to 4096 characters")
 			}
 			return text, nil
 		},
-	}), "status", "content_type", "payload")(path, value)
+	}), "status", "content_type", "payload")(at, value)
 }
 
-func httpRedirectShape(path string, value any) (any, error) {
+func httpRedirectShape(at place, value any) (any, error) {
 	checked, err := object(map[string]shape{
 		"location": optional(characters(1, 255)), "scheme": optional(word("http", "https")),
-		"status": func(path string, value any) (any, error) {
+		"status": func(at place, value any) (any, error) {
 			if n, ok := value.(float64); ok && slices.Contains([]float64{301, 302, 303, 307, 308}, n) {
 				return int(n), nil
 			}
 			if value == 0.0 {
 				return nil, nil
 			}
-			return nil, wrong(path, value, "301, 302, 303, 307 or 308")
+			return nil, wrong(at, value, "301, 302, 303, 307 or 308")
 		},
-	})(path, value)
+	})(at, value)
 	if err != nil {
 		return nil, err
 	}
 	fields := checked.(map[string]any)
 	if (fields["location"] == nil) == (fields["scheme"] == nil) {
-		return nil, wrong(path, value, "either location or scheme")
+		return nil, wrong(at, value, "either location or scheme")
 	}
 	return fields, nil
 }
@@ -285,7 +284,8 @@ func httpRedirectShape(path string, value any) (any, error) {
 // overlay is what the annotation with the configuration asks for: the API's request, of which every part may be missing.
 type overlay struct {
 	cloud.LoadBalancer
-	NetworkID string // deprecated by the API: the private network
+	NetworkID string   // deprecated by the API: the private network
+	unknown   []string // fields that do not exist, which UpCloud's own CCM takes no notice of
 }
 
 // parseOverlay reads the annotation AnnotationConfig.
@@ -293,7 +293,8 @@ func parseOverlay(text string) (*overlay, error) {
 	if err := configLimits.JSON(text); err != nil {
 		return nil, err
 	}
-	checked, err := parseShape(text, configShape)
+	var read overlay
+	checked, err := parseShape(text, configShape, &read.unknown)
 	if err != nil {
 		return nil, err
 	}
@@ -301,7 +302,6 @@ func parseOverlay(text string) (*overlay, error) {
 	if err != nil {
 		return nil, err
 	}
-	var read overlay
 	if err := json.Unmarshal(plain, &read.LoadBalancer); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -277,9 +278,6 @@ var nodeSelector = kind[labels.Selector]{
 			return nil, err
 		}
 		var selector metav1.LabelSelector
-		if string(plain) == "null" && strings.TrimSpace(text) != "" {
-			return nil, errNotAllowed
-		}
 		if err := strictJSON(plain, &selector); err != nil {
 			return nil, err
 		}
@@ -293,5 +291,10 @@ var nodeSelector = kind[labels.Selector]{
 func strictJSON(text []byte, into any) error {
 	decoder := json.NewDecoder(strings.NewReader(string(text)))
 	decoder.DisallowUnknownFields()
-	return decoder.Decode(into)
+	err := decoder.Decode(into)
+	var mistyped *json.UnmarshalTypeError
+	if errors.As(err, &mistyped) && mistyped.Type.Kind() == reflect.String && (mistyped.Value == "bool" || strings.HasPrefix(mistyped.Value, "number")) {
+		return fmt.Errorf("%s has a %s where a text is wanted: put it in quotes", mistyped.Field, mistyped.Value)
+	}
+	return err
 }

@@ -40,7 +40,7 @@ func (o *overlay) applyTo(all *Settings) error {
 		maps.Copy(merged, o.Labels)
 		all.Labels = merged
 	}
-	all.Resolvers = o.Resolvers
+	all.Resolvers, all.unknown = o.Resolvers, o.unknown
 	if err := o.setBackends(all); err != nil {
 		return err
 	}

@@ -209,7 +209,7 @@ func (s Setting) apply(value string, service *v1.Service, all *Settings) error {
 func (s Setting) refused(err error) error {
 	detail := ""
 	if text := strings.TrimSuffix(strings.TrimSuffix(err.Error(), errNotAllowed.Error()), ": "); text != "" {
-		detail = Abbreviated(text) + ": "
+		detail = abbreviatedTo(mostDetail, text) + ": "
 	}
 	example := ""
 	if s.PerPort {

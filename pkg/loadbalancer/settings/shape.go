@@ -16,11 +16,34 @@ import (
 // A shape says what a JSON value may be. It returns the value as the API gets it, nil for one that asks for nothing, or an
 // error that names the path, the value and what is allowed.
 //
-// Nothing of what users write reaches the API, or a type of Go, without having passed one.
-type shape func(path string, value any) (any, error)
+// Nothing of what users write reaches the API, or a type of Go, without having passed one. Null never reaches one: it is what
+// Terraform's jsonencode writes for a variable that is not set, and stands for a field that is not there.
+type shape func(at place, value any) (any, error)
 
-// parseShape reads JSON and checks it against a shape.
-func parseShape(text string, whole shape) (any, error) {
+// place is where in a document a value is.
+type place struct {
+	path string
+	// unknown collects the fields that do not exist; nil: such a field is an error.
+	unknown *[]string
+}
+
+func (p place) field(name string) place {
+	return place{strings.TrimPrefix(p.path+"."+Abbreviated(name), "."), p.unknown}
+}
+
+func (p place) item(i int) place { return place{fmt.Sprintf("%s[%d]", p.path, i), p.unknown} }
+
+// String names the place in messages.
+func (p place) String() string {
+	if p.path == "" {
+		return "it"
+	}
+	return p.path
+}
+
+// parseShape reads JSON and checks it against a shape. The result is nil for null. If unknown is not nil, fields that do not exist
+// are added to it.
+func parseShape(text string, whole shape, unknown *[]string) (any, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	var value any
 	if err := decoder.Decode(&value); err != nil {
@@ -32,15 +55,26 @@ func parseShape(text string, whole shape) (any, error) {
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("not JSON: something follows the end of it")
 	}
-	return whole("", value)
+	if value == nil {
+		return nil, nil
+	}
+	return whole(place{unknown: unknown}, value)
 }
 
-func wrong(path string, value any, allowed string) error {
-	if path == "" {
-		path = "it"
-	}
-	return fmt.Errorf("%s is %s: want %s", strings.TrimPrefix(path, "."), shown(value), allowed)
+func wrong(at place, value any, allowed string) error {
+	return fmt.Errorf("%s is %s: want %s", at, shown(value), allowed)
 }
+
+// notText is the error of a value where a text is wanted.
+func notText(at place, value any, allowed string) error {
+	switch value.(type) {
+	case bool, float64:
+		return fmt.Errorf("%s is %s, which is no text: put what is meant in quotes (want %s)", at, shown(value), allowed)
+	}
+	return wrong(at, value, allowed)
+}
+
+func missing(at place) error { return fmt.Errorf("%s is missing", at) }
 
 // shown is a value in a message, in short.
 func shown(value any) string {
@@ -53,35 +87,46 @@ func shown(value any) string {
 	return Abbreviated(strings.TrimSpace(text.String()))
 }
 
-// mostShown is how much of a value is repeated in messages: events have 1024 bytes in all.
-const mostShown = 100
+const (
+	// mostShown is how much of a value is repeated in messages: events have 1024 bytes in all.
+	mostShown = 100
+	// mostDetail is how much of a message may say what is wrong within a value: it says what is wanted, and may repeat what is there.
+	mostDetail = 400
+)
 
 // Abbreviated is the text as messages show it: cut if it is long.
-func Abbreviated(text string) string {
-	if len(text) > mostShown {
-		return strings.ToValidUTF8(text[:mostShown], "") + "…"
+func Abbreviated(text string) string { return abbreviatedTo(mostShown, text) }
+
+func abbreviatedTo(most int, text string) string {
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "…"
 	}
 	return text
 }
 
-// object has these fields and no others.
+// object has these fields. Others are an error, or no more than remarked upon (see place).
 func object(fields map[string]shape) shape {
-	return func(path string, value any) (any, error) {
+	return func(at place, value any) (any, error) {
 		given, ok := value.(map[string]any)
 		if !ok {
-			return nil, wrong(path, value, "an object")
+			return nil, wrong(at, value, "an object")
 		}
 		out := map[string]any{}
 		for _, key := range slices.Sorted(maps.Keys(given)) {
+			if given[key] == nil {
+				continue
+			}
 			name, field := fieldOf(fields, key)
-			if field == nil {
-				return nil, fmt.Errorf("%s does not exist: want %s", strings.TrimPrefix(path+"."+Abbreviated(key), "."),
-					orList(slices.Sorted(maps.Keys(fields))))
+			switch _, twice := out[name]; {
+			case field == nil && at.unknown != nil:
+				*at.unknown = append(*at.unknown, at.field(key).String())
+				continue
+			case field == nil:
+				return nil, fmt.Errorf("%s does not exist: want %s", at.field(key), orList(slices.Sorted(maps.Keys(fields))))
+			case twice:
+				return nil, fmt.Errorf("%s is there twice", at.field(key))
 			}
-			if _, twice := out[name]; twice {
-				return nil, fmt.Errorf("%s is there twice", strings.TrimPrefix(path+"."+key, "."))
-			}
-			checked, err := field(path+"."+name, given[key])
+			checked, err := field(at.field(name), given[key])
 			if err != nil {
 				return nil, err
 			}
@@ -108,14 +153,14 @@ func fieldOf(fields map[string]shape, key string) (string, shape) {
 
 // with is an object that must have these fields.
 func with(inner shape, required ...string) shape {
-	return func(path string, value any) (any, error) {
-		checked, err := inner(path, value)
+	return func(at place, value any) (any, error) {
+		checked, err := inner(at, value)
 		if err != nil {
 			return nil, err
 		}
 		for _, name := range required {
 			if _, ok := checked.(map[string]any)[name]; !ok {
-				return nil, fmt.Errorf("%s is missing", strings.TrimPrefix(path+"."+name, "."))
+				return nil, missing(at.field(name))
 			}
 		}
 		return checked, nil
@@ -123,21 +168,27 @@ func with(inner shape, required ...string) shape {
 }
 
 func list(item shape, least, most int) shape {
-	return func(path string, value any) (any, error) {
+	return func(at place, value any) (any, error) {
 		given, ok := value.([]any)
-		if !ok || len(given) < least || len(given) > most {
-			return nil, wrong(path, value, fmt.Sprintf("a list of %d to %d", least, most))
+		if !ok || len(given) > most {
+			return nil, wrong(at, value, fmt.Sprintf("a list of %d to %d", least, most))
 		}
 		out := []any{}
 		for i, one := range given {
-			checked, err := item(fmt.Sprintf("%s[%d]", path, i), one)
+			if one == nil {
+				continue
+			}
+			checked, err := item(at.item(i), one)
 			if err != nil {
 				return nil, err
 			}
 			if checked == nil {
-				return nil, wrong(fmt.Sprintf("%s[%d]", path, i), one, "a value")
+				return nil, wrong(at.item(i), one, "a value")
 			}
 			out = append(out, checked)
+		}
+		if len(out) < least {
+			return nil, wrong(at, value, fmt.Sprintf("a list of %d to %d", least, most))
 		}
 		return out, nil
 	}
@@ -145,20 +196,20 @@ func list(item shape, least, most int) shape {
 
 // optional takes the empty text for one that asks for nothing, as UpCloud's own CCM does.
 func optional(inner shape) shape {
-	return func(path string, value any) (any, error) {
+	return func(at place, value any) (any, error) {
 		if value == "" {
 			return nil, nil
 		}
-		return inner(path, value)
+		return inner(at, value)
 	}
 }
 
 func word(allowed ...string) shape {
-	return func(path string, value any) (any, error) {
+	return func(at place, value any) (any, error) {
 		if text, ok := value.(string); ok && slices.Contains(allowed, text) {
 			return text, nil
 		}
-		return nil, wrong(path, value, orList(quoted(allowed)))
+		return nil, notText(at, value, orList(quoted(allowed)))
 	}
 }
 
@@ -172,13 +223,13 @@ func quoted(all []string) []string {
 
 // like is a text of a kind that annotations have too.
 func like(k kind[string]) shape {
-	return func(path string, value any) (any, error) {
+	return func(at place, value any) (any, error) {
 		if text, ok := value.(string); ok {
 			if parsed, err := k.parse(text); err == nil {
 				return parsed, nil
 			}
 		}
-		return nil, wrong(path, value, k.allowed)
+		return nil, notText(at, value, k.allowed)
 	}
 }
 
@@ -186,31 +237,31 @@ var printable = regexp.MustCompile(`^[^\x00-\x1f\x7f]*$`)
 
 // characters is printable text of some length.
 func characters(least, most int) shape {
-	return func(path string, value any) (any, error) {
+	return func(at place, value any) (any, error) {
 		if text, ok := value.(string); ok && len(text) >= least && len(text) <= most && printable.MatchString(text) {
 			return text, nil
 		}
-		return nil, wrong(path, value, fmt.Sprintf("%d to %d printable characters", least, most))
+		return nil, notText(at, value, fmt.Sprintf("%d to %d printable characters", least, most))
 	}
 }
 
 // number is a whole number. Zero asks for nothing where it is not allowed, as with UpCloud's own CCM.
 func number(least, most int) shape {
-	return func(path string, value any) (any, error) {
+	return func(at place, value any) (any, error) {
 		n, ok := value.(float64)
 		if ok && n == 0 && least > 0 {
 			return nil, nil
 		}
 		if !ok || n != math.Trunc(n) || n < float64(least) || n > float64(most) {
-			return nil, wrong(path, value, fmt.Sprintf("a whole number from %d to %d", least, most))
+			return nil, wrong(at, value, fmt.Sprintf("a whole number from %d to %d", least, most))
 		}
 		return int(n), nil
 	}
 }
 
-func truth(path string, value any) (any, error) {
+func truth(at place, value any) (any, error) {
 	if _, ok := value.(bool); !ok {
-		return nil, wrong(path, value, "true or false")
+		return nil, wrong(at, value, "true or false")
 	}
 	return value, nil
 }
@@ -218,21 +269,29 @@ func truth(path string, value any) (any, error) {
 // kinds is an object whose field "type" says which one other field, named prefix+type, it has.
 func kinds(prefix string, details map[string]shape, others map[string]shape) shape {
 	names := slices.Sorted(maps.Keys(details))
-	return func(path string, value any) (any, error) {
+	return func(at place, value any) (any, error) {
 		given, ok := value.(map[string]any)
 		if !ok {
-			return nil, wrong(path, value, "an object")
+			return nil, wrong(at, value, "an object")
 		}
 		kind, _ := given["type"].(string)
 		detail, ok := details[kind]
 		if !ok {
-			return nil, wrong(path+".type", given["type"], orList(names))
+			return nil, wrong(at.field("type"), given["type"], orList(names))
 		}
-		fields := maps.Clone(others)
-		if fields == nil {
-			fields = map[string]shape{}
+		fields := map[string]shape{}
+		for _, name := range names {
+			fields[prefix+name] = contradicting(kind)
 		}
+		maps.Copy(fields, others)
 		fields["type"], fields[prefix+kind] = word(kind), detail
-		return with(object(fields), "type", prefix+kind)(path, value)
+		return with(object(fields), "type", prefix+kind)(at, value)
+	}
+}
+
+// contradicting is a field of another type than the object's.
+func contradicting(kind string) shape {
+	return func(at place, value any) (any, error) {
+		return nil, fmt.Errorf("%s is %s, and type is %q: remove one of the two", at, shown(value), kind)
 	}
 }

@@ -128,7 +128,10 @@ var routesKind = kind[[]Route]{
 		if err != nil {
 			return nil, err
 		}
-		checked, err := parseShape(string(plain), routesShape)
+		if strings.TrimSpace(text) == "" {
+			return nil, errNotAllowed
+		}
+		checked, err := parseShape(string(plain), routesShape, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -163,7 +166,10 @@ func (r Route) normal() Route {
 // checkShared finds what does not go together with a shared load balancer: what is about all of it is not one Service's to say.
 func (c *checker) checkShared() {
 	s := c.settings
-	given := func(name string) bool { _, ok := c.service.Annotations[AnnotationPrefix+name]; return ok }
+	given := func(name string) bool {
+		_, ok := c.service.Annotations[AnnotationPrefix+name]
+		return ok && (name != RoutesName || len(s.Routes) > 0) // null asks for no routes
+	}
 	if s.Shared == nil {
 		for _, name := range []string{RoutesName, HubFrontendName, "shared-deletion"} {
 			if given(name) {

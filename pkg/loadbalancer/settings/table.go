@@ -30,6 +30,8 @@ type Settings struct {
 	Shared        *Reference      // nil: a load balancer of the Service's own
 	Routes        []Route         // on a shared one; none: the ports as a whole
 	DeleteLast    bool
+
+	unknown []string // fields of AnnotationConfig that do not exist
 }
 
 // PortSettings are what is asked for one port of the Service. Fields that are not set leave the frontend or backend as it is.

@@ -3,6 +3,7 @@ package settings
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 )
@@ -80,8 +81,25 @@ func Remarks(service *v1.Service, settings *Settings) []Problem {
 				"only; clients reach port %[1]d/TCP", port.Port, port.Protocol, PortName(port))})
 		}
 	}
+	remarks = append(remarks, unknownRemarks(settings)...)
 	return append(remarks, affinityRemarks(service, settings)...)
 }
+
+// unknownRemarks tell of the fields of AnnotationConfig that do nothing.
+func unknownRemarks(settings *Settings) []Problem {
+	unknown, more := settings.unknown, ""
+	if len(unknown) == 0 {
+		return nil
+	}
+	if rest := len(unknown) - maxProblems; rest > 0 {
+		unknown, more = unknown[:maxProblems], fmt.Sprintf(" and %d more", rest)
+	}
+	return fewProblems([]Problem{{ReasonUnknownField, fmt.Sprintf("annotation %s: %s%s: there are no such fields of a load balancer, and they "+
+		"do nothing: remove them, or correct their names", AnnotationConfig, strings.Join(unknown, ", "), more)}})
+}
+
+// ReasonUnknownField is the reason of the remark on fields of AnnotationConfig that do not exist.
+const ReasonUnknownField = "UnknownField"
 
 func affinityRemarks(service *v1.Service, settings *Settings) []Problem {
 	if service.Spec.SessionAffinity != v1.ServiceAffinityClientIP {
