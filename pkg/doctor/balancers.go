@@ -80,6 +80,13 @@ type look struct {
 	report    *Report
 }
 
+// cluster is how the configuration names the cluster, with the UID that it has.
+func (e *look) cluster() plan.Cluster {
+	cluster := e.config.Cluster
+	cluster.UID = e.uid
+	return cluster
+}
+
 func (b *Balancers) read(ctx context.Context) (e *look, err error) {
 	e = &look{Balancers: b}
 	if e.balancers, err = b.config.Cloud.LoadBalancers(ctx, nil); err != nil {
@@ -110,7 +117,7 @@ func (b *Balancers) read(ctx context.Context) (e *look, err error) {
 func (e *look) knows(trace plan.Trace) *corev1.Service {
 	return e.service(func(s *corev1.Service) bool {
 		tended := s.Spec.Type == corev1.ServiceTypeLoadBalancer || s.DeletionTimestamp != nil || len(s.Finalizers) > 0
-		return tended && trace.Of(e.config.Cluster, s)
+		return tended && trace.Of(e.cluster(), s)
 	})
 }
 
@@ -157,10 +164,10 @@ func (e *look) judgeBalancer(lb *cloud.LoadBalancer) {
 	if lb.State.Deleting() {
 		return
 	}
-	if trace, made := e.config.Cluster.TraceOf(lb); made && !e.ignored(trace) {
+	if trace, made := e.cluster().TraceOf(lb); made && !e.ignored(trace) {
 		e.judgeOwn(lb, trace)
 	}
-	for _, trace := range e.config.Cluster.TracesOn(lb) {
+	for _, trace := range e.cluster().TracesOn(lb) {
 		if e.ignored(trace) || e.knows(trace) != nil {
 			continue
 		}
@@ -205,7 +212,7 @@ func (e *look) addOrWait(f *Finding) {
 
 // judgeGroup finds load balancers that were made to be shared, and that no Service here asks for.
 func (e *look) judgeGroup(lb *cloud.LoadBalancer) {
-	group, claim, used := e.config.Cluster.GroupOf(lb)
+	group, claim, used := e.cluster().GroupOf(lb)
 	young := e.config.young(e.now, lb.Created)
 	if group == "" || used || young || e.ignored(plan.Trace{Claim: claim}) {
 		return

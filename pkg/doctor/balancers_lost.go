@@ -57,11 +57,11 @@ func (e *look) checkMismatch(ctx context.Context) error {
 	named, found, ids := 0, 0, map[string]bool{}
 	for i := range e.balancers {
 		lb := &e.balancers[i]
-		trace, made := e.config.Cluster.TraceOf(lb)
+		trace, made := e.cluster().TraceOf(lb)
 		ours := made && trace.ClusterUID == e.uid
 		if service := e.named(lb.ID); service != nil {
 			found++
-			ours = ours || made && trace.ClusterUID == "" && trace.Of(e.config.Cluster, service)
+			ours = ours || made && trace.ClusterUID == "" && trace.Of(e.cluster(), service)
 		}
 		if ours {
 			ids[lb.Labels[settings.LabelClusterID]] = true
@@ -125,7 +125,7 @@ func (e *look) judgeTwins() {
 	byService := map[*corev1.Service][]*cloud.LoadBalancer{}
 	for i := range e.balancers {
 		lb := &e.balancers[i]
-		trace, made := e.config.Cluster.TraceOf(lb)
+		trace, made := e.cluster().TraceOf(lb)
 		if !made || e.ignored(trace) || lb.State.Deleting() {
 			continue
 		}
@@ -140,7 +140,7 @@ func (e *look) judgeTwins() {
 		}
 		for i, lb := range all {
 			if i != used {
-				trace, _ := e.config.Cluster.TraceOf(lb)
+				trace, _ := e.cluster().TraceOf(lb)
 				e.report.Findings = append(e.report.Findings, balancerFinding(TwinBalancer, lb, trace.Claim, serviceName(service)))
 			}
 		}

@@ -38,7 +38,7 @@ func (e *look) judgeOrphan(lb *cloud.LoadBalancer, trace plan.Trace, reviewed bo
 
 // judgeBundle finds out whether a certificate bundle was left behind.
 func (e *look) judgeBundle(bundle *cloud.CertificateBundle) {
-	trace, made := e.config.Cluster.TraceOfBundle(bundle)
+	trace, made := e.cluster().TraceOfBundle(bundle)
 	switch {
 	case !made || e.ignored(trace):
 	case !e.needs(bundle, trace):
@@ -53,7 +53,7 @@ func (e *look) judgeBundle(bundle *cloud.CertificateBundle) {
 // needs reports whether a Service needs a certificate bundle, or is about to let it go by itself.
 func (e *look) needs(bundle *cloud.CertificateBundle, trace plan.Trace) bool {
 	service := e.knows(trace)
-	return service != nil && (e.userOf(bundle.ID) != nil || service.DeletionTimestamp != nil || e.config.Cluster.AsksFor(service, bundle.Name))
+	return service != nil && (e.userOf(bundle.ID) != nil || service.DeletionTimestamp != nil || e.cluster().AsksFor(service, bundle.Name))
 }
 
 func (e *look) judgeLeftBundle(bundle *cloud.CertificateBundle, trace plan.Trace, reviewed bool) *Finding {
@@ -137,13 +137,13 @@ func (e *look) unknown() string {
 		"set back, or copied to another cluster that runs; decide about it in a plan, or label it keep, and the doctor goes on"
 	for i := range e.balancers {
 		lb := &e.balancers[i]
-		if trace, made := e.config.Cluster.TraceOf(lb); made && !lb.State.Deleting() && strange(lb.ID, trace, balancerKeptBy(lb)) {
+		if trace, made := e.cluster().TraceOf(lb); made && !lb.State.Deleting() && strange(lb.ID, trace, balancerKeptBy(lb)) {
 			return fmt.Sprintf(why, "load balancer", lb.ID, lb.Name)
 		}
 	}
 	for i := range e.bundles {
 		bundle := &e.bundles[i]
-		if trace, made := e.config.Cluster.TraceOfBundle(bundle); made && strange(bundle.ID, trace, keptBy(bundle.Labels, "")) {
+		if trace, made := e.cluster().TraceOfBundle(bundle); made && strange(bundle.ID, trace, keptBy(bundle.Labels, "")) {
 			return fmt.Sprintf(why, "certificate bundle", bundle.ID, bundle.Name)
 		}
 	}
@@ -156,7 +156,7 @@ func (e *look) treatment() *treatment {
 	for i := range e.balancers {
 		lb := &e.balancers[i]
 		there[lb.ID] = true
-		if trace, made := e.config.Cluster.TraceOf(lb); made {
+		if trace, made := e.cluster().TraceOf(lb); made {
 			if service := e.knows(trace); service != nil {
 				seen.see(lb.ID, wishOfService(service))
 			}
@@ -165,7 +165,7 @@ func (e *look) treatment() *treatment {
 	for i := range e.bundles {
 		bundle := &e.bundles[i]
 		there[bundle.ID] = true
-		if trace, made := e.config.Cluster.TraceOfBundle(bundle); made {
+		if trace, made := e.cluster().TraceOfBundle(bundle); made {
 			if service := e.knows(trace); service != nil {
 				seen.see(bundle.ID, wishOfService(service))
 			}
@@ -202,7 +202,7 @@ func (e *look) again(ctx context.Context, f *Finding, reviewed bool) (*Finding, 
 		if i < 0 {
 			return nil, nil
 		}
-		trace, made := e.config.Cluster.TraceOfBundle(&fresh.bundles[i])
+		trace, made := e.cluster().TraceOfBundle(&fresh.bundles[i])
 		switch needed := fresh.needs(&fresh.bundles[i], trace); {
 		case !made || needed && !carriesStage(fresh.bundles[i].Labels):
 			return nil, nil
@@ -215,7 +215,7 @@ func (e *look) again(ctx context.Context, f *Finding, reviewed bool) (*Finding, 
 	if i < 0 || fresh.balancers[i].State.Deleting() {
 		return nil, nil
 	}
-	trace, made := e.config.Cluster.TraceOf(&fresh.balancers[i])
+	trace, made := e.cluster().TraceOf(&fresh.balancers[i])
 	switch known := fresh.knows(trace) != nil; {
 	case !made:
 		return nil, nil

@@ -71,7 +71,7 @@ func (w *balancerWorld) serve(m *balancerMember) {
 func (w *balancerWorld) serveNamed(m *balancerMember, name string, annotations ...string) {
 	s := balanced(name, annotations...)
 	s.UID, s.Finalizers = types.UID(w.rand.NewUUID()), []string{cleanup}
-	taken := slices.ContainsFunc(slices.Collect(maps.Values(w.look().balancers)), w.named(plan.NewIdentity(m.id, "kubernetes", s).Name))
+	taken := slices.ContainsFunc(slices.Collect(maps.Values(w.look().balancers)), w.named(plan.NewIdentity(m.id, "kubernetes", s).InCluster(m.uid).Name))
 	if m.services[name] != nil || taken || len(w.all) >= mostBalancers {
 		return
 	}

@@ -187,11 +187,11 @@ func (b *Balancers) Restore(ctx context.Context, ids []string) (*Report, error) 
 		Findings: []*Finding{}, Kept: []*Finding{}, Undecided: []*Finding{}}
 	there := map[string]*Finding{}
 	for i := range e.balancers {
-		trace, _ := e.config.Cluster.TraceOf(&e.balancers[i])
+		trace, _ := e.cluster().TraceOf(&e.balancers[i])
 		there[e.balancers[i].ID] = e.restoringBalancer(&e.balancers[i], trace)
 	}
 	for i := range e.bundles {
-		trace, _ := e.config.Cluster.TraceOfBundle(&e.bundles[i])
+		trace, _ := e.cluster().TraceOfBundle(&e.bundles[i])
 		there[e.bundles[i].ID] = e.restoringBundle(&e.bundles[i], trace)
 	}
 	for _, id := range ids {

@@ -83,7 +83,7 @@ func (l *LoadBalancers) mendDriftOf(
 	defer recoverTo(&err, service)
 	ctx, cancel := l.operation(ctx, service.Namespace)
 	defer cancel()
-	identity := l.identity(l.lastClusterName(), service)
+	identity := l.identity(ctx, l.lastClusterName(), service)
 	if l.asAsked(ctx, identity, service, one.present(nodes), ownOf(listed, identity, service)) {
 		return nil
 	}

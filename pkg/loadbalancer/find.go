@@ -56,8 +56,7 @@ func (l *LoadBalancers) findByAnnotation(
 	}
 	switch {
 	case identity.OtherCluster(lb.Labels):
-		foreign(fmt.Sprintf("it belongs to the cluster with ID %s, and this one has %s; remove the annotation", lb.Labels[settings.LabelClusterID],
-			identity.ClusterID))
+		foreign(fmt.Sprintf("it belongs to %s; remove the annotation", identity.WhichOther(lb.Labels)))
 		return nil, nil
 	case !identity.OwnsNamed(lb):
 		foreign("its labels do not say that it is this Service's; remove the annotation")
@@ -89,7 +88,7 @@ func (l *LoadBalancers) namedByAnother(ctx context.Context, identity plan.Identi
 		if other.Namespace == service.Namespace && other.Name == service.Name || !strings.EqualFold(other.Annotations[settings.AnnotationID], lb.ID) {
 			continue
 		}
-		if plan.NewIdentity(identity.ClusterID, identity.ClusterName, other).IsGenerated(lb) {
+		if plan.NewIdentity(identity.ClusterID, identity.ClusterName, other).InCluster(identity.ClusterUID).IsGenerated(lb) {
 			return other.Namespace + "/" + other.Name, nil
 		}
 	}

@@ -148,7 +148,7 @@ func (l *LoadBalancers) letInto(ctx context.Context, service *v1.Service) (err e
 		return err
 	}
 	defer done()
-	lb, err := l.find(ctx, service, l.identity(l.lastClusterName(), service))
+	lb, err := l.find(ctx, service, l.identity(ctx, l.lastClusterName(), service))
 	if err != nil {
 		return err
 	}

@@ -132,8 +132,8 @@ func (l *LoadBalancers) Start(client kubernetes.Interface, events record.EventRe
 }
 
 // GetLoadBalancerName returns the name that a Service's load balancer gets.
-func (l *LoadBalancers) GetLoadBalancerName(_ context.Context, clusterName string, service *v1.Service) string {
-	return l.identity(clusterName, service).Name
+func (l *LoadBalancers) GetLoadBalancerName(ctx context.Context, clusterName string, service *v1.Service) string {
+	return l.identity(ctx, clusterName, service).Name
 }
 
 // GetLoadBalancer returns a Service's status, and whether anything of the Service's is left in the account: as long as that
@@ -144,7 +144,7 @@ func (l *LoadBalancers) GetLoadBalancer(
 	defer recoverTo(&err, service)
 	ctx, cancel := l.operation(ctx, service.Namespace)
 	defer cancel()
-	identity := l.identity(clusterName, service)
+	identity := l.identity(ctx, clusterName, service)
 	asked, _ := settings.Parse(service)
 	service, shared, err := l.shares(ctx, identity, service, asked)
 	if err != nil {
@@ -180,8 +180,7 @@ func (l *LoadBalancers) EnsureLoadBalancer(
 		return nil, err
 	}
 	defer done()
-	identity := l.identity(clusterName, service)
-	identity.ClusterUID = l.clusterUID.get(ctx, l.client, l.now())
+	identity := l.identity(ctx, clusterName, service)
 	status, err = l.ensure(ctx, identity, service, nodes)
 	l.reportOutcome(caller, service, err)
 	return status, err
@@ -197,7 +196,7 @@ func (l *LoadBalancers) UpdateLoadBalancer(
 		return err
 	}
 	defer done()
-	return l.update(ctx, l.identity(clusterName, service), service, nodes)
+	return l.update(ctx, l.identity(ctx, clusterName, service), service, nodes)
 }
 
 // EnsureLoadBalancerDeleted deletes the Service's load balancer, and returns nil once it is gone, which takes UpCloud up to
@@ -215,7 +214,7 @@ func (l *LoadBalancers) EnsureLoadBalancerDeleted(
 	if vanished, err := l.vanished(ctx, service); vanished || err != nil {
 		return err
 	}
-	if err := l.delete(ctx, l.identity(clusterName, service), service); err != nil {
+	if err := l.delete(ctx, l.identity(ctx, clusterName, service), service); err != nil {
 		l.reportLeaving(caller, service, err)
 		return err
 	}
@@ -240,12 +239,12 @@ func (l *LoadBalancers) begin(
 }
 
 // identity is what makes a load balancer this Service's.
-func (l *LoadBalancers) identity(clusterName string, service *v1.Service) plan.Identity {
+func (l *LoadBalancers) identity(ctx context.Context, clusterName string, service *v1.Service) plan.Identity {
 	l.clusterName.Store(&clusterName)
 	if l.config.ClusterName != "" {
 		clusterName = l.config.ClusterName
 	}
-	identity := plan.NewIdentity(l.config.ClusterID, clusterName, service)
+	identity := plan.NewIdentity(l.config.ClusterID, clusterName, service).InCluster(l.clusterUID.get(ctx, l.client, l.now()))
 	if l.config.Tenants != nil {
 		identity.Namespace = service.Namespace
 	}

@@ -182,7 +182,7 @@ func (l *LoadBalancers) updateLocal(
 	if !known || !wanted {
 		return nil // the controller comes to it
 	}
-	present, identity := one.present(nodes), l.identity(l.lastClusterName(), current)
+	present, identity := one.present(nodes), l.identity(ctx, l.lastClusterName(), current)
 	if err := l.update(ctx, identity, current, present); err != nil {
 		return err
 	}

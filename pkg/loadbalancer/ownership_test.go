@@ -230,7 +230,7 @@ func TestClusterIDThatIsAddedKeepsThePartsOfASharedLoadBalancer(t *testing.T) {
 		t.Errorf("%+v, want %+v", got.Frontends, before.Frontends)
 	}
 	a.delete(l, s)
-	if got := a.only(); len(got.Frontends) > 0 || plan.HasParts(&got, l.identity("prod", s).Key()) {
+	if got := a.only(); len(got.Frontends) > 0 || plan.HasParts(&got, l.identity(t.Context(), "prod", s).Key()) {
 		t.Errorf("left: %+v", got)
 	}
 }

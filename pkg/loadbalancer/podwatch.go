@@ -80,13 +80,13 @@ func (l *LoadBalancers) updatePods(
 		return nil
 	}
 	if current, wanted := one.service(service.UID, services); wanted {
-		return l.update(ctx, l.identity(l.lastClusterName(), current), current, one.present(nodes))
+		return l.update(ctx, l.identity(ctx, l.lastClusterName(), current), current, one.present(nodes))
 	}
 	asked, _ := settings.Parse(service)
 	if !isKept(service, asked) {
 		return nil
 	}
-	identity := l.identity(l.lastClusterName(), service)
+	identity := l.identity(ctx, l.lastClusterName(), service)
 	lb, err := l.find(ctx, service, identity)
 	if err != nil || lb == nil || lb.State.Deleting() {
 		return err

@@ -117,7 +117,7 @@ func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service, nodes co
 		return err
 	}
 	defer done()
-	identity := l.identity(l.lastClusterName(), service)
+	identity := l.identity(ctx, l.lastClusterName(), service)
 	if asked, _ := settings.Parse(service); asked.Shared != nil {
 		return l.renewSharing(ctx, identity, service, nodes)
 	}

@@ -300,7 +300,7 @@ func (l *LoadBalancers) mendOne(
 	defer recoverTo(&err, service)
 	told := one.present(nodes)
 	asked, problems := settings.Parse(service)
-	identity := l.identity(l.lastClusterName(), service)
+	identity := l.identity(ctx, l.lastClusterName(), service)
 	if asked.Shared == nil || l.refused(ctx, identity, service, asked, problems) {
 		return nil
 	}

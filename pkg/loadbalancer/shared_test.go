@@ -140,7 +140,7 @@ func sorted(text string) string {
 }
 
 func (a *account) backendOf(l *LoadBalancers, s *v1.Service, port int) string {
-	return l.identity("prod", s).SharedBackendName(s, port)
+	return l.identity(a.t.Context(), "prod", s).SharedBackendName(s, port)
 }
 
 // What a person made stays byte for byte, whoever joins and leaves; and nobody joins who is not let.

@@ -19,9 +19,9 @@ func BundleName(c settings.Certificate, identity Identity) string {
 	case c.Own():
 		return OwnBundleName(cmp.Or(identity.Generated, identity.Name))
 	case c.Secret != "":
-		return NamedLike(identity.Name, identity.ServiceUID+"/secret/"+c.Secret)
+		return NamedLike(identity.plainName, identity.ServiceUID+"/secret/"+c.Secret)
 	}
-	return NamedLike(identity.Name, identity.ServiceUID+"/managed/"+c.KeyType+"/"+strings.Join(c.Hostnames, ","))
+	return NamedLike(identity.plainName, identity.ServiceUID+"/managed/"+c.KeyType+"/"+strings.Join(c.Hostnames, ","))
 }
 
 // BundleNames are the names of the certificate bundles that are made for the Service.

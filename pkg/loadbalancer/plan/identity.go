@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -18,6 +20,7 @@ type Identity struct {
 	Name                   string // of the load balancer
 	LegacyName             string // the same as UpCloud's own CCM makes it: differs where names are long
 	legacyWhole            bool   // the legacy name has the whole names of cluster, namespace and Service
+	plainName              string // Name without the cluster's UID
 	// Generated is the generated name that the load balancer's label has, once there is one.
 	Generated string
 }
@@ -32,8 +35,19 @@ func NewIdentity(clusterID, clusterName string, service *v1.Service) Identity {
 	whole := strings.TrimPrefix(prefix+"-"+service.Namespace+"-"+service.Name, "-")
 	return Identity{
 		ServiceUID: string(service.UID), ClusterID: clusterID, ClusterName: clusterName,
-		Name: uniqueName(whole, legacy), LegacyName: legacy, legacyWhole: legacy == whole,
+		Name: uniqueName(whole, legacy), plainName: uniqueName(whole, legacy), LegacyName: legacy, legacyWhole: legacy == whole,
 	}
+}
+
+// InCluster returns the identity in the cluster of that UID. Names of load balancers are unique in an account. Without an ID, the cluster's
+// name begins them, which is kubernetes for most: then they end in a digest that the UID is part of. Load balancers that were made before
+// keep their names.
+func (i Identity) InCluster(uid string) Identity {
+	i.ClusterUID = uid
+	if uid != "" && i.ClusterID == "" {
+		i.Name = NamedLike(i.plainName, uid+"/"+i.plainName)
+	}
+	return i
 }
 
 // legacyName cuts namespace and name to what 64 characters leave of them, so that the load balancers of two Services
@@ -65,13 +79,13 @@ func uniqueName(whole, legacy string) string {
 // Service is named there, by the whole names of this cluster, namespace and Service, as UpCloud's own CCM writes them. That CCM cuts long
 // names: the same text may then stand for several Services, and proves nothing by itself (see OwnsNamed).
 //
-// What another cluster's ID is on is not this Service's, even with its UID: a cluster that is restored from a copy of another's etcd has
-// the same Services, with the same UIDs.
+// What another cluster's ID or UID is on is not this Service's, even with its UID: a cluster that is restored from a copy of another's etcd
+// has the same Services, with the same UIDs.
 func (i Identity) Owns(lb *cloud.LoadBalancer) bool {
 	if uid, ok := lb.Labels[settings.LabelServiceUID]; ok {
 		return uid != "" && uid == i.ServiceUID && !i.OtherCluster(lb.Labels)
 	}
-	return i.IsGenerated(lb) && (i.legacyWhole || lb.Labels[settings.LabelGeneratedName] == i.Name)
+	return i.IsGenerated(lb) && (i.legacyWhole || lb.Labels[settings.LabelGeneratedName] != i.LegacyName)
 }
 
 // OwnsNamed is Owns for a load balancer that the Service's own annotation names: with that, a name that was cut is a proof, too.
@@ -82,16 +96,25 @@ func (i Identity) OwnsNamed(lb *cloud.LoadBalancer) bool {
 	return i.IsGenerated(lb)
 }
 
-// OtherCluster says whether labels have the ID of another cluster than this one.
-func (i Identity) OtherCluster(labels cloud.Labels) bool {
-	id := labels[settings.LabelClusterID]
-	return id != "" && i.ClusterID != "" && id != i.ClusterID
+// OtherCluster says whether labels have the ID, or the UID, of another cluster than this one.
+func (i Identity) OtherCluster(labels cloud.Labels) bool { return i.WhichOther(labels) != "" }
+
+// WhichOther says in words which other cluster labels name, and by what it differs from this one; empty: they name no other.
+func (i Identity) WhichOther(labels cloud.Labels) string {
+	for _, one := range []struct{ what, own, key string }{
+		{"ID", i.ClusterID, settings.LabelClusterID}, {"UID", i.ClusterUID, settings.LabelClusterUID},
+	} {
+		if other := labels[one.key]; other != "" && one.own != "" && other != one.own {
+			return fmt.Sprintf("the cluster with %s %s, and this one has %s", one.what, other, one.own)
+		}
+	}
+	return ""
 }
 
 // IsGenerated says whether a load balancer has the labels that UpCloud's own CCM gives to this Service's. It may give the same to others'.
 func (i Identity) IsGenerated(lb *cloud.LoadBalancer) bool {
 	generated := lb.Labels[settings.LabelGeneratedName]
-	if generated == "" || (generated != i.LegacyName && generated != i.Name) {
+	if generated == "" || !slices.Contains([]string{i.LegacyName, i.plainName, i.Name}, generated) || i.OtherCluster(lb.Labels) {
 		return false
 	}
 	if i.ClusterID != "" {

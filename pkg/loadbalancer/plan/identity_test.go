@@ -107,3 +107,41 @@ func TestOwns(t *testing.T) {
 		}
 	}
 }
+
+// Without an ID, the cluster's UID makes names unique in an account; certificate bundles are by the Service's UID, and keep theirs.
+func TestNamesOfClustersWithoutID(t *testing.T) {
+	s := named("default", "web")
+	plain, one, other := NewIdentity("", "kubernetes", s), NewIdentity("", "kubernetes", s).InCluster("a"), NewIdentity("", "kubernetes", s).InCluster("b")
+	if one.Name == other.Name || one.Name == plain.Name || !strings.HasPrefix(one.Name, "kubernetes-default-web-") || one.LegacyName != plain.LegacyName {
+		t.Errorf("%s, %s and %s", plain.Name, one.Name, other.Name)
+	}
+	long := named(strings.Repeat("n", 40), strings.Repeat("s", 60))
+	if a, b := NewIdentity("", "kubernetes", long).InCluster("a").Name, NewIdentity("", "kubernetes", long).InCluster("b").Name; a == b || !settings.ValidName(a) {
+		t.Errorf("%s and %s", a, b)
+	}
+	if with := NewIdentity("prod", "kubernetes", s); with.InCluster("a").Name != with.Name {
+		t.Errorf("with an ID: %s, was %s", with.InCluster("a").Name, with.Name)
+	}
+	certificate := settings.Certificate{Secret: "www"}
+	if was, is := BundleName(certificate, plain), BundleName(certificate, one); was != is {
+		t.Errorf("the bundle of a Secret is %s, was %s", is, was)
+	}
+	made := &cloud.LoadBalancer{Labels: one.labels(s)}
+	earlier := &cloud.LoadBalancer{Labels: plain.labels(s)}
+	if !one.Owns(made) || !one.Owns(earlier) || other.Owns(made) || !other.OtherCluster(made.Labels) || one.OtherCluster(earlier.Labels) {
+		t.Error("ownership does not go by the cluster's UID")
+	}
+	delete(made.Labels, settings.LabelServiceUID)
+	if other.OwnsNamed(made) || other.Owns(made) || !one.Owns(made) {
+		t.Error("ownership by name does not go by the cluster's UID")
+	}
+	own := settings.Certificate{Hostnames: []string{}}
+	for _, lb := range []*cloud.LoadBalancer{made, earlier} {
+		asking := s.DeepCopy()
+		asking.Annotations = map[string]string{settings.AnnotationPrefix + "mode": "http"}
+		asking.Spec.Ports = []v1.ServicePort{{Name: "https", Port: 443, NodePort: 30443}}
+		if name := BundleName(own, one.Of(lb)); !(Cluster{Name: "kubernetes", UID: "a"}).AsksFor(asking, name) {
+			t.Errorf("bundle %s is not asked for", name)
+		}
+	}
+}

@@ -12,8 +12,9 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 )
 
-// Cluster is how a controller's configuration names its cluster. ID may be empty.
-type Cluster struct{ ID, Name string }
+// Cluster is how a controller's configuration names its cluster. ID may be empty. UID is that of its namespace kube-system, empty where
+// it is not known.
+type Cluster struct{ ID, Name, UID string }
 
 // claim says whose something is that carries a cluster's ID and name. A name alone never makes it ours: clusters are called
 // kubernetes unless somebody gives them a name.
@@ -42,14 +43,14 @@ type Trace struct {
 
 // Of reports whether it was made for a Service.
 func (t Trace) Of(cluster Cluster, service *v1.Service) bool {
-	identity := NewIdentity(cluster.ID, cluster.Name, service)
+	identity := NewIdentity(cluster.ID, cluster.Name, service).InCluster(cluster.UID)
 	switch {
 	case t.uid != "":
 		return t.uid == identity.ServiceUID
 	case t.key != "":
 		return t.key == identity.ServiceKey()
 	}
-	return t.generated != "" && (t.generated == identity.LegacyName || t.generated == identity.Name)
+	return t.generated != "" && slices.Contains([]string{identity.LegacyName, identity.plainName, identity.Name}, t.generated)
 }
 
 // Key is that of the Service's parts on a shared load balancer, whichever cluster made them.
@@ -166,14 +167,10 @@ func (c Cluster) AsksFor(service *v1.Service, bundle string) bool {
 	if len(problems) > 0 {
 		return true
 	}
-	identity := NewIdentity(c.ID, c.Name, service)
-	legacy := identity
-	legacy.Generated = identity.LegacyName
-	for _, port := range asked.EveryPort() {
-		for _, certificate := range port.Certificates {
-			if name := BundleName(certificate, identity); name != "" && (name == bundle || BundleName(certificate, legacy) == bundle) {
-				return true
-			}
+	identity := NewIdentity(c.ID, c.Name, service).InCluster(c.UID)
+	for _, identity.Generated = range []string{identity.Name, identity.plainName, identity.LegacyName} {
+		if slices.Contains(BundleNames(asked, identity), bundle) {
+			return true
 		}
 	}
 	return false
