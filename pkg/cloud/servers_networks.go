@@ -57,10 +57,10 @@ const addressListsAge = time.Minute
 
 // listedAddresses are the account's addresses and private networks, by server, as they were at one moment.
 type listedAddresses struct {
-	taken     time.Time // when the reading began
-	byServer  map[string]listing
-	byAddress map[netip.Addr][]string // servers that have it, floating ones left out
-	networks  []PrivateNetwork
+	taken    time.Time // when the reading began
+	byServer map[string]listing
+	byPublic map[netip.Addr][]string // servers that have a public address, floating ones left out
+	networks []PrivateNetwork
 }
 
 func (l *listedAddresses) of(serverID string) listing { return l.byServer[serverID] }
@@ -77,7 +77,7 @@ func (c *Cloud) addressLists(ctx context.Context, moment time.Time) (*listedAddr
 func (c *Cloud) readAddressLists(ctx context.Context) (*listedAddresses, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	lists := &listedAddresses{taken: time.Now(), byServer: map[string]listing{}, byAddress: map[netip.Addr][]string{}}
+	lists := &listedAddresses{taken: time.Now(), byServer: map[string]listing{}, byPublic: map[netip.Addr][]string{}}
 	var answer struct {
 		Addresses struct {
 			Address []wireAddress `json:"ip_address"`
@@ -99,9 +99,9 @@ func (c *Cloud) readAddressLists(ctx context.Context) (*listedAddresses, error) 
 		l := lists.byServer[wire.Server]
 		l.addresses = append(l.addresses, address.IP.String())
 		lists.byServer[wire.Server] = l
-		if !address.Floating {
+		if !address.Floating && address.Access == "public" {
 			ip := address.IP.Unmap()
-			lists.byAddress[ip] = append(lists.byAddress[ip], wire.Server)
+			lists.byPublic[ip] = append(lists.byPublic[ip], wire.Server)
 		}
 	}
 	var err error
@@ -153,22 +153,19 @@ const recheckAge = 5 * time.Second
 // maxServersAsked bounds how many servers are asked one by one for a private address.
 const maxServersAsked = 32
 
-// ServersWithAddress returns the UUIDs of the servers that have this address and do not merely hold it for a while, as a
-// floating one: by the list of addresses, and for private ones, which may exist once a network, by asking the servers
-// of those networks. It gives up with ErrExhausted if those are too many.
-func (c *Cloud) ServersWithAddress(ctx context.Context, ip netip.Addr) ([]string, error) {
+// ServersWithPublicAddress returns the UUIDs of the servers that have this public address and do not merely hold it for a while, as a
+// floating one. No other machine in the world has it. The addresses of private networks and of the utility network are the same in many
+// places.
+func (c *Cloud) ServersWithPublicAddress(ctx context.Context, ip netip.Addr) ([]string, error) {
 	lists, err := c.addressLists(ctx, time.Now().Add(-recheckAge))
 	if err != nil {
 		return nil, err
 	}
-	if ids := lists.byAddress[ip]; len(ids) > 0 {
-		return ids, nil
-	}
-	return c.privateHolders(ctx, lists, ip, nil)
+	return lists.byPublic[ip.Unmap()], nil
 }
 
 // ServersWithPrivateAddress returns the UUIDs of the servers that have this address on one of these private networks; without
-// networks, on any. It asks the servers as ServersWithAddress does, with the same limit.
+// networks, on any. It asks the servers of those networks, and gives up with ErrExhausted if they are too many.
 func (c *Cloud) ServersWithPrivateAddress(ctx context.Context, ip netip.Addr, networks ...string) ([]string, error) {
 	lists, err := c.addressLists(ctx, time.Now().Add(-recheckAge))
 	if err != nil {

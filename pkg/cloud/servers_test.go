@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -91,7 +92,7 @@ func TestOddAnswersHideNoOtherServer(t *testing.T) {
 	if _, ok := set.Server(sound); !ok || set.Len() != 2 {
 		t.Errorf("%d servers, %v", set.Len(), ok)
 	}
-	ids, err := c.ServersWithAddress(t.Context(), netip.MustParseAddr("94.237.0.1"))
+	ids, err := c.ServersWithPublicAddress(t.Context(), netip.MustParseAddr("94.237.0.1"))
 	if err != nil || !slices.Equal(ids, []string{sound}) {
 		t.Errorf("servers with the address: %v, %v", ids, err)
 	}
@@ -206,7 +207,8 @@ func TestWrongListCostsOneQuestion(t *testing.T) {
 	}
 }
 
-func TestServersWithPrivateAddress(t *testing.T) {
+// A server is found by any address by its private network, and by a public one without.
+func TestServersWithAnAddress(t *testing.T) {
 	sim := simulatortest.Start(t, simulator.Config{})
 	sim.CreateServer(t, "n1", "fi-hel1")
 	id := sim.CreateServer(t, "n2", "fi-hel1")
@@ -216,13 +218,23 @@ func TestServersWithPrivateAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, address := range addresses {
-		ids, err := c.ServersWithAddress(t.Context(), address.IP)
-		if err != nil || !slices.Equal(ids, []string{id}) {
-			t.Errorf("servers with %s address %s: %v, %v", address.Access, address.IP, ids, err)
+		for _, test := range []struct {
+			find   func(context.Context, netip.Addr) ([]string, error)
+			access string
+		}{
+			{c.ServersWithPublicAddress, "public"},
+			{func(ctx context.Context, ip netip.Addr) ([]string, error) {
+				return c.ServersWithPrivateAddress(ctx, ip)
+			}, "private"},
+		} {
+			ids, err := test.find(t.Context(), address.IP)
+			if err != nil || slices.Equal(ids, []string{id}) != (address.Access == test.access) {
+				t.Errorf("servers with %s address %s, by those that are %s: %v, %v", address.Access, address.IP, test.access, ids, err)
+			}
 		}
 	}
-	if ids, err := c.ServersWithAddress(t.Context(), netip.MustParseAddr("172.16.200.200")); err != nil || len(ids) > 0 {
-		t.Errorf("servers with an address that nobody has: %v, %v", ids, err)
+	if ids, err := c.ServersWithPrivateAddress(t.Context(), netip.MustParseAddr("172.16.200.200")); err != nil || len(ids) > 0 {
+		t.Errorf("servers with an address that is no server's: %v, %v", ids, err)
 	}
 }
 

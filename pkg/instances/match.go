@@ -62,10 +62,13 @@ func (i *Instances) own(ctx context.Context, node *v1.Node, age time.Duration) (
 	return server, nil
 }
 
-// serverID finds out which server a node is: by provider ID, else by annotation, else by exactly its name, else by
-// exactly one of its addresses. What follows from it is written into the Node for good, so several candidates are none; and only a
-// Node that waits for its initialization is looked for by name or address: what has neither provider ID nor taint is a machine
-// elsewhere, whose kubelet asks for no cloud provider, and which may have a name or a private address of a server's by chance.
+// serverID finds out which server a node is: by provider ID, else by annotation, else by the system UUID that its kubelet reports, else by
+// exactly its name, else by exactly one of its public addresses. What follows from it is written into the Node for good, so several
+// candidates are none; and only a Node that waits for its initialization is looked for by more than the first two: what has neither
+// provider ID nor taint is a machine elsewhere, whose kubelet asks for no cloud provider.
+//
+// A private address is no proof. The same ones are in use in many places, also on a machine of another cloud that waits for that cloud's
+// own controller: it would get the identity of a server that is not a node at all, and go with that server.
 func (i *Instances) serverID(ctx context.Context, node *v1.Node) (string, error) {
 	if !i.config.Scope.Matches(labels.Set(node.Labels)) {
 		return "", errNotOurs
@@ -77,13 +80,20 @@ func (i *Instances) serverID(ctx context.Context, node *v1.Node) (string, error)
 	if !initializing(node) {
 		return "", errNotOurs
 	}
-	candidates, err := i.serversNamed(ctx, node.Name)
+	set, err := i.cloud.ServersSince(ctx, time.Now().Add(-nameAge))
 	if err != nil {
 		return "", err
 	}
+	if server := reportedServer(set, node); server != nil {
+		return server.ID, nil
+	}
+	var candidates []string
+	for _, server := range set.Named(node.Name) {
+		candidates = append(candidates, server.ID)
+	}
 	by := "have this host name or title"
 	if len(candidates) == 0 {
-		by = "have its address"
+		by = "have its public address"
 		if candidates, err = i.serversAt(ctx, node); err != nil {
 			return "", err
 		}
@@ -92,11 +102,19 @@ func (i *Instances) serverID(ctx context.Context, node *v1.Node) (string, error)
 	case 1:
 		return candidates[0], nil
 	case 0:
-		return "", fmt.Errorf("node %s: no server of the account has this host name or title, nor the node's address: rename "+
-			"the server, or start the kubelet with --provider-id=%s", node.Name, providerid.New("SERVER_UUID"))
+		return "", fmt.Errorf("node %s: no server of the account has this host name or title, the node's system UUID or a public address "+
+			"of its (private addresses prove nothing, as machines elsewhere have the same): rename the server, or start the kubelet with "+
+			"--provider-id=%s", node.Name, providerid.New("SERVER_UUID"))
 	}
 	return "", fmt.Errorf("node %s: %d servers %s (%s): rename all but one, or start the kubelet with --provider-id=%s",
 		node.Name, len(candidates), by, strings.Join(candidates, ", "), providerid.New("SERVER_UUID"))
+}
+
+// reportedServer is the server whose UUID the node's kubelet reports as its machine's, as UpCloud's firmware has it; nil: no
+// server of the account.
+func reportedServer(set *cloud.ServerSet, node *v1.Node) *cloud.Server {
+	server, _ := set.Server(strings.ToLower(node.Status.NodeInfo.SystemUUID))
+	return server
 }
 
 // namedServer is the UUID that the Node itself gives, if it does.
@@ -123,18 +141,7 @@ func namedServer(node *v1.Node) (string, error) {
 	return id.String(), nil
 }
 
-func (i *Instances) serversNamed(ctx context.Context, name string) (ids []string, err error) {
-	set, err := i.cloud.ServersSince(ctx, time.Now().Add(-nameAge))
-	if err != nil {
-		return nil, err
-	}
-	for _, server := range set.Named(name) {
-		ids = append(ids, server.ID)
-	}
-	return ids, nil
-}
-
-// serversAt finds the servers that have an address which the kubelet was given, or found itself.
+// serversAt finds the servers that have a public address which the kubelet was given, or found itself.
 func (i *Instances) serversAt(ctx context.Context, node *v1.Node) (ids []string, err error) {
 	ips, err := providedNodeIPs(node)
 	if err != nil {
@@ -146,11 +153,7 @@ func (i *Instances) serversAt(ctx context.Context, node *v1.Node) (ids []string,
 		}
 	}
 	for _, ip := range ips {
-		found, err := i.cloud.ServersWithAddress(ctx, ip)
-		if errors.Is(err, cloud.ErrExhausted) {
-			return nil, fmt.Errorf("node %s: no server has this host name or title, and too many could have its address %s: rename the "+
-				"server, or start the kubelet with --provider-id=%s", node.Name, ip, providerid.New("SERVER_UUID"))
-		}
+		found, err := i.cloud.ServersWithPublicAddress(ctx, ip)
 		if err != nil {
 			return nil, err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -97,7 +96,7 @@ func (i *Instances) successor(set *cloud.ServerSet, node *v1.Node, id string) (_
 	if len(candidates) != 1 || candidates[0].ID == id {
 		return nil, false
 	}
-	if server, found := set.Server(strings.ToLower(node.Status.NodeInfo.SystemUUID)); found {
+	if server := reportedServer(set, node); server != nil {
 		if server.ID != candidates[0].ID {
 			return nil, false
 		}
