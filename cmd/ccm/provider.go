@@ -96,6 +96,7 @@ func (p *provider) SetInformers(shared informers.SharedInformerFactory) {
 	go p.loadBalancers.FollowJoining(ctx, services)
 	go p.loadBalancers.FollowPods(ctx, services, nodes)
 	go p.loadBalancers.FollowEndpoints(ctx, services, nodes)
+	go p.loadBalancers.FollowNodeLabels(ctx, services, shared.Core().V1().Nodes())
 }
 
 // Close ends what the provider does by itself.

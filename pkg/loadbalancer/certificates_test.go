@@ -225,9 +225,13 @@ func TestSecretThatIsMissingOrWrong(t *testing.T) {
 		}
 		a.said()
 		for range 2 {
+			a.ResetRequests()
 			if _, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %v, want %s", err, test.want)
 			}
+		}
+		if calls := a.Requests(); calls.Total() > 0 {
+			t.Errorf("a retry takes %v", calls)
 		}
 		if said := a.said(); len(said) != 1 || !strings.Contains(said[0], test.want) || strings.Contains(said[0], "PRIVATE") {
 			t.Errorf("events: %q", said)

@@ -97,10 +97,9 @@ func (l *LoadBalancers) reportOutcome(ctx context.Context, service *v1.Service, 
 
 // reportLeaving tells in the Service's status why its load balancer is there still.
 func (l *LoadBalancers) reportLeaving(ctx context.Context, service *v1.Service, err error) {
-	condition := metav1.Condition{Status: metav1.ConditionFalse, Reason: ReasonDeleting, Message: err.Error()}
-	var reasoned *reasonedError
-	if errors.As(err, &reasoned) {
-		condition.Reason = reasoned.reason
+	condition := metav1.Condition{Status: metav1.ConditionFalse, Reason: reasonOf(err), Message: err.Error()}
+	if condition.Reason == ReasonSyncFailed || condition.Reason == ReasonWaiting {
+		condition.Reason = ReasonDeleting
 	}
 	if !notOurs(err) {
 		l.report(ctx, service, condition)

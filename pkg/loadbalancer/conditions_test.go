@@ -226,3 +226,38 @@ func TestConditionFollowsTheCheck(t *testing.T) {
 	a.check(l)
 	a.wantCondition(s, metav1.ConditionTrue, ReasonReady, "")
 }
+
+// The controller asks whether there is a load balancer before it deletes one, and gets no further if the API refuses the credentials: the
+// condition does not go on saying that all is well.
+func TestConditionOfAServiceThatGoesWithoutCredentials(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers()
+	s := a.addService(example.Service("http 80 30080"))
+	a.ensure(l, s)
+	a.change(s, func(s *v1.Service) { s.Spec.Type = v1.ServiceTypeClusterIP })
+	a.Inject(simulator.Fault{Status: http.StatusUnauthorized})
+	if _, _, err := l.GetLoadBalancer(t.Context(), "prod", a.current(s)); err == nil {
+		t.Fatal("there is an answer without credentials")
+	}
+	a.wantCondition(s, metav1.ConditionFalse, ReasonUnauthorized, "")
+}
+
+// A floating IP address that is not the account's is named before the API refuses the whole load balancer for it.
+func TestAddressOfAnotherAccountAtCreation(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers()
+	s := example.Service("http 80 30080")
+	s.Spec.LoadBalancerIP = "198.51.100.7"
+	s = a.addService(s)
+	a.ResetRequests()
+	if _, text := a.fails(l, s); !strings.Contains(text, "spec.loadBalancerIP 198.51.100.7") {
+		t.Errorf("error %s", text)
+	}
+	if said := strings.Join(a.said(), "\n"); !strings.Contains(said, "UnsupportedLoadBalancerIP") {
+		t.Errorf("events: %s", said)
+	}
+	if n := a.Requests().Of("POST /load-balancer"); n > 0 {
+		t.Errorf("%d load balancers were asked for", n)
+	}
+	a.wantCondition(s, metav1.ConditionFalse, "UnsupportedLoadBalancerIP", "198.51.100.7")
+}

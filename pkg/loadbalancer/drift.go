@@ -128,15 +128,20 @@ func isOnItsWay(err error) bool {
 
 // tellMended puts an event on a Service whose load balancer was changed without a change in Kubernetes.
 func (l *LoadBalancers) tellMended(service *v1.Service, changes []string) {
-	const most = 5
-	if len(changes) == 0 {
-		return
+	if len(changes) > 0 {
+		l.tell(service, "MendedLoadBalancer", "The load balancer was not as the Service asks, though nothing had changed in Kubernetes: %s",
+			inShort(changes))
 	}
+}
+
+// inShort lists changes as an event has room for them.
+func inShort(changes []string) string {
+	const most = 5
 	text := strings.Join(changes[:min(most, len(changes))], "; ")
 	if more := len(changes) - most; more > 0 {
 		text += fmt.Sprintf("; and %d more", more)
 	}
-	l.tell(service, "MendedLoadBalancer", "The load balancer was not as the Service asks, though nothing had changed in Kubernetes: %s", text)
+	return text
 }
 
 // republish writes the status that the controller wrote when it came last, if that has changed since: only the controller's own calls

@@ -132,6 +132,9 @@ func (w *work) create(ctx context.Context) (*cloud.LoadBalancer, error) {
 		return nil, err
 	}
 	desired := plan.DesiredState(w.input(place.Networks))
+	if err := w.checkAddresses(ctx, desired, &cloud.LoadBalancer{}); err != nil {
+		return nil, err
+	}
 	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, nil); err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ type nameQueue = workqueue.TypedRateLimitingInterface[cache.ObjectName]
 // follower does again and again what follows from a change of objects, for a name that the change is about.
 type follower struct {
 	// factory, informer, on and synced are for run.
-	factory  informers.SharedInformerFactory
+	factory  informers.SharedInformerFactory // of the informer; nil: it is run by others
 	informer cache.SharedIndexInformer
 	// on queues names.
 	on func(nameQueue) cache.ResourceEventHandler
@@ -41,8 +41,10 @@ func (f follower) run(ctx context.Context) {
 		klog.FromContext(ctx).Error(err, f.failed)
 		return
 	}
-	f.factory.Start(ctx.Done())
-	defer f.factory.Shutdown()
+	if f.factory != nil {
+		f.factory.Start(ctx.Done())
+		defer f.factory.Shutdown()
+	}
 	if f.synced != nil {
 		if !cache.WaitForCacheSync(ctx.Done(), f.informer.HasSynced) {
 			return

@@ -142,6 +142,14 @@ func (l *LoadBalancers) GetLoadBalancer(
 	ctx context.Context, clusterName string, service *v1.Service,
 ) (status *v1.LoadBalancerStatus, exists bool, err error) {
 	defer recoverTo(&err, service)
+	if service.DeletionTimestamp != nil || service.Spec.Type != v1.ServiceTypeLoadBalancer {
+		caller, leaving := ctx, service
+		defer func() {
+			if err != nil { // the controller gets no further
+				l.reportLeaving(caller, leaving, err)
+			}
+		}()
+	}
 	ctx, cancel := l.operation(ctx, service.Namespace)
 	defer cancel()
 	identity := l.identity(ctx, clusterName, service)

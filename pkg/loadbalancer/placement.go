@@ -101,8 +101,8 @@ func (l *LoadBalancers) loadBalancerZone(ctx context.Context, id string) (string
 	return id, nil
 }
 
-// checkAddresses refuses a floating IP address that the account has not, before the load balancer loses another for it. It costs a call
-// for each address that is new.
+// checkAddresses refuses a floating IP address that the account has not, before the load balancer is made with it, which the API refuses
+// without a word about the address, or loses another for it. It costs a call for each address that is new.
 func (w *work) checkAddresses(ctx context.Context, desired plan.Desired, lb *cloud.LoadBalancer) error {
 	for _, want := range desired.Addresses {
 		if slices.ContainsFunc(lb.Addresses, func(have cloud.FloatingAddress) bool { return have.Address == want.Address }) {

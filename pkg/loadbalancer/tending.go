@@ -8,6 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 )
 
 // tending remembers Services, those that have load balancers of their own apart from those that share, each with the names of the nodes
@@ -73,6 +74,17 @@ func (t *tending) byNamespace() map[string][]types.UID {
 	for _, uid := range slices.Sorted(maps.Keys(t.bySvc)) {
 		namespace := t.bySvc[uid].namespace
 		all[namespace] = append(all[namespace], uid)
+	}
+	return all
+}
+
+// names are those of the Services.
+func (t *tending) names() []cache.ObjectName {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]cache.ObjectName, 0, len(t.bySvc))
+	for _, one := range t.bySvc {
+		all = append(all, cache.NewObjectName(one.namespace, one.name))
 	}
 	return all
 }

@@ -15,8 +15,9 @@ import (
 // maxRanges is how many source ranges one rule can hold: as many matchers as the API takes.
 const maxRanges = 40
 
-// SourceRanges are the networks that a Service is open to, joined as far as they can be; none: open to all. They come from
-// spec.loadBalancerSourceRanges, or if that is empty from the older annotation, which kube-proxy and other clouds heed too.
+// SourceRanges are the networks that a Service is open to, joined as far as they can be, and those of IPv4 alone if there are any; none: open
+// to all. They come from spec.loadBalancerSourceRanges, or if that is empty from the older annotation, which kube-proxy and other clouds
+// heed too.
 func SourceRanges(service *v1.Service) ([]netip.Prefix, error) {
 	given, from := service.Spec.LoadBalancerSourceRanges, "spec.loadBalancerSourceRanges"
 	if len(given) == 0 {
@@ -45,11 +46,22 @@ func SourceRanges(service *v1.Service) ([]netip.Prefix, error) {
 	if slices.Contains(all, netip.MustParsePrefix("0.0.0.0/0")) {
 		return nil, nil // load balancers have IPv4 addresses only
 	}
+	all = ofIPv4(all)
 	if len(all) > maxRanges {
 		return nil, fmt.Errorf("%s has %d networks that do not join into larger ones, and a rule can hold %d: use fewer, larger ones",
 			from, len(all), maxRanges)
 	}
 	return all, nil
+}
+
+// ofIPv4 leaves out networks of IPv6, from which no client comes to a load balancer, as it has IPv4 addresses only. If there are no others, one
+// of them stays: without any, everybody could come.
+func ofIPv4(all []netip.Prefix) []netip.Prefix {
+	kept := slices.DeleteFunc(slices.Clone(all), func(p netip.Prefix) bool { return !p.Addr().Is4() })
+	if len(kept) == 0 {
+		return all[:min(1, len(all))]
+	}
+	return kept
 }
 
 // joined leaves out networks that are part of another, and makes one of two halves.

@@ -40,6 +40,12 @@ func TestProblems(t *testing.T) {
 			},
 			reason: "UnsupportedSourceRanges", says: []string{"41", "40"},
 		},
+		{name: "source ranges of IPv6 beside as many of IPv4 as a rule holds", spoil: func(s *v1.Service) {
+			for i := range 40 {
+				s.Spec.LoadBalancerSourceRanges = append(s.Spec.LoadBalancerSourceRanges, fmt.Sprintf("10.%d.0.0/24", 2*i),
+					fmt.Sprintf("2001:db8:%d::/48", 2*i))
+			}
+		}},
 		{
 			name: "source ranges in the annotation", spoil: func(s *v1.Service) {
 				s.Annotations = map[string]string{v1.AnnotationLoadBalancerSourceRangesKey: "10.0.0.0/8,x"}
@@ -96,6 +102,19 @@ func TestProblems(t *testing.T) {
 			if !strings.Contains(problems[0].Message, text) {
 				t.Errorf("%s: %q does not say %s", test.name, problems[0].Message, text)
 			}
+		}
+	}
+}
+
+// Networks of IPv6 match no client, and take no room; where there are no others, one stays, and keeps all out.
+func TestSourceRangesOfIPv6(t *testing.T) {
+	for given, want := range map[string]string{
+		"10.0.0.0/8,2001:db8::/32": "[10.0.0.0/8]", "2001:db8:1::/48,2001:db8:9::/48": "[2001:db8:1::/48]", "::/0": "[::/0]", "0.0.0.0/0,::/0": "[]",
+	} {
+		s := &v1.Service{}
+		s.Spec.LoadBalancerSourceRanges = strings.Split(given, ",")
+		if got, err := SourceRanges(s); err != nil || fmt.Sprint(got) != want {
+			t.Errorf("%s: %v, %v, want %s", given, got, err, want)
 		}
 	}
 }
