@@ -62,6 +62,13 @@ bench-sim: ## measure the simulator with 10,000 storages, 5,000 servers and 1,00
 fuzz: ## fuzz what others write, FUZZTIME (1m) for each target, two at a time
 	hack/fuzz
 
+manifests: ## make deploy/kubernetes and the chart's README from the chart, and the single files of a release into build/release; REGISTRY and VERSION name the images
+	go -C test/helm run -buildvcs=false . manifests
+	go -C test/helm run -buildvcs=false . release --registry "$(REGISTRY)" --version "$(VERSION)"
+
+images-list: ## print all images that the chart can need, for a mirror; VALUES=file for those that these values need
+	@go -C test/helm run -buildvcs=false . images $(if $(VALUES),--values "$(abspath $(VALUES))")
+
 lint: ## check formatting, vet, and the linters of .golangci.yaml
 	hack/lint
 
@@ -86,5 +93,5 @@ cluster:
 	@mkdir -p $(BUILD)/cluster
 	cd test/cluster && CGO_ENABLED=0 go build -buildvcs=false -o ../../$(BUILD)/cluster/cluster .
 
-.PHONY: help build demo demo-shared e2e e2e-lb up demo-down test property test-vm fuzz integration conformance bench bench-sim lint vulncheck release release-check prepare-release clean cluster
+.PHONY: help build demo demo-shared e2e e2e-lb up demo-down test property test-vm fuzz integration conformance bench bench-sim manifests images-list lint vulncheck release release-check prepare-release clean cluster
 .DEFAULT_GOAL := help

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -169,7 +170,11 @@ func (k *kubernetesOf) startAsDeployed(account *simulatortest.Server, lease stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := append(deployment.Spec.Template.Spec.Containers[0].Args, "--kubeconfig="+kubeconfig, "--authentication-kubeconfig="+kubeconfig,
+	args := slices.Clone(deployment.Spec.Template.Spec.Containers[0].Args)
+	for i, arg := range args { // as the kubelet does it
+		args[i] = strings.ReplaceAll(arg, "$(NAMESPACE)", deployment.Namespace)
+	}
+	args = append(args, "--kubeconfig="+kubeconfig, "--authentication-kubeconfig="+kubeconfig,
 		"--authorization-kubeconfig="+kubeconfig, "--bind-address=127.0.0.1", "--cert-dir="+dir, "--credentials-dir="+secret,
 		fmt.Sprintf("--secure-port=%d", ports[0]), fmt.Sprintf("--readiness-port=%d", ports[1]))
 	args = append(args, more...)

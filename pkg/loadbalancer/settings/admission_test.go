@@ -25,8 +25,13 @@ import (
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
 )
 
+// policyPaths are the chart's file, and the manifest that is made from it.
+var policyPaths = []string{
+	"../../../deploy/helm/cloud-provider-upcloud/files/load-balancer-policy.yaml",
+	"../../../deploy/kubernetes/admission/policy.yaml",
+}
+
 const (
-	policyPath   = "../../../deploy/kubernetes/admission/policy.yaml"
 	policyHeader = "# Refuses Services with annotations that the controller would refuse. Made from the table of annotations:\n" +
 		"# go test ./pkg/loadbalancer/settings -run AdmissionPolicy -update\n"
 )
@@ -142,17 +147,19 @@ func TestAdmissionPolicyIsCurrent(t *testing.T) {
 		}
 		want += string(text)
 	}
-	if *update {
-		if err := os.WriteFile(policyPath, []byte(want), 0o644); err != nil {
+	for _, path := range policyPaths {
+		if *update {
+			if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := os.ReadFile(path)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	got, err := os.ReadFile(policyPath)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, string(got)); diff != "" {
-		t.Errorf("not current: %s", diff)
+		if diff := cmp.Diff(want, string(got)); diff != "" {
+			t.Errorf("%s is not current: %s", path, diff)
+		}
 	}
 }
 
