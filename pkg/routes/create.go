@@ -58,15 +58,16 @@ func (r *Routes) CreateRoute(ctx context.Context, _ string, _ string, route *clo
 		klog.FromContext(ctx).V(2).Info("A node of another cloud gets no route", "node", node.Name, "podCIDR", route.DestinationCIDR)
 		return nil
 	}
-	prefix, err := netip.ParsePrefix(route.DestinationCIDR)
+	prefix, err := parsePodCIDR(route.DestinationCIDR)
 	if err != nil {
-		return fmt.Errorf("node %s: Pod CIDR: %w", node.Name, err)
+		err = &PodCIDRError{fmt.Sprintf("Node %s: %v, no route created; recreate the Node, so that it gets another Pod CIDR", node.Name, err)}
+		r.tell(node, err)
+		return err
 	}
 	owner, err := r.ownerOf(ctx)
 	if err != nil {
 		return err
 	}
-	prefix = prefix.Masked()
 	router, hop, err := r.target(ctx, node, owner, prefix)
 	c := newChange(owner.routeName(node.Name, prefix), prefix, hop)
 	if err == nil {

@@ -99,8 +99,8 @@ func (l *listing) sortOwn(e entry, node *v1.Node) {
 	}
 	shown.TargetNode = nodeName(node)
 	i := slices.IndexFunc(node.Spec.PodCIDRs, func(cidr string) bool {
-		prefix, err := netip.ParsePrefix(cidr)
-		return err == nil && prefix.Masked() == e.key.prefix
+		prefix, err := parsePodCIDR(cidr)
+		return err == nil && prefix == e.key.prefix
 	})
 	if i < 0 {
 		if !l.pods.isAllowed(e.key.prefix) { // the controller does not touch what is outside --cluster-cidr
@@ -133,7 +133,7 @@ func (l *listing) sortForeign(e entry) {
 			continue
 		}
 		for _, cidr := range node.Spec.PodCIDRs {
-			if prefix, err := netip.ParsePrefix(cidr); err == nil && prefix.Masked() == e.key.prefix {
+			if prefix, err := parsePodCIDR(cidr); err == nil && prefix == e.key.prefix {
 				l.shown = append(l.shown, &cloudprovider.Route{Name: e.key.name, DestinationCIDR: cidr, TargetNode: nodeName(node)})
 			}
 		}
