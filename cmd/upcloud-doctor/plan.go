@@ -100,12 +100,9 @@ func readPlan(file string) (*doctor.Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
-	var plan doctor.Plan
-	if err := bounded.Plan.Unmarshal(text, &plan); err != nil {
+	plan, err := doctor.ParsePlan(text)
+	if err != nil {
 		return nil, fmt.Errorf("plan %s: %w", file, oneLine(err))
 	}
-	if err := plan.Check(); err != nil {
-		return nil, fmt.Errorf("plan %s: %w", file, err)
-	}
-	return &plan, nil
+	return plan, nil
 }

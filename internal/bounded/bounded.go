@@ -91,6 +91,9 @@ func (d Document) YAML(text []byte) error {
 	if err := Text(string(text), d.Bytes); err != nil {
 		return err
 	}
+	if err := d.marks(text); err != nil {
+		return err
+	}
 	var root yaml.Node
 	err := yaml.NewDecoder(strings.NewReader(string(text))).Decode(&root)
 	if errors.Is(err, io.EOF) {
@@ -101,6 +104,31 @@ func (d Document) YAML(text []byte) error {
 	}
 	values := 0
 	return d.check(&root, 0, &values)
+}
+
+// marks refuses a text with so many signs after which a value can begin that the parser would take too much memory to count the values.
+// Such signs are also in texts, such as the colons of a time, so that more of them are allowed than values. A small text needs no such
+// look: what it costs is bounded by its size.
+func (d Document) marks(text []byte) error {
+	const small, most = 1 << 20, 4
+	if len(text) <= small {
+		return nil
+	}
+	n := 0
+	for i, c := range text {
+		switch c {
+		case '\n', ',', ':', '[', '{':
+			n++
+		case '-', '?':
+			if i+1 < len(text) && (text[i+1] == ' ' || text[i+1] == '\n') {
+				n++
+			}
+		}
+	}
+	if n > most*d.Values {
+		return d.exceeded(d.Values+1, 0)
+	}
+	return nil
 }
 
 func (d Document) check(node *yaml.Node, depth int, values *int) error {
@@ -145,7 +173,7 @@ func (d Document) Unmarshal(text []byte, into any) error {
 	if err := d.YAML(text); err != nil {
 		return err
 	}
-	return sigsyaml.Unmarshal(text, into)
+	return brief(sigsyaml.Unmarshal(text, into))
 }
 
 // UnmarshalStrict is Unmarshal, but a field that the type has not, or that is given twice, is an error.
@@ -153,7 +181,7 @@ func (d Document) UnmarshalStrict(text []byte, into any) error {
 	if err := d.YAML(text); err != nil {
 		return err
 	}
-	return sigsyaml.UnmarshalStrict(text, into)
+	return brief(sigsyaml.UnmarshalStrict(text, into))
 }
 
 // ReadFile reads a file of at most so many bytes. Its error names the file.
@@ -177,6 +205,15 @@ func ReadFile(path string, most int) ([]byte, error) {
 func notYAML(err error) error {
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	return fmt.Errorf("not YAML: %s", strings.TrimPrefix(strings.TrimPrefix(text, "error converting YAML to JSON: "), "yaml: "))
+}
+
+// brief is a parser's error, which may repeat a value of any length.
+func brief(err error) error {
+	const most = 500
+	if err == nil || len(err.Error()) <= most {
+		return err
+	}
+	return errors.New(strings.ToValidUTF8(err.Error()[:most], "") + "…")
 }
 
 // shortened is a name in a message.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/internal/bounded"
 )
 
 // PlanEntry is one line of a reviewed plan: a finding as the report had it, with the action that a person wants.
@@ -42,6 +44,18 @@ func (p *Plan) Entries() []PlanEntry {
 	return asked
 }
 
+// maxPlanEntries is how many entries a plan has at most, and maxPlanText how long a text of one may be: an ID, an action, a fingerprint.
+const maxPlanEntries, maxPlanText = 200_000, 256
+
+// ParsePlan reads a plan in YAML or JSON, and checks it. What it costs is limited before it is parsed.
+func ParsePlan(text []byte) (*Plan, error) {
+	var plan Plan
+	if err := bounded.Plan.Unmarshal(text, &plan); err != nil {
+		return nil, err
+	}
+	return &plan, plan.Check()
+}
+
 // Check finds what is wrong with a plan before anything is done.
 func (p *Plan) Check() error {
 	switch {
@@ -50,29 +64,56 @@ func (p *Plan) Check() error {
 	case p.Subject != "storage" && p.Subject != "load-balancers":
 		return fmt.Errorf("invalid subject %q: must be storage or load-balancers", p.Subject)
 	}
+	if err := bounded.Count(len(p.Findings)+len(p.Kept), maxPlanEntries, "entries"); err != nil {
+		return err
+	}
+	actions := map[string]Action{}
 	for _, entry := range p.Entries() {
-		if entry.Action != ActionMark && entry.Action != ActionQuarantine && entry.Action != ActionRemove && entry.Action != ActionRestore {
-			return fmt.Errorf("invalid action %q of %s in the plan: must be keep, mark, quarantine, remove or restore", entry.Action,
-				entry.id())
+		if err := entry.check(); err != nil {
+			return err
 		}
-		if entry.Fingerprint == "" {
-			return fmt.Errorf("the plan has no fingerprint of %s; make the plan again", entry.id())
+		if other, twice := actions[entry.id()]; twice {
+			return fmt.Errorf("the plan has two entries for %s, with the actions %s and %s; leave one of them", entry.id(), other, entry.Action)
 		}
+		actions[entry.id()] = entry.Action
+	}
+	return nil
+}
+
+// check finds what is wrong with an entry that asks for something to be done.
+func (e PlanEntry) check() error {
+	for field, text := range map[string]string{"kind": string(e.Kind), "storageID": e.StorageID, "loadBalancerID": e.LoadBalancerID,
+		"certificateID": e.CertificateID, "action": string(e.Action), "fingerprint": e.Fingerprint} {
+		if err := bounded.Text(text, maxPlanText); err != nil {
+			return fmt.Errorf("%s of an entry in the plan is %w", field, err)
+		}
+	}
+	switch {
+	case e.id() == "":
+		return fmt.Errorf("an entry of the plan has the action %q and no storageID, loadBalancerID or certificateID; make the plan again", e.Action)
+	case e.Action != ActionMark && e.Action != ActionQuarantine && e.Action != ActionRemove && e.Action != ActionRestore:
+		return fmt.Errorf("invalid action %q of %s in the plan: must be keep, mark, quarantine, remove or restore", e.Action, e.id())
+	case e.Fingerprint == "":
+		return fmt.Errorf("the plan has no fingerprint of %s; make the plan again", e.id())
 	}
 	return nil
 }
 
 // Apply does exactly what the plan says: to the things that it names, if they are as they were when the plan was made, and if no rule
-// forbids it. r is a report that was just made. It returns a report of what the plan names alone. Errors: ErrMismatch.
+// forbids it. r is a report that was just made. It returns a report of what the plan names alone. Errors: ErrMismatch, and those of Check.
 func (r *Report) Apply(ctx context.Context, plan *Plan) (*Report, error) {
+	if err := plan.Check(); err != nil {
+		return nil, err
+	}
 	if plan.ClusterUID != r.ClusterUID {
 		return nil, otherCluster(plan.ClusterUID, r.ClusterUID)
 	}
 	t, look := r.treatment, newLook()
 	done := *r
 	done.Findings, done.Kept, done.Undecided = []*Finding{}, []*Finding{}, []*Finding{}
+	found := r.byID()
 	for _, entry := range plan.Entries() {
-		f := r.find(entry)
+		f := found[entry.id()]
 		if f == nil {
 			f = &Finding{Kind: entry.Kind, StorageID: entry.StorageID, LoadBalancerID: entry.LoadBalancerID, CertificateID: entry.CertificateID}
 		} else if f.stage.Stage == StageNone && entry.Action != ActionRestore {
@@ -92,16 +133,17 @@ func (r *Report) Apply(ctx context.Context, plan *Plan) (*Report, error) {
 	return &done, nil
 }
 
-// find finds the thing of an entry in the report; nil when it is no finding any more.
-func (r *Report) find(entry PlanEntry) *Finding {
-	for _, list := range [][]*Finding{r.Findings, r.Kept} {
+// byID are the findings about things of the account.
+func (r *Report) byID() map[string]*Finding {
+	found := map[string]*Finding{}
+	for _, list := range [][]*Finding{r.Kept, r.Findings} {
 		for _, f := range list {
-			if f.subject != nil && f.subject.id() == entry.id() {
-				return f
+			if f.subject != nil {
+				found[f.subject.id()] = f
 			}
 		}
 	}
-	return nil
+	return found
 }
 
 func (t *treatment) applyEntry(ctx context.Context, plan *Plan, entry PlanEntry, f *Finding, look string) error {
