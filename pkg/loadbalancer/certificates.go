@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -93,37 +95,65 @@ func parseSecret(name string, chain, key []byte) (secret, error) {
 	if err != nil {
 		return secret{}, fmt.Errorf("%s and %s are no pair: %w", v1.TLSCertKey, v1.TLSPrivateKeyKey, err)
 	}
-	s := secret{hosts: hostsOf(pair.Leaf)}
-	for rest := chain; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		switch {
-		case block.Type != "CERTIFICATE":
-		case s.certificate == nil:
-			s.certificate = pem.EncodeToMemory(block)
-		default:
-			s.intermediates = append(s.intermediates, pem.EncodeToMemory(block)...)
-		}
+	s := secret{}
+	if s.hosts, err = hostsOf(pair.Leaf); err != nil {
+		return secret{}, fmt.Errorf("%s: %w", v1.TLSCertKey, err)
 	}
-	s.key = bytes.TrimSpace(key)
-	s.fingerprint = settings.ShortDigest(name+"\n"+string(s.certificate)+string(s.intermediates)) + settings.ShortDigest(string(s.key))
+	for _, block := range blocksOf(chain, func(kind string) bool { return kind == "CERTIFICATE" }) {
+		if s.certificate == nil {
+			s.certificate = pem.EncodeToMemory(block)
+			continue
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return secret{}, fmt.Errorf("a certificate after the first one in %s cannot be read, which load balancers refuse: %w; "+
+				"leave it out", v1.TLSCertKey, err)
+		}
+		s.intermediates = append(s.intermediates, pem.EncodeToMemory(block)...)
+	}
+	// The key alone: load balancers would take a certificate beside it for one to be shown.
+	keys := blocksOf(key, func(kind string) bool { return kind == "PRIVATE KEY" || strings.HasSuffix(kind, " PRIVATE KEY") })
+	s.key = bytes.TrimSpace(pem.EncodeToMemory(keys[0])) // which is the one that the pair was made of
+	s.fingerprint = settings.ShortDigest(name+"\n"+string(s.certificate)+string(s.intermediates)) + settings.ShortDigest(string(bytes.TrimSpace(key)))
 	return s, nil
 }
 
-// hostsOf are the names that clients may ask for to be shown a certificate: its subject alternative names, and its common name, which
-// load balancers heed too unless it is no host name at all.
-func hostsOf(leaf *x509.Certificate) []string {
+// blocksOf are the blocks of those kinds in PEM, without headers.
+func blocksOf(text []byte, is func(kind string) bool) (blocks []*pem.Block) {
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			return blocks
+		}
+		if is(block.Type) {
+			blocks = append(blocks, &pem.Block{Type: block.Type, Bytes: block.Bytes})
+		}
+	}
+}
+
+// hostsOf are the names that clients may ask for to be shown a certificate: its subject alternative names, and each common name of its
+// subject, which load balancers heed too unless it is no host name at all.
+func hostsOf(leaf *x509.Certificate) ([]string, error) {
 	names := slices.Clone(leaf.DNSNames)
 	for _, ip := range leaf.IPAddresses {
 		names = append(names, ip.String())
 	}
-	if name := leaf.Subject.CommonName; !strings.ContainsAny(name, " /@:") {
-		names = append(names, name)
+	var common []string
+	for _, attribute := range leaf.Subject.Names {
+		if name, isText := attribute.Value.(string); isText && attribute.Type.Equal(commonName) {
+			common = append(common, name)
+		}
 	}
-	return normalHosts(names)
+	for _, name := range slices.Concat(names, common) {
+		if strings.ContainsFunc(name, unicode.IsControl) { // programs in C may take what is before it for the name
+			return nil, fmt.Errorf("the certificate is for the name %.100q, which has a control character; use one for host names", name)
+		}
+	}
+	common = slices.DeleteFunc(common, func(name string) bool { return strings.ContainsAny(name, " /@:") })
+	return normalHosts(append(names, common...)), nil
 }
+
+// commonName is the OID of the attribute CN.
+var commonName = asn1.ObjectIdentifier{2, 5, 4, 3}
 
 // maxChain and maxKey are how many bytes of PEM a Secret's certificate chain and key may have: more than a chain in use has, and an RSA
 // key of 16384 bits. maxChainCertificates is the number of certificates in the chain.

@@ -2,7 +2,14 @@ package loadbalancer
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
+	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +39,78 @@ func TestSecretBeyondALimitIsRefused(t *testing.T) {
 		if (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
+	}
+}
+
+// pairOf is a certificate with a subject and host names, and its key, in PEM.
+func pairOf(t *testing.T, commonNames []string, hosts ...string) (certificate, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var subject pkix.Name
+	for _, name := range commonNames {
+		subject.ExtraNames = append(subject.ExtraNames, pkix.AttributeTypeAndValue{Type: commonName, Value: name})
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: subject, DNSNames: hosts, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})
+}
+
+// A load balancer shows a certificate for each common name of its subject, and what is bounded by hosts is bounded by all of them.
+func TestHostsOfACertificateAreAllThatLoadBalancersHeed(t *testing.T) {
+	for _, test := range []struct {
+		common []string
+		hosts  []string
+		want   string // or an error
+	}{
+		{[]string{"victim.example", "team.example"}, []string{"www.team.example"}, "www.team.example,victim.example,team.example"},
+		{[]string{"Team Example", "Victim.Example."}, nil, "victim.example"},
+		{[]string{"victim.example\x00 x"}, []string{"team.example"}, "control character"},
+		{nil, []string{"victim.example\x00.team.example"}, "control character"},
+		{nil, []string{"*.team.example"}, "*.team.example"},
+	} {
+		chain, key := pairOf(t, test.common, test.hosts...)
+		one, err := parseSecret("www", chain, key)
+		if got := strings.Join(one.hosts, ","); err == nil && got != test.want || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%q, %q: hosts %q, error %v, want %q", test.common, test.hosts, got, err, test.want)
+		}
+	}
+}
+
+// What stands beside the key and the certificates in a Secret does not come to the load balancer, which several tenants may have.
+func TestNothingButKeyAndCertificatesIsUploaded(t *testing.T) {
+	chain, key := pairOf(t, nil, "team.example")
+	foreign, foreignKey := pairOf(t, nil, "victim.example")
+	plain, err := parseSecret("www", chain, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{
+		"a certificate before the key": slices.Concat(foreign, key),
+		"another key after it":         slices.Concat(key, foreignKey, foreign),
+		"text and headers":             slices.Concat([]byte("crt-list\n"), bytes.Replace(key, []byte("KEY-----\n"), []byte("KEY-----\na: b\n\n"), 1)),
+		"parameters":                   slices.Concat([]byte("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"), key),
+	} {
+		one, err := parseSecret("www", chain, text)
+		if err != nil || string(one.key) != string(plain.key) {
+			t.Errorf("%s: %v, uploaded %s", name, err, one.key)
+		}
+	}
+	broken := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("none")})
+	if _, err := parseSecret("www", slices.Concat(chain, broken), key); err == nil || !strings.Contains(err.Error(), "cannot be read") {
+		t.Errorf("an intermediate certificate that is none: %v", err)
+	}
+	if one, err := parseSecret("www", slices.Concat(chain, []byte("text\n"), foreign), key); err != nil || string(one.intermediates) != string(foreign) {
+		t.Errorf("intermediates: %v %s", err, one.intermediates)
 	}
 }
 
