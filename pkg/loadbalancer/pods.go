@@ -71,18 +71,28 @@ func (l *LoadBalancers) podsOf(ctx context.Context, service *v1.Service, of func
 	if err != nil {
 		return nil, err
 	}
+	limits, err := l.limitsOf(ctx, service.Namespace)
+	if err != nil {
+		return nil, err
+	}
 	pods := map[string][]plan.Target{}
 	for _, port := range service.Spec.Ports {
 		if of(port) {
-			pods[port.Name] = podTargets(all, port.Name)
+			pods[port.Name] = podTargets(all, port.Name, func(slice *discovery.EndpointSlice, ip netip.Addr) bool {
+				return limits == nil || slice.Labels[discovery.LabelManagedBy] == sliceController || limits.Reaches(ip.String())
+			})
 		}
 	}
 	return pods, nil
 }
 
-// podTargets are the ready endpoints of a port, ordered by name. An endpoint may be in two slices for a moment
+// sliceController writes the EndpointSlices of Services with a selector: addresses in them are of Pods that run. Others are written by
+// people, or are copies of Endpoints that are.
+const sliceController = "endpointslice-controller.k8s.io"
+
+// podTargets are the ready endpoints of a port that may be members, ordered by name. An endpoint may be in two slices for a moment
 // (discovery.k8s.io/v1, EndpointSlice).
-func podTargets(all []*discovery.EndpointSlice, port string) []plan.Target {
+func podTargets(all []*discovery.EndpointSlice, port string, may func(*discovery.EndpointSlice, netip.Addr) bool) []plan.Target {
 	targets := []plan.Target{}
 	for _, slice := range all {
 		number, ok := portNumber(slice, port)
@@ -94,7 +104,7 @@ func podTargets(all []*discovery.EndpointSlice, port string) []plan.Target {
 				continue
 			}
 			ip, err := netip.ParseAddr(endpoint.Addresses[0])
-			if err != nil {
+			if err != nil || !may(slice, ip) {
 				continue
 			}
 			name := "ip-" + strings.ReplaceAll(ip.String(), ".", "-")

@@ -63,7 +63,7 @@ func (l Limits) Check(r Request, defaultPlan string) []Violation {
 		}
 	}
 	for _, member := range r.Members {
-		if !l.reaches(member) {
+		if !l.Reaches(member) {
 			refuse("member", memberShown(member), "the nodes"+also(l.MemberNetworks))
 		}
 	}
@@ -100,8 +100,8 @@ func (l Limits) Shares(reference string) bool {
 	})
 }
 
-// reaches says whether an address may be a member's. An empty one, which a resolver finds, may be any.
-func (l Limits) reaches(member string) bool {
+// Reaches says whether an address may be a member's. An empty one, which a resolver finds, may be any.
+func (l Limits) Reaches(member string) bool {
 	if l.anywhere() {
 		return true
 	}
