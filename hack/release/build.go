@@ -29,7 +29,9 @@ type release struct {
 	options
 	commit string
 	time   time.Time
-	notes  string
+	// goVersion is that of the Go that builds.
+	goVersion string
+	notes     string
 	// programs are the contents of the programs, by name and architecture.
 	programs map[string]map[string][]byte
 	bases    bases
@@ -56,6 +58,9 @@ func (o options) build(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.useToolchain(ctx); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Dir(o.output), 0o755); err != nil {
 		return err
 	}
@@ -69,7 +74,7 @@ func (o options) build(ctx context.Context) error {
 		do   func(context.Context) error
 	}{
 		{"Debian packages", r.getPackages},
-		{"programs, by " + r.toolchain, r.buildPrograms},
+		{"programs, by " + r.goVersion, r.buildPrograms},
 		{"images", r.buildImages},
 		{"manifests and charts", r.writeManifests},
 		{"bills of materials", r.writeSBOMs},
@@ -93,6 +98,21 @@ func (o options) build(ctx context.Context) error {
 	return nil
 }
 
+// useToolchain asks for the version of the Go that the release is built with, which "local" does not say.
+func (r *release) useToolchain(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "go", "env", "GOVERSION")
+	cmd.Dir = r.tree.Dir
+	cmd.Env = append(os.Environ(), "GOTOOLCHAIN="+r.toolchain)
+	var problems bytes.Buffer
+	cmd.Stderr = &problems
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("%s cannot be had (GO_TOOLCHAIN=local takes this machine's Go): %w: %s", r.toolchain, err, strings.TrimSpace(problems.String()))
+	}
+	r.goVersion = strings.TrimSpace(string(out))
+	return nil
+}
+
 // buildPrograms builds every program for every architecture, static, and the same wherever the tree lies.
 func (r *release) buildPrograms(ctx context.Context) error {
 	for _, architecture := range architectures {
@@ -112,7 +132,7 @@ func (r *release) buildPrograms(ctx context.Context) error {
 		var problems bytes.Buffer
 		cmd.Stderr = &problems
 		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("building for %s with %s (GO_TOOLCHAIN=local takes this machine's Go): %w: %s", architecture, r.toolchain, err,
+			return fmt.Errorf("building for %s with %s: %w: %s", architecture, r.goVersion, err,
 				strings.TrimSpace(problems.String()))
 		}
 		for _, name := range project.Programs {
@@ -185,7 +205,7 @@ func (r *release) writeRest(context.Context) error {
 	}
 	statement, err := provenance.Statement(provenance.Build{
 		Type: homepage + "/blob/main/docs/releasing.md#what-a-release-has", Builder: r.builder, Repository: homepage, Commit: r.commit,
-		Parameters: map[string]string{"VERSION": r.version, "REGISTRY": r.registry}, Toolchain: r.toolchain, Packages: r.bases.all(),
+		Parameters: map[string]string{"VERSION": r.version, "REGISTRY": r.registry}, Toolchain: r.goVersion, Packages: r.bases.all(),
 	}, subjects)
 	if err != nil {
 		return err
@@ -213,7 +233,7 @@ func (r *release) releaseNotes() string {
 		fmt.Fprintf(&b, "| `%s:%s` | `%s` |\n", r.imageName(name), r.version, r.images[name])
 	}
 	fmt.Fprintf(&b, "\nBuilt from commit %s by %s, the same wherever it is built. `SHA256SUMS` has the files' checksums, `sbom/` what is in "+
-		"programs and images, `debian-packages.lock` the images' Debian packages, `provenance.intoto.json` how all was made.\n", r.commit, r.toolchain)
+		"programs and images, `debian-packages.lock` the images' Debian packages, `provenance.intoto.json` how all was made.\n", r.commit, r.goVersion)
 	return b.String()
 }
 

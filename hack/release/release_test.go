@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -110,7 +111,8 @@ func testFiles(t *testing.T, dir, host string) {
 	if got := read("cloud-provider-upcloud.yaml"); !strings.Contains(got, "image: "+host+"/csi-driver:v0.1.0\n") || !strings.Contains(got, "image: "+host+"/ccm:v0.1.0\n") {
 		t.Error("the manifests do not name the images of the release")
 	}
-	if got := read("release-notes.md"); !strings.HasPrefix(got, "### Added\n\n- a thing\n") || !strings.Contains(got, "`"+host+"/ccm:v0.1.0` | `sha256:") {
+	if got := read("release-notes.md"); !strings.HasPrefix(got, "### Added\n\n- a thing\n") || !strings.Contains(got, "`"+host+"/ccm:v0.1.0` | `sha256:") ||
+		!strings.Contains(got, "by "+runtime.Version()+",") {
 		t.Errorf("release notes:\n%s", got)
 	}
 	var statement struct {
