@@ -40,10 +40,11 @@ var descriptions = map[string]string{
 
 // singleFiles are the files that a release has for kubectl apply -f, and the kustomizations that they are made of.
 var singleFiles = map[string]string{
-	"cloud-provider-upcloud.yaml": "deploy/kubernetes/base",
-	"snapshot-controller.yaml":    "deploy/kubernetes/snapshot-controller",
-	"admission.yaml":              "deploy/kubernetes/admission",
-	"upcloud-doctor.yaml":         "deploy/kubernetes/doctor",
+	"upcloud.yaml":                     "deploy/kubernetes/base",
+	"upcloud-snapshot-controller.yaml": "deploy/kubernetes/snapshot-controller",
+	"upcloud-snapshot-class.yaml":      "deploy/kubernetes/snapshot-class",
+	"upcloud-admission.yaml":           "deploy/kubernetes/admission",
+	"upcloud-doctor.yaml":              "deploy/kubernetes/doctor",
 }
 
 // ours is an image of the project where a manifest or a chart's values name it.

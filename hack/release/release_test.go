@@ -108,8 +108,12 @@ func testFiles(t *testing.T, dir, host string) {
 		}
 		return string(content)
 	}
-	if got := read("cloud-provider-upcloud.yaml"); !strings.Contains(got, "image: "+host+"/csi-driver:v0.1.0\n") || !strings.Contains(got, "image: "+host+"/ccm:v0.1.0\n") {
+	if got := read("upcloud.yaml"); !strings.Contains(got, "image: "+host+"/csi-driver:v0.1.0\n") || !strings.Contains(got, "image: "+host+"/ccm:v0.1.0\n") {
 		t.Error("the manifests do not name the images of the release")
+	}
+	values, err := exec.Command("tar", "-xzOf", filepath.Join(dir, "cloud-provider-upcloud-0.1.0.tgz"), "cloud-provider-upcloud/values.yaml").Output()
+	if err != nil || !strings.Contains(string(values), "repository: "+host+"/csi-driver\n") {
+		t.Errorf("the chart does not name the images of the release: %v", err)
 	}
 	if got := read("release-notes.md"); !strings.HasPrefix(got, "### Added\n\n- a thing\n") || !strings.Contains(got, "`"+host+"/ccm:v0.1.0` | `sha256:") ||
 		!strings.Contains(got, "by "+runtime.Version()+",") {
