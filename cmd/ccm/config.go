@@ -76,6 +76,7 @@ type configFile struct {
 		LoadBalancerStatus            string                  `json:"loadBalancerStatus"`
 		LoadBalancerDefaultMode       string                  `json:"loadBalancerDefaultMode"`
 		SharedLoadBalancers           []settings.SharedAccess `json:"sharedLoadBalancers"`
+		AdoptableLoadBalancers        []settings.Adoptable    `json:"adoptableLoadBalancers"`
 		Tenants                       tenantsConfig           `json:"tenants"`
 		LoadBalancerCheckInterval     *metav1.Duration        `json:"loadBalancerCheckInterval"`
 		NodePrivateNetworks           []string                `json:"nodePrivateNetworks"`
@@ -132,6 +133,7 @@ func loadConfig(ours flags, path string) (config, error) {
 		ClusterID: file.Data.ClusterID, ClusterName: file.Data.ClusterName,
 		Plan: file.Data.LoadBalancerPlan, MaxMembers: file.Data.LoadBalancerMaxBackendMembers,
 		DefaultMode: file.Data.LoadBalancerDefaultMode, Shared: file.Data.SharedLoadBalancers,
+		Adoptable:  file.Data.AdoptableLoadBalancers,
 		Tenants:    file.Data.Tenants.Config,
 		PodMembers: ours.podMembers,
 	}
@@ -211,6 +213,11 @@ func parseConfigFile(text []byte) (file configFile, unknown, err error) {
 	for i, access := range file.Data.SharedLoadBalancers {
 		if err := access.Validate(); err != nil {
 			fault("data.sharedLoadBalancers[%d]: %w", i, err)
+		}
+	}
+	for i, adoptable := range file.Data.AdoptableLoadBalancers {
+		if err := adoptable.Validate(); err != nil {
+			fault("data.adoptableLoadBalancers[%d]: %w", i, err)
 		}
 	}
 	if file.Data.Tenants.Config != nil {

@@ -219,6 +219,9 @@ func (l *LoadBalancers) retain(ctx context.Context, identity plan.Identity, serv
 			return err
 		}
 	}
+	if err := l.noteRetained(ctx, service, lb); err != nil {
+		return err
+	}
 	for _, key := range []string{settings.LabelGeneratedName, settings.LabelServiceUID} {
 		if _, there := lb.Labels[key]; !there {
 			continue
@@ -232,9 +235,21 @@ func (l *LoadBalancers) retain(ctx context.Context, identity plan.Identity, serv
 	if hadPods {
 		without = ", without the Pods that were its members: their addresses will be other Pods'"
 	}
-	l.tell(service, "RetainedLoadBalancer", "Load balancer %s (%s) stays in the account, as annotation %sretain says%s",
-		lb.ID, lb.Name, settings.AnnotationPrefix, without)
+	l.tell(service, "RetainedLoadBalancer", "Load balancer %s (%s) stays in the account, as annotation %sretain says%s; a Service of this namespace takes it as "+
+		"its own with annotation %s%s: %s", lb.ID, lb.Name, settings.AnnotationPrefix, without, settings.AnnotationPrefix, settings.AdoptName, lb.ID)
 	l.finish(ctx, service)
+	return nil
+}
+
+// noteRetained writes down whose the load balancer was.
+func (l *LoadBalancers) noteRetained(ctx context.Context, service *v1.Service, lb *cloud.LoadBalancer) error {
+	owner := service.Namespace + "/" + service.Name
+	switch have, there := lb.Labels[settings.LabelRetainedFor]; {
+	case !there:
+		return l.config.Cloud.CreateLoadBalancerLabel(ctx, lb.ID, settings.LabelRetainedFor, owner)
+	case have != owner:
+		return l.config.Cloud.ModifyLoadBalancerLabel(ctx, lb.ID, settings.LabelRetainedFor, owner)
+	}
 	return nil
 }
 

@@ -91,6 +91,11 @@ func (l *LoadBalancers) ensure(
 	}
 	w.readServing(ctx)
 	if lb == nil {
+		if lb, err = w.adopt(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if lb == nil {
 		if lb, err = w.create(ctx); err != nil {
 			return nil, err
 		}
@@ -176,9 +181,9 @@ func (w *work) takenName(ctx context.Context, desired plan.Desired, conflict err
 	if len(desired.Addresses) > 0 && !errors.Is(conflict, cloud.ErrAlreadyExists) {
 		return nil, conflict // of an address that is still attached elsewhere
 	}
-	return nil, because(ReasonNameTaken, fmt.Errorf("a load balancer named %s exists, and its labels do not say that it is this Service's: if it is, "+
-		"name its UUID in annotation %s of the Service; if it is another cluster's, give each cluster its own clusterID; else delete "+
-		"or rename it: %w", cmp.Or(desired.Load.Name, w.identity.Name), settings.AnnotationID, conflict))
+	return nil, because(ReasonNameTaken, fmt.Errorf("a load balancer named %[1]s exists, and its labels do not say that it is this Service's: %[2]s; if it is "+
+		"another cluster's, give each cluster its own clusterID; else delete or rename it: %[3]w", cmp.Or(desired.Load.Name, w.identity.Name),
+		w.adoptionOf(ctx, cmp.Or(desired.Load.Name, w.identity.Name)), conflict))
 }
 
 // change brings an existing load balancer up to date.
@@ -244,6 +249,7 @@ func (w *work) remark(lb *cloud.LoadBalancer, outside []string, network string) 
 	remarks := settings.Remarks(w.service, w.settings)
 	if lb != nil {
 		remarks = append(remarks, fixedAtCreation(w.settings, lb)...)
+		remarks = append(remarks, hasAnother(w.settings, lb)...)
 	}
 	remarks = slices.Concat(remarks, w.foreignNodes(), w.localRemarks())
 	if len(outside) > 0 {

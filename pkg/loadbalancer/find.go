@@ -59,7 +59,9 @@ func (l *LoadBalancers) findByAnnotation(
 		foreign(fmt.Sprintf("it belongs to %s; remove the annotation", identity.WhichOther(lb.Labels)))
 		return nil, nil
 	case !identity.OwnsNamed(lb):
-		foreign("its labels do not say that it is this Service's; remove the annotation")
+		if !strings.EqualFold(service.Annotations[settings.AnnotationPrefix+settings.AdoptName], id) { // else adopt tells
+			foreign("its labels do not say that it is this Service's; " + adoptionRemedy(id) + ", or remove the annotation")
+		}
 		return nil, nil
 	}
 	rival, err := l.namedByAnother(ctx, identity, service, lb)

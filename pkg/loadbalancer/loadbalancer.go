@@ -46,6 +46,8 @@ type Config struct {
 	NodeAddresses func(ctx context.Context, node *v1.Node) ([]v1.NodeAddress, error)
 	// Shared says who may use load balancers that this program did not make.
 	Shared []settings.SharedAccess
+	// Adoptable says which load balancers Services may take as their own.
+	Adoptable []settings.Adoptable
 	// Tenants says what the Services of each namespace may ask for; nil: what there is.
 	Tenants *tenants.Config
 	// PodMembers lets Services have no node ports (spec.allocateLoadBalancerNodePorts is false): their Pods are the members. Load

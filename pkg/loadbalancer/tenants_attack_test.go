@@ -112,6 +112,8 @@ func (a *target) hostile() map[string][]string {
 		"routes on what is shared":           {"shared", "edge", "routes", `[{host: saas.example, path: /}]`, "tls-secret", "own"},
 		"a frontend of the shared":           {"shared", "edge", "routes", `[{host: saas.example, path: /x}]`, "frontend", "public-http"},
 		"another's load balancer as its own": {"id", a.other},
+		"another's load balancer, taken":     {"adopt", a.other},
+		"a shared load balancer, taken":      {"adopt", a.edge},
 		"labels of the controller":           {"labels", "ccm_service_uid=uid-victim_web"},
 		"labels of the controller in JSON":   config(`{"labels":[{"key":"ccm_namespace","value":"victim"}]}`),
 		"frontends":                          config(`{"frontends":[` + repeated(11, `{"name":"f%d","port":2%03d,"default_backend":"http"}`) + `]}`),

@@ -116,7 +116,7 @@ func (l *LoadBalancers) refused(ctx context.Context, identity plan.Identity, ser
 func (l *LoadBalancers) request(service *v1.Service, asked *settings.Settings) tenants.Request {
 	r := tenants.Request{
 		Plan: asked.Load.Plan, Name: asked.Load.Name, Zone: asked.Zone, Networks: slices.Clone(asked.Private),
-		Retain: asked.Retain, Protected: asked.Protected, Resolvers: len(asked.Resolvers) > 0,
+		Retain: asked.Retain, Protected: asked.Protected, Adopt: asked.Adopt, Resolvers: len(asked.Resolvers) > 0,
 		Frontends: len(asked.Ports) + len(asked.MoreFrontends), Backends: len(asked.Ports) + len(asked.MoreBackends),
 	}
 	ranges, _ := settings.SourceRanges(service) // mistakes in them are told of elsewhere

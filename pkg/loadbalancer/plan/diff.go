@@ -77,11 +77,11 @@ func (d *differ) staleBackend(name string) bool {
 	return d.ours.HasBackend(name) && !d.desired.hasBackend(name)
 }
 
-// labels sets the labels that the Service asks for, and removes those that it asked for once.
+// labels sets the labels that the Service asks for, and removes those that it asked for once, and what told that the load balancer was free.
 func (d *differ) labels() []Change {
 	changes := labelChanges(d.desired.MoreLabels, d.lb.Labels)
 	for _, key := range slices.Sorted(maps.Keys(d.lb.Labels)) {
-		if d.stale(noteLabel(key)) {
+		if d.stale(noteLabel(key)) || key == settings.LabelRetainedFor { // it is a Service's again
 			changes = append(changes, Change{Name: key, DeleteLabel: true})
 		}
 	}

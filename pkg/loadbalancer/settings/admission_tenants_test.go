@@ -27,6 +27,7 @@ namespaces:
     plans: ["*"]
     zones: [fi-hel2]
     deletionProtection: true
+    adopt: true
 `
 
 // The policy for tenants says at apply what the controller says, in one sentence: the namespace, what it asked for, what is allowed, and who
@@ -54,6 +55,9 @@ func TestAdmissionPolicyOfTenants(t *testing.T) {
 		{"x", nil, []string{"plan", "development"}, ""},
 		{"x", nil, []string{"plan", " production-small"}, "namespace x asks for plan production-small, allowed is development" + end},
 		{"team-a", nil, []string{"plan", "production-small"}, ""},
+		{"team-a", nil, []string{"adopt", "0aded5c1-c7a3-498a-b9c8-a871611c47a2"}, "asks for load balancer 0aded5c1-c7a3-498a-b9c8-a871611c47a2 as its own " +
+			"(annotation adopt), allowed is none" + end},
+		{"x", gold, []string{"adopt", "0aded5c1-c7a3-498a-b9c8-a871611c47a2"}, ""},
 		{"team-a", nil, []string{"plan", "production-large"}, "asks for plan production-large, allowed is development, production-small;"},
 		{"x", gold, []string{"plan", "production-large", "deletion-protection", "true"}, ""},
 		{"x", map[string]string{"tier": "gold", "env": "dev"}, []string{"plan", "production-large"}, "asks for plan"},

@@ -298,3 +298,25 @@ func strictJSON(text []byte, into any) error {
 	}
 	return err
 }
+
+// cookieAttributes have commas between, as semicolons separate ports; the API wants semicolons.
+var cookieAttributes = func() kind[string] {
+	all := listOf(text("attribute", "SameSite=Strict, SameSite=Lax, SameSite=None, Secure, HttpOnly or Partitioned",
+		`SameSite=Strict|SameSite=Lax|SameSite=None|Secure|HttpOnly|Partitioned`), 4)
+	k := kind[string]{name: all.name, allowed: all.allowed, pattern: all.pattern, list: all.list}
+	k.parse = func(value string) (string, error) {
+		parts, err := all.parse(value)
+		if err != nil {
+			return "", err
+		}
+		joined := ""
+		for i, part := range parts {
+			if i > 0 {
+				joined += "; "
+			}
+			joined += part
+		}
+		return joined, nil
+	}
+	return k
+}()

@@ -50,6 +50,9 @@ const (
 	// LabelServiceUID is the Service's UID: the proof that a load balancer is this Service's, and the way to find it.
 	// UpCloud's own CCM does not set it; it is added to the load balancers taken over.
 	LabelServiceUID = "ccm_service_uid"
+	// LabelRetainedFor is on a load balancer that the annotation retain left in the account: namespace and name of its Service. Services of
+	// that namespace may take it as their own.
+	LabelRetainedFor = "ccm_retained_for"
 	// LabelComponents holds the notes: digests of the names of the components, and of the settings, that were made for the
 	// Service, so that what is no longer wanted can be told from what somebody else added.
 	LabelComponents = "ccm_components"

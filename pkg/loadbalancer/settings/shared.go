@@ -179,7 +179,7 @@ func (c *checker) checkShared() {
 		}
 		return
 	}
-	never := []string{"config", "floating-ips", "labels", "maintenance-window", RetainName, ProtectionName}
+	never := []string{"config", "floating-ips", "labels", "maintenance-window", RetainName, ProtectionName, AdoptName}
 	if s.Shared.Group == "" {
 		never = append(never, "plan", "zone", "private-networks", "shared-deletion")
 	}

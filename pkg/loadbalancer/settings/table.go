@@ -22,6 +22,7 @@ type Settings struct {
 	Status        StatusMode
 	Retain        bool
 	Protected     bool
+	Adopt         string // UUID of the load balancer to take as the Service's own
 	MaxMembers    int
 	Selector      labels.Selector // nil: every node
 	Ports         []PortSettings  // in the order of the Service's
@@ -214,12 +215,18 @@ var loadBalancerTable = []Setting{
 	forAll(Setting{
 		Name: RetainName, Default: "false", Example: "true", MapsTo: "nothing",
 		About: "Leave the load balancer, with its address, in the account when the Service is deleted. It loses the labels that make " +
-			"it the Service's; what it costs is then yours to watch.",
+			"it the Service's; what it costs is then yours to watch. `adopt` lets a later Service of the namespace have it.",
 	}, boolean, func(s *Settings, v bool) { s.Retain = v }),
 	forAll(Setting{
 		Name: ProtectionName, Default: "false", Example: "true", MapsTo: "nothing",
 		About: "Refuse to delete the load balancer: the Service stays, with an event, until this is removed.",
 	}, boolean, func(s *Settings, v bool) { s.Protected = v }),
+	forAll(Setting{
+		Name: AdoptName, Default: "none", Example: "0aded5c1-c7a3-498a-b9c8-a871611c47a2", MapsTo: "labels",
+		About: "UUID of a load balancer that there is and that the Service, which has none yet, takes as its own: one that `retain` left in the " +
+			"account for a Service of this namespace, or any that `adoptableLoadBalancers` of the configuration file allows. From then on it is " +
+			"changed, and deleted, as one that was made for the Service.",
+	}, uuids, func(s *Settings, v string) { s.Adopt = v }),
 	forAll(Setting{
 		Name: NodeSelectorName, Default: "every node", Example: "{matchLabels: {pool: web}}",
 		MapsTo: "backends[].members", About: "Which nodes get traffic.",
@@ -232,6 +239,7 @@ const (
 	maxMembersName   = "max-members"
 	RetainName       = "retain"
 	ProtectionName   = "deletion-protection"
+	AdoptName        = "adopt"
 	FloatingIPsName  = "floating-ips"
 	visibilityName   = "visibility"
 	TLSSecretName    = "tls-secret"
@@ -354,25 +362,3 @@ var backendTable = []Setting{
 		About: "What becomes of the connections to a member that fails its health check.",
 	}, off(oneOf("keep-sessions", "shutdown-sessions"), "keep-sessions"), "health_check_on_down"),
 }
-
-// cookieAttributes have commas between, as semicolons separate ports; the API wants semicolons.
-var cookieAttributes = func() kind[string] {
-	all := listOf(text("attribute", "SameSite=Strict, SameSite=Lax, SameSite=None, Secure, HttpOnly or Partitioned",
-		`SameSite=Strict|SameSite=Lax|SameSite=None|Secure|HttpOnly|Partitioned`), 4)
-	k := kind[string]{name: all.name, allowed: all.allowed, pattern: all.pattern, list: all.list}
-	k.parse = func(value string) (string, error) {
-		parts, err := all.parse(value)
-		if err != nil {
-			return "", err
-		}
-		joined := ""
-		for i, part := range parts {
-			if i > 0 {
-				joined += "; "
-			}
-			joined += part
-		}
-		return joined, nil
-	}
-	return k
-}()

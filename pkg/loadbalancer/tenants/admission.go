@@ -205,6 +205,8 @@ func (g *generator) switches() {
 		g.validate(of(g, value, func(b bool) string { return fmt.Sprint(b) })+" || !("+g.value(name)+" in ['true'])",
 			"'annotation "+name+" true'", "'false'")
 	}
+	g.validate(of(g, func(l Limits) bool { return *l.Adopt }, func(b bool) string { return fmt.Sprint(b) })+" || "+g.value("adopt")+" == ''",
+		"'load balancer ' + "+g.value("adopt")+" + ' as its own (annotation adopt)'", "'none'")
 	slices.SortFunc(g.validations, func(a, b admission.Validation) int { return strings.Compare(a.MessageExpression, b.MessageExpression) })
 	most := of(g, func(l Limits) int { return *l.MaxFrontends }, func(n int) string { return fmt.Sprint(n) })
 	ports := "object.spec.?ports.orValue([]).size()"

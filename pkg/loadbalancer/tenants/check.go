@@ -19,6 +19,7 @@ type Request struct {
 	Resolvers        bool     // name servers of the Service's own
 	Retain           bool
 	Protected        bool
+	Adopt            string // UUID of a load balancer
 
 	Frontends, Backends, Rules int
 }
@@ -78,6 +79,9 @@ func (l Limits) Check(r Request, defaultPlan string) []Violation {
 	}
 	if r.Protected && !*l.DeletionProtection {
 		refuse("annotation deletion-protection", "true", "false")
+	}
+	if r.Adopt != "" && !*l.Adopt {
+		refuse("load balancer", r.Adopt+" as its own (annotation adopt)", "none")
 	}
 	for _, bound := range []struct {
 		what  string

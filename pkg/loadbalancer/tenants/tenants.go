@@ -56,6 +56,9 @@ type Limits struct {
 	Retain             *bool `json:"retain"`
 	DeletionProtection *bool `json:"deletionProtection"`
 	CustomNames        *bool `json:"customNames"`
+	// Adopt allows the annotation adopt. Which load balancers may be taken, adoptableLoadBalancers and what was retained for the namespace
+	// say besides.
+	Adopt *bool `json:"adopt"`
 	// MaxLoadBalancers and MaxCertificates bound what the namespace has in the account, whether a Service still asks for it or not.
 	MaxLoadBalancers *int `json:"maxLoadBalancers"`
 	MaxCertificates  *int `json:"maxCertificates"`
@@ -71,6 +74,7 @@ func Safe() Limits {
 	return Limits{
 		Plans: []string{}, Zones: []string{}, Networks: []string{}, FloatingIPs: []string{}, CertificateBundles: []string{},
 		SharedLoadBalancers: []string{}, MemberNetworks: []string{}, Retain: new(false), DeletionProtection: new(false), CustomNames: new(false),
+		Adopt:            new(false),
 		MaxLoadBalancers: new(3), MaxCertificates: new(10), MaxFrontends: new(10), MaxBackends: new(10), MaxRules: new(50),
 	}
 }
@@ -136,6 +140,7 @@ func (l Limits) or(others Limits) Limits {
 	}
 	for _, pair := range [][2]**bool{
 		{&l.Retain, &others.Retain}, {&l.DeletionProtection, &others.DeletionProtection}, {&l.CustomNames, &others.CustomNames},
+		{&l.Adopt, &others.Adopt},
 	} {
 		if *pair[0] == nil {
 			*pair[0] = *pair[1]
