@@ -65,15 +65,22 @@ func (l *LoadBalancers) vanished(ctx context.Context, service *v1.Service) (bool
 
 // deleteOwn deletes the load balancer that is the Service's alone, and its certificates.
 func (l *LoadBalancers) deleteOwn(ctx context.Context, identity plan.Identity, service *v1.Service, asked *settings.Settings) error {
+	ctx = leaving(ctx)
 	waiting, cancel := context.WithTimeout(ctx, l.deleteWait)
 	defer cancel()
 	for {
-		lb, err := l.findAfterLeaving(ctx, service, identity)
+		lb, twins, err := l.toDelete(ctx, service, identity, asked)
 		if err != nil {
 			return err
 		}
+		l.tellTwins(service, twins)
 		if lb == nil {
 			break
+		}
+		if len(twins) > 0 {
+			if service, err = l.noteOwn(ctx, service, lb); err != nil {
+				return err
+			}
 		}
 		if sharers := others(lb, identity.Key()); len(sharers) > 0 && !lb.State.Deleting() {
 			if err := l.leaveTo(ctx, identity, service, lb, sharers); err != nil {

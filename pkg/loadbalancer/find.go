@@ -50,17 +50,23 @@ func (l *LoadBalancers) findByAnnotation(
 	if !identity.OwnsNamed(lb) && plan.HasParts(lb, identity.Key()) {
 		return nil, &sharesError{lb}
 	}
-	foreign := func(why string) {
-		l.warn(service, "ForeignLoadBalancer", "Load balancer %s (%s), which annotation %s names, is not changed: %s", id, lb.Name,
-			settings.AnnotationID, why)
+	foreign := func(why, remedy string) {
+		if isLeaving(ctx) {
+			l.warn(service, "LeftLoadBalancer", "Left load balancer %s (%s), which annotation %s names, in the account: %s; delete it there if it is to go", id,
+				lb.Name, settings.AnnotationID, why)
+			return
+		}
+		l.warn(service, "ForeignLoadBalancer", "Load balancer %s (%s), which annotation %s names, is not changed: %s; %s", id, lb.Name,
+			settings.AnnotationID, why, remedy)
 	}
 	switch {
 	case identity.OtherCluster(lb.Labels):
-		foreign(fmt.Sprintf("it belongs to %s; remove the annotation", identity.WhichOther(lb.Labels)))
+		foreign("it belongs to "+identity.WhichOther(lb.Labels), "remove the annotation")
 		return nil, nil
 	case !identity.OwnsNamed(lb):
-		if !strings.EqualFold(service.Annotations[settings.AnnotationPrefix+settings.AdoptName], id) { // else adopt tells
-			foreign("its labels do not say that it is this Service's; " + adoptionRemedy(id) + ", or remove the annotation")
+		if isLeaving(ctx) || !strings.EqualFold(service.Annotations[settings.AnnotationPrefix+settings.AdoptName], id) { // else adopt tells
+			foreign("its labels do not say that it is this Service's", fmt.Sprintf("if they were taken off, by Terraform say, give it back the label %s=%s; %s; or "+
+				"remove the annotation", settings.LabelServiceUID, identity.ServiceUID, adoptionRemedy(id)))
 		}
 		return nil, nil
 	}
@@ -69,11 +75,18 @@ func (l *LoadBalancers) findByAnnotation(
 		return nil, err
 	}
 	if rival != "" {
-		foreign(fmt.Sprintf("Service %s names it, too, and its labels do not tell the two apart; remove the annotation from one of them", rival))
+		foreign(fmt.Sprintf("Service %s names it, too, and its labels do not tell the two apart", rival), "remove the annotation from one of them")
 		return nil, nil
 	}
 	return lb, nil
 }
+
+type leavingKey struct{}
+
+// leaving marks what is done as the end of a Service's load balancer: events about what is not the Service's say that it is left.
+func leaving(ctx context.Context) context.Context { return context.WithValue(ctx, leavingKey{}, true) }
+
+func isLeaving(ctx context.Context) bool { return ctx.Value(leavingKey{}) != nil }
 
 // namedByAnother returns the Service that a load balancer without a Service's UID may belong to instead: one for which UpCloud's own CCM
 // makes the same name, and whose annotation names the load balancer. It is empty if there is none.
