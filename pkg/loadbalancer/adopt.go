@@ -127,6 +127,7 @@ func (w *work) take(ctx context.Context, lb *cloud.LoadBalancer) (*cloud.LoadBal
 			return nil, fmt.Errorf("load balancer %s: %s: %w", lb.ID, change, err)
 		}
 	}
+	w.adopted = true
 	w.tell(w.service, "AdoptedLoadBalancer", "Load balancer %s (%s) is this Service's own now, as annotation %s%s says", lb.ID, lb.Name,
 		settings.AnnotationPrefix, settings.AdoptName)
 	return w.config.Cloud.LoadBalancer(ctx, lb.ID)

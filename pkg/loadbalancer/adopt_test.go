@@ -224,9 +224,10 @@ func TestLoadBalancersInUseAreNotTaken(t *testing.T) {
 	}
 }
 
-// Two Services name one load balancer: the first has it, and the second is told whose it is.
+// Two Services name one load balancer: the first has it, and an event on the second says whose it is.
 func TestLoadBalancerIsTakenOnce(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
+	a.cluster("uid-of-cluster")
 	made := a.foreign("edge")
 	l := a.balancers(adoptable(settings.Adoptable{LoadBalancer: "edge"}))
 	first := a.addService(example.Annotated(serviceIn("default", "first", "http 80 30080"), "adopt", made.ID))

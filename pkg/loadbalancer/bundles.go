@@ -16,15 +16,16 @@ import (
 )
 
 // provideCertificates finds or makes the certificate bundles that the desired frontends need, and fills in their IDs. lb is nil
-// while there is no load balancer: a certificate for its own name then has to wait. What a frontend has already costs no call.
+// while there is no load balancer: a certificate for its own name then has to wait. What a frontend has already costs no call, unless afresh says
+// that it may be of the Service's that had the load balancer before.
 func (l *LoadBalancers) provideCertificates(
-	ctx context.Context, service *v1.Service, asked *settings.Settings, secrets map[string]secret, desired plan.Desired, lb *cloud.LoadBalancer,
+	ctx context.Context, service *v1.Service, asked *settings.Settings, secrets map[string]secret, desired plan.Desired, lb *cloud.LoadBalancer, afresh bool,
 ) error {
 	if err := l.checkBundles(ctx, service, asked, lb); err != nil {
 		return err
 	}
 	have := map[string]string{} // names of TLS configurations to bundles
-	if lb != nil {
+	if lb != nil && !afresh {
 		for _, frontend := range lb.Frontends {
 			for _, config := range frontend.TLSConfigs {
 				have[config.Name] = config.BundleID
@@ -36,7 +37,7 @@ func (l *LoadBalancers) provideCertificates(
 	for _, port := range asked.EveryPort() {
 		for _, certificate := range port.Certificates {
 			config := plan.TLSConfig(certificate, desired.Identity, fingerprintsOf(secrets))
-			if config.BundleID != "" || ids[config.Name] != "" {
+			if config.BundleID != "" || ids[config.Name] != "" || isAwaited(certificate, secrets) {
 				continue
 			}
 			id := have[config.Name]

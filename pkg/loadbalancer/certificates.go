@@ -29,29 +29,48 @@ type secret struct {
 	hosts                           []string // that the certificate is for
 }
 
-// errSecret is a mistake in a Secret: what it says is for the Service's user.
-type errSecret struct{ text string }
+// errSecret is why a Secret cannot be used: what it says is for the Service's user.
+type errSecret struct{ reason, text string }
+
+// reasonInvalidSecret is the reason of events about Secrets with a mistake.
+const reasonInvalidSecret = "InvalidSecret"
 
 func (e errSecret) Error() string { return e.text }
 
-// readSecrets reads the Secrets that the Service's certificates come from.
-func (l *LoadBalancers) readSecrets(ctx context.Context, service *v1.Service, asked *settings.Settings) (map[string]secret, error) {
+// readSecrets reads the Secrets that the Service's certificates come from. It returns those that can be used, and for each of the others
+// what it lacks.
+func (l *LoadBalancers) readSecrets(
+	ctx context.Context, service *v1.Service, asked *settings.Settings,
+) (all map[string]secret, awaited []settings.Problem, err error) {
 	l.secretUse.set(service, asked)
-	all := map[string]secret{}
+	all = map[string]secret{}
+	read := map[string]bool{"": true}
 	for _, port := range asked.EveryPort() {
 		for _, certificate := range port.Certificates {
 			name := certificate.Secret
-			if _, read := all[name]; name == "" || read {
+			if read[name] {
 				continue
 			}
+			read[name] = true
 			one, err := l.readSecret(ctx, service, name)
-			if err != nil {
-				return nil, err
+			var mistake errSecret
+			switch {
+			case errors.As(err, &mistake):
+				awaited = append(awaited, settings.Problem{Reason: mistake.reason, Message: mistake.text})
+			case err != nil:
+				return nil, nil, err
+			default:
+				all[name] = one
 			}
-			all[name] = one
 		}
 	}
-	return all, nil
+	return all, awaited, nil
+}
+
+// isAwaited says whether a certificate is that of a Secret that cannot be used yet.
+func isAwaited(certificate settings.Certificate, secrets map[string]secret) bool {
+	_, there := secrets[certificate.Secret]
+	return certificate.Secret != "" && !there
 }
 
 // readSecret reads one Secret of the Service's namespace. A mistake in it is an errSecret.
@@ -64,20 +83,21 @@ func (l *LoadBalancers) readSecret(ctx context.Context, service *v1.Service, nam
 		l.secretUse.noteRead(service, name, version)
 	}
 	if apierrors.IsForbidden(err) {
-		return secret{}, errSecret{fmt.Sprintf("annotation %s%s: Secret %s/%s may not be read: bind the ClusterRole upcloud-ccm-secrets to the "+
+		return secret{}, errSecret{reasonInvalidSecret, fmt.Sprintf("annotation %s%s: Secret %s/%s may not be read: bind the ClusterRole upcloud-ccm-secrets to the "+
 			"service account of the ccm in namespace %s (docs/security.md#secrets); the API server says: %s", settings.AnnotationPrefix,
 			settings.TLSSecretName, service.Namespace, name, service.Namespace, apierrors.ReasonForError(err))}
 	}
 	if apierrors.IsNotFound(err) {
-		return secret{}, errSecret{fmt.Sprintf("annotation %s%s: Secret %s/%s does not exist: create it, or name another",
-			settings.AnnotationPrefix, settings.TLSSecretName, service.Namespace, name)}
+		return secret{}, errSecret{ReasonCertificatePending, fmt.Sprintf("annotation %s%s: Secret %s/%s does not exist yet: its certificate is presented once it "+
+			"does, and a port without another certificate is opened then; create it, or name another", settings.AnnotationPrefix, settings.TLSSecretName,
+			service.Namespace, name)}
 	}
 	if err != nil {
 		return secret{}, fmt.Errorf("Secret %s/%s: %w", service.Namespace, name, err)
 	}
 	one, err := parseSecret(name, found.Data[v1.TLSCertKey], found.Data[v1.TLSPrivateKeyKey])
 	if err != nil {
-		return secret{}, errSecret{fmt.Sprintf("annotation %s%s: Secret %s/%s: %s", settings.AnnotationPrefix, settings.TLSSecretName,
+		return secret{}, errSecret{reasonInvalidSecret, fmt.Sprintf("annotation %s%s: Secret %s/%s: %s", settings.AnnotationPrefix, settings.TLSSecretName,
 			service.Namespace, name, err)}
 	}
 	return one, nil

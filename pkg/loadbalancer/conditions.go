@@ -43,7 +43,9 @@ const (
 
 // unready are remarks of which one means that the load balancer does not do what the Service is for. With any other it is ready, and
 // the condition has it as its reason.
-var unready = []string{"PortConflict", "RouteConflict", "NoSuchFrontend", "NoEligibleNodes", reasonNoLocalEndpoints}
+var unready = []string{
+	ReasonCertificatePending, reasonInvalidSecret, "PortConflict", "RouteConflict", "NoSuchFrontend", "NoEligibleNodes", reasonNoLocalEndpoints,
+}
 
 // conditionMessage is how long a condition's message gets. The API server takes 32768 characters.
 const conditionMessage = 2048

@@ -188,7 +188,7 @@ func (l *LoadBalancers) asAsked(
 	}
 	w := &work{LoadBalancers: l, service: service, identity: identity.Of(lb), settings: asked}
 	var err error
-	if w.secrets, err = l.readSecrets(ctx, service, asked); err != nil {
+	if w.secrets, w.awaits, err = l.readSecrets(ctx, service, asked); err != nil {
 		return true // the controller comes to it, or tells of it
 	}
 	if err := w.readPods(ctx); err != nil {
@@ -221,7 +221,7 @@ func (w *work) unchanged(ctx context.Context, lb *cloud.LoadBalancer) bool {
 		return false
 	}
 	// As no certificate is lacking, none is made.
-	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, lb); err != nil {
+	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, lb, false); err != nil {
 		return false
 	}
 	return len(plan.Diff(desired, lb, limits)) == 0
@@ -235,7 +235,7 @@ func (w *work) lacksCertificate(desired plan.Desired, lb *cloud.LoadBalancer) bo
 			there := slices.ContainsFunc(lb.Frontends, func(f cloud.Frontend) bool {
 				return slices.ContainsFunc(f.TLSConfigs, func(t cloud.TLSConfig) bool { return t.Name == config.Name })
 			})
-			if config.BundleID == "" && !there {
+			if config.BundleID == "" && !there && !isAwaited(certificate, w.secrets) {
 				return true
 			}
 		}

@@ -23,8 +23,7 @@ const (
 	// refusedRetry is when a Service that cannot have a load balancer is looked at again. A change of the Service comes
 	// before that by itself; this is only so that its event does not fade away.
 	refusedRetry = 15 * time.Minute
-	// secretRetry is when a Service is looked at again whose Secret is missing or wrong: nothing tells of the first Secret
-	// that anybody names.
+	// secretRetry is when a Service is looked at again whose Secret is missing or wrong.
 	secretRetry = 30 * time.Second
 	// certificateRetry is when a Service is looked at again that waits for a certificate.
 	certificateRetry = 2 * time.Minute
@@ -37,11 +36,13 @@ type work struct {
 	identity plan.Identity
 	settings *settings.Settings
 	secrets  map[string]secret
+	awaits   []settings.Problem       // Secrets that cannot be used yet
 	access   []settings.SharedAccess  // the entries of sharedLoadBalancers, as they are for the Service
 	nodes    []*v1.Node               // eligible, with addresses
 	told     []*v1.Node               // all that the controller names
 	pods     map[string][]plan.Target // see Input
 	serving  map[string]bool          // see Input
+	adopted  bool                     // the load balancer was another Service's a moment ago
 	// componentsOnly: the nodes are not known, and members stay as they are.
 	componentsOnly bool
 }
@@ -67,14 +68,21 @@ func (l *LoadBalancers) ensure(
 	}
 	l.tending.note(service, nodes)
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked, told: nodes}
-	if w.secrets, err = l.readSecrets(ctx, service, asked); err != nil {
+	if w.secrets, w.awaits, err = l.readSecrets(ctx, service, asked); err != nil {
 		if failed := l.claim(ctx, identity, service); failed != nil {
 			return nil, failed
 		}
-		return nil, l.tend(ctx, identity, service, nodes, l.refuseSecret(ctx, identity, service, asked, err))
+		return nil, l.tend(ctx, identity, service, nodes, err)
+	}
+	lb, err := l.find(ctx, service, identity)
+	var shares *sharesError
+	if errors.As(err, &shares) && len(w.awaits) > 0 { // it keeps what it shares until it can have its own
+		return nil, l.tend(ctx, identity, service, nodes, l.refuseSecrets(ctx, identity, service, asked, w.awaits))
 	}
 	l.membership.forget(service)
-	lb, err := l.findAfterLeaving(ctx, service, identity)
+	if errors.As(err, &shares) {
+		lb, err = l.findAfterLeaving(ctx, service, identity)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +116,7 @@ func (l *LoadBalancers) ensure(
 	if missed != nil {
 		return nil, missed
 	}
-	return w.published(lb)
+	return w.withAwaited(w.published(lb))
 }
 
 // input is what the desired state follows from, on these networks.
@@ -140,7 +148,7 @@ func (w *work) create(ctx context.Context) (*cloud.LoadBalancer, error) {
 	if err := w.checkAddresses(ctx, desired, &cloud.LoadBalancer{}); err != nil {
 		return nil, err
 	}
-	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, nil); err != nil {
+	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, nil, false); err != nil {
 		return nil, err
 	}
 	w.remark(nil, place.Outside, place.NetworkID)
@@ -205,7 +213,7 @@ func (w *work) change(ctx context.Context, lb *cloud.LoadBalancer) error {
 	if err := w.checkOwnHosts(ctx); err != nil {
 		return err
 	}
-	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, lb); err != nil {
+	if err := w.provideCertificates(ctx, w.service, w.settings, w.secrets, desired, lb, w.adopted); err != nil {
 		return err
 	}
 	w.remark(lb, nil, "")
@@ -246,7 +254,7 @@ func (w *work) remark(lb *cloud.LoadBalancer, outside []string, network string) 
 	if w.componentsOnly {
 		return
 	}
-	remarks := settings.Remarks(w.service, w.settings)
+	remarks := slices.Concat(w.awaits, settings.Remarks(w.service, w.settings))
 	if lb != nil {
 		remarks = append(remarks, fixedAtCreation(w.settings, lb)...)
 		remarks = append(remarks, hasAnother(w.settings, lb)...)

@@ -2,12 +2,12 @@ package loadbalancer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/cloud-provider/api"
+	servicehelpers "k8s.io/cloud-provider/service/helpers"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
@@ -68,18 +68,32 @@ func notRenewed(told, failed error) error {
 	return because(reasonOf(told), fmt.Errorf("%s; certificates of Secrets that changed meanwhile are not uploaded yet: %w", told.Error(), failed))
 }
 
-// refuseSecret is refuse for a mistake in a Secret; nothing may tell when it is corrected. The certificates of the other Secrets are renewed.
-func (l *LoadBalancers) refuseSecret(
-	ctx context.Context, identity plan.Identity, service *v1.Service, asked *settings.Settings, err error,
+// refuseSecrets is refuse for Secrets that cannot be used; nothing may tell when they can. The certificates of the others are renewed.
+func (l *LoadBalancers) refuseSecrets(
+	ctx context.Context, identity plan.Identity, service *v1.Service, asked *settings.Settings, awaited []settings.Problem,
 ) error {
-	var mistake errSecret
-	if !errors.As(err, &mistake) {
-		return err
-	}
-	l.said.say(service, []settings.Problem{{Reason: "InvalidSecret", Message: mistake.text}}, l.warn)
-	refused := because("InvalidSecret", api.NewRetryError(mistake.text, secretRetry))
+	l.said.say(service, awaited, l.warn)
+	refused := awaiting(awaited)
 	if err := l.renewCertificates(ctx, identity, service, asked); err != nil {
 		return notRenewed(refused, err)
 	}
 	return refused
+}
+
+// awaiting is the error of a Service that waits for Secrets.
+func awaiting(awaited []settings.Problem) error {
+	var messages []string
+	for _, one := range awaited {
+		messages = append(messages, one.Message)
+	}
+	return because(awaited[0].Reason, api.NewRetryError(strings.Join(messages, "; "), secretRetry))
+}
+
+// withAwaited returns the status of a Service that may wait for Secrets. As the controller publishes none with an error, and a certificate
+// may be issued only to who is reached at what is published, that comes first; the Service is looked at again once its Secret is there.
+func (w *work) withAwaited(status *v1.LoadBalancerStatus, err error) (*v1.LoadBalancerStatus, error) {
+	if err != nil || len(w.awaits) == 0 || !servicehelpers.LoadBalancerStatusEqual(&w.service.Status.LoadBalancer, status) {
+		return status, err
+	}
+	return nil, awaiting(w.awaits)
 }

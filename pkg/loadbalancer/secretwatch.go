@@ -2,6 +2,7 @@ package loadbalancer
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -112,6 +113,7 @@ func secretVersion(found *v1.Secret, err error) (string, error) {
 // are the current ones, is left alone.
 func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service, nodes corelisters.NodeLister) (err error) {
 	defer recoverTo(&err, service)
+	caller := ctx
 	ctx, done, err := l.begin(ctx, service.Namespace, service.UID)
 	if err != nil {
 		return err
@@ -130,8 +132,8 @@ func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service, nodes co
 		return l.renewCertificates(ctx, identity, service, asked)
 	}
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked, componentsOnly: true}
-	if w.secrets, err = l.readSecrets(ctx, service, asked); err != nil {
-		return l.refuseSecret(ctx, identity, service, asked, err)
+	if w.secrets, w.awaits, err = l.readSecrets(ctx, service, asked); err != nil {
+		return err
 	}
 	if err := w.readPods(ctx); err != nil {
 		return err
@@ -139,9 +141,29 @@ func (l *LoadBalancers) renew(ctx context.Context, service *v1.Service, nodes co
 	if w.pods != nil {
 		l.membership.forget(service) // Pods come and go here, too
 	}
-	err = w.change(ctx, lb)
+	if err = w.change(ctx, lb); err == nil {
+		w.noteUploaded(service, w.secrets)
+		w.tellAwaited(caller)
+	}
 	if isOnItsWay(err) {
 		return nil
 	}
 	return err
+}
+
+// tellAwaited tells which Secrets the Service waits for now, if they are others than before.
+func (w *work) tellAwaited(ctx context.Context) {
+	before := w.said.last(w.service)
+	others := slices.DeleteFunc(slices.Clone(before), isAboutSecret)
+	remarks := slices.Concat(w.awaits, others)
+	if slices.Equal(before, remarks) {
+		return
+	}
+	w.said.say(w.service, remarks, w.warn)
+	w.reportOutcome(ctx, w.service, nil)
+}
+
+// isAboutSecret says whether a remark is about a Secret that cannot be used.
+func isAboutSecret(remark settings.Problem) bool {
+	return remark.Reason == ReasonCertificatePending || remark.Reason == reasonInvalidSecret
 }

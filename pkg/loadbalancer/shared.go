@@ -101,7 +101,11 @@ func (l *LoadBalancers) renewSharing(ctx context.Context, identity plan.Identity
 	if !known {
 		return nil // the controller comes by itself
 	}
+	awaited := slices.ContainsFunc(l.said.last(service), isAboutSecret)
 	_, err := l.ensureSharing(ctx, identity, service, asked, one.present(nodes))
+	if awaited || slices.ContainsFunc(l.said.last(service), isAboutSecret) {
+		l.reportOutcome(ctx, service, err)
+	}
 	return err
 }
 
@@ -327,7 +331,7 @@ func (l *LoadBalancers) upToDate(
 ) bool {
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked}
 	var missed, err error
-	if w.secrets, err = l.readSecrets(ctx, service, asked); err != nil {
+	if w.secrets, w.awaits, err = l.readSecrets(ctx, service, asked); err != nil {
 		return false
 	}
 	if w.nodes, missed, err = l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector)); err != nil || missed != nil {

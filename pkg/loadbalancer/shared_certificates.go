@@ -84,6 +84,15 @@ func (w *work) presented(ctx context.Context) ([]certificateHosts, error) {
 			switch {
 			case certificate.Own():
 				continue
+			case isAwaited(certificate, w.secrets):
+				made, err := w.presentedBefore(ctx, certificate)
+				if err != nil {
+					return nil, err
+				}
+				if made == nil {
+					continue
+				}
+				one.source, one.hosts = "Secret "+w.service.Namespace+"/"+certificate.Secret, normalHosts(made.Hostnames)
 			case certificate.Secret != "":
 				one.source, one.hosts = "Secret "+w.service.Namespace+"/"+certificate.Secret, w.secrets[certificate.Secret].hosts
 			case certificate.Bundle != nil:
@@ -104,6 +113,17 @@ func (w *work) presented(ctx context.Context) ([]certificateHosts, error) {
 		}
 	}
 	return all, nil
+}
+
+// presentedBefore is the certificate bundle that was made of a Secret which cannot be used now; nil: none.
+func (w *work) presentedBefore(ctx context.Context, certificate settings.Certificate) (*cloud.CertificateBundle, error) {
+	all, err := serviceBundles(ctx, w.config.Cloud, w.identity)
+	name := plan.BundleName(certificate, w.identity)
+	i := slices.IndexFunc(all, func(b cloud.CertificateBundle) bool { return b.Name == name })
+	if i < 0 {
+		return nil, err
+	}
+	return &all[i], err
 }
 
 // normalHosts are host names as clients ask for them: of lower case, without a dot at the end.

@@ -29,8 +29,8 @@ func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error)
 	if w.access, err = w.accessOf(ctx, w.service, *w.settings.Shared); err != nil {
 		return nil, err
 	}
-	if w.secrets, err = w.readSecrets(ctx, w.service, w.settings); err != nil {
-		return nil, w.refuseSecret(ctx, w.identity, w.service, w.settings, err)
+	if w.secrets, w.awaits, err = w.readSecrets(ctx, w.service, w.settings); err != nil {
+		return nil, err
 	}
 	lb, err := w.join(ctx)
 	if err != nil {
@@ -72,7 +72,7 @@ func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error)
 		return nil, w.nothing(shares)
 	}
 	w.sharing.settled(w.service.UID)
-	return w.published(lb)
+	return w.withAwaited(w.published(lb))
 }
 
 // nothing is the error of a Service all of whose ports and routes are others'.
@@ -204,7 +204,7 @@ func (w *work) sharedSessions(ctx context.Context, backends []plan.Backend, lb *
 
 // tellShared tells, once each, of what the Service does not get.
 func (w *work) tellShared(lb *cloud.LoadBalancer, shares plan.SharedPlan, outside []string) {
-	remarks := slices.Concat(shares.Conflicts, settings.Remarks(w.service, w.settings), w.foreignNodes(), w.localRemarks())
+	remarks := slices.Concat(w.awaits, shares.Conflicts, settings.Remarks(w.service, w.settings), w.foreignNodes(), w.localRemarks())
 	if len(outside) > 0 {
 		remarks = append(remarks, settings.Problem{Reason: "NetworkNotAttached", Message: fmt.Sprintf("Nodes %s have no internal address in a network of load balancer %s "+
 			"(%s), and get no traffic from it: %s", strings.Join(outside, ", "), lb.ID, lb.Name, attachedNetworks(lb))})
@@ -278,7 +278,7 @@ func (w *work) provideShared(ctx context.Context, want *plan.SharedDesired, lb *
 		for _, certificate := range port.Certificates {
 			config := plan.TLSConfig(certificate, w.identity, fingerprintsOf(w.secrets))
 			name := w.identity.SharedTLSName(config.Name)
-			if config.BundleID != "" || ids[name] != "" {
+			if config.BundleID != "" || ids[name] != "" || isAwaited(certificate, w.secrets) {
 				continue
 			}
 			id, err := p.provide(ctx, certificate)

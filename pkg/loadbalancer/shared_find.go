@@ -89,6 +89,9 @@ func (w *work) join(ctx context.Context) (*cloud.LoadBalancer, error) {
 		return lb, err // the caller tells of it
 	}
 	if before != nil {
+		if len(w.awaits) > 0 { // it keeps what it has until it can have as much
+			return nil, w.refuseSecrets(ctx, w.identity, w.service, w.settings, w.awaits)
+		}
 		if err := w.mayExchange(ctx, lb); err != nil {
 			return nil, err
 		}

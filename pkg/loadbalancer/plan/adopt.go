@@ -31,8 +31,8 @@ func (i Identity) leftBy(lb *cloud.LoadBalancer) string {
 
 // isClaimed says whether a load balancer says that it is a Service's.
 func isClaimed(lb *cloud.LoadBalancer) bool {
-	uid, told := lb.Labels[settings.LabelServiceUID]
-	return uid != "" || !told && lb.Labels[settings.LabelGeneratedName] != ""
+	uid, there := lb.Labels[settings.LabelServiceUID]
+	return uid != "" || !there && lb.Labels[settings.LabelGeneratedName] != ""
 }
 
 // WhyNotAdopt returns why a Service of a namespace may not take a load balancer as its own, as far as labels and the controller's entries

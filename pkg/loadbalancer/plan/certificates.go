@@ -54,7 +54,62 @@ func TLSConfig(c settings.Certificate, identity Identity, fingerprints map[strin
 	case c.Bundle != nil:
 		return *c.Bundle
 	case c.Secret != "":
-		return cloud.TLSConfig{Name: settings.Cut(settings.SanitizeName(c.Secret), settings.MaxName-17) + "-" + fingerprints[c.Secret]}
+		return cloud.TLSConfig{Name: ofSecret(c.Secret) + fingerprints[c.Secret]}
 	}
 	return cloud.TLSConfig{Name: BundleName(c, identity)}
+}
+
+// ofSecret begins the names of TLS configurations from a Secret, before its fingerprint.
+func ofSecret(name string) string {
+	return settings.Cut(settings.SanitizeName(name), settings.MaxName-1-fingerprintLength) + "-"
+}
+
+// fingerprintLength is how long the fingerprint of a Secret is.
+const fingerprintLength = 16
+
+// keeps says whether a TLS configuration that the frontend presents is of a Secret that is awaited.
+func (f Frontend) keeps(config string) bool {
+	return slices.ContainsFunc(f.awaits, func(secret string) bool {
+		return len(config) == len(ofSecret(secret))+fingerprintLength && strings.HasPrefix(config, ofSecret(secret))
+	})
+}
+
+// httpsIsClosed says whether the port that redirects lead to is not opened yet, as its certificate is awaited. The certificate may be issued
+// only if requests are answered before there is one.
+func (d Desired) httpsIsClosed(have []cloud.Frontend) bool {
+	awaited := slices.ContainsFunc(d.Frontends, func(f Frontend) bool { return f.Port == httpsPort && len(f.awaits) > 0 && len(f.TLS) == 0 })
+	return awaited && !slices.ContainsFunc(have, func(f cloud.Frontend) bool { return f.Port == httpsPort })
+}
+
+const httpsPort = 443
+
+// answering is what is desired, without redirects to a port that is not opened yet. have are the frontends that there are.
+func (d Desired) answering(have []cloud.Frontend) Desired {
+	if !d.httpsIsClosed(have) {
+		return d
+	}
+	d.Frontends = slices.Clone(d.Frontends)
+	for i := range d.Frontends {
+		d.Frontends[i].Rules = slices.DeleteFunc(slices.Clone(d.Frontends[i].Rules), func(r cloud.Rule) bool { return r.Name == settings.RuleRedirect })
+	}
+	return d
+}
+
+// awaitedBundles are the names of certificate bundles whose Secrets cannot be used yet.
+func (in Input) awaitedBundles() []string {
+	var names []string
+	for _, port := range in.Settings.EveryPort() {
+		for _, certificate := range port.Certificates {
+			if certificate.Secret != "" && in.Fingerprints[certificate.Secret] == "" {
+				names = append(names, BundleName(certificate, in.Identity))
+			}
+		}
+	}
+	return names
+}
+
+// notingBundles is what is desired with the certificate bundles that are, or are about to be, there.
+func (d Desired) notingBundles(noted notes) Desired {
+	d.Bundles = slices.DeleteFunc(slices.Clone(d.Bundles), func(name string) bool { return slices.Contains(d.awaitedBundles, name) && !noted.Has(name) })
+	return d
 }

@@ -57,6 +57,8 @@ type Desired struct {
 	Addresses  []cloud.FloatingAddress
 	Bundles    []string // names of the certificate bundles made for the Service
 
+	awaitedBundles []string // those whose Secrets cannot be used yet: they may be there from before
+
 	DefaultPlan string
 	// awaited names frontends that have asked for a certificate which UpCloud has not issued yet: they keep those that they have.
 	Awaited map[string]bool
@@ -74,6 +76,9 @@ type Frontend struct {
 	Asked    cloud.Properties // properties asked for
 	Rules    []cloud.Rule
 	TLS      []cloud.TLSConfig
+	// awaits names the Secrets of certificates that cannot be had yet. What the frontend presents of them stays; a new frontend is made once
+	// it has one certificate.
+	awaits []string
 
 	defaultMode     string
 	defaultNetworks []string
@@ -108,7 +113,7 @@ type Input struct {
 	DefaultMode string
 	DefaultPlan string
 	Networks    []cloud.LoadBalancerNetwork // that the load balancer has, or will
-	// Fingerprints of the Secrets whose certificates are uploaded, by name.
+	// Fingerprints of the Secrets whose certificates are uploaded, by name. One that is not there is not known yet.
 	Fingerprints map[string]string
 
 	ranges []netip.Prefix // source ranges
@@ -152,7 +157,7 @@ func DesiredState(in Input) Desired {
 	}
 	slices.SortFunc(desired.Frontends, func(a, b Frontend) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(desired.Backends, func(a, b Backend) int { return strings.Compare(a.Name, b.Name) })
-	desired.Bundles = BundleNames(in.Settings, in.Identity)
+	desired.Bundles, desired.awaitedBundles = BundleNames(in.Settings, in.Identity), in.awaitedBundles()
 	return desired
 }
 
@@ -191,6 +196,10 @@ func (in Input) frontend(s *settings.PortSettings) Frontend {
 		frontend.Networks = Visible(in.Networks, in.Settings.Visibility)
 	}
 	for _, certificate := range s.Certificates {
+		if certificate.Secret != "" && in.Fingerprints[certificate.Secret] == "" {
+			frontend.awaits = append(frontend.awaits, certificate.Secret)
+			continue
+		}
 		frontend.TLS = append(frontend.TLS, TLSConfig(certificate, in.Identity, in.Fingerprints))
 	}
 	frontend.Rules = RulesOfPort(in.ranges, s, frontend.Backend)
@@ -230,6 +239,7 @@ func (in Input) backend(s *settings.PortSettings, targets []Target, nodePort int
 // Create returns the load balancer to be made. sessions is the most that a member may have at one time. Frontends whose
 // certificates are not there yet are left out: they are made when the load balancer has a name.
 func (d Desired) Create(place Placement, plan string, sessions int) cloud.LoadBalancer {
+	d = d.answering(nil).notingBundles(nil)
 	lb := cloud.LoadBalancer{
 		Name: cmp.Or(d.Load.Name, d.Identity.Name), Zone: place.Zone, Plan: plan, Networks: place.Networks, Addresses: d.Addresses,
 		ConfiguredStatus: cmp.Or(d.Load.ConfiguredStatus, "started"),
@@ -253,7 +263,7 @@ func (d Desired) Create(place Placement, plan string, sessions int) cloud.LoadBa
 }
 
 func (f Frontend) hasCertificates() bool {
-	return !slices.ContainsFunc(f.TLS, func(t cloud.TLSConfig) bool { return t.BundleID == "" })
+	return (len(f.awaits) == 0 || len(f.TLS) > 0) && !slices.ContainsFunc(f.TLS, func(t cloud.TLSConfig) bool { return t.BundleID == "" })
 }
 
 // create is a new frontend.

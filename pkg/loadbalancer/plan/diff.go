@@ -12,6 +12,7 @@ import (
 // backends come before the frontends that point to them and go after them, a port is let go before another frontend takes it,
 // and a certificate is there before HTTP/2 is. Nothing to do is no call.
 func Diff(desired Desired, lb *cloud.LoadBalancer, sessions SessionLimits) []Change {
+	desired = desired.answering(lb.Frontends).notingBundles(NotesOf(lb.Labels, LabelBundles))
 	d := differ{desired: desired, lb: lb, sessions: sessions}
 	d.ours, d.wanted = NotesOf(lb.Labels, settings.LabelComponents), (notes{}).with(desired.notes()).with(desired.contents())
 	_, d.noted = lb.Labels[settings.LabelComponents]

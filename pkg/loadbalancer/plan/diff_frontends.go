@@ -128,7 +128,12 @@ func sameNetworks(a, b []cloud.FrontendNetwork) bool {
 }
 
 func (d *differ) frontendProperties(want Frontend, have cloud.Frontend) cloud.Properties {
-	return d.properties(want.Asked, frontendDefaults, have.Properties, func(name string) string { return noteFrontend(want.Name, name) })
+	asked := want.Asked
+	if len(want.awaits) > 0 && len(want.TLS)+len(have.TLSConfigs) == 0 { // it takes a certificate
+		asked = maps.Clone(asked)
+		delete(asked, "http2_enabled")
+	}
+	return d.properties(asked, frontendDefaults, have.Properties, func(name string) string { return noteFrontend(want.Name, name) })
 }
 
 // over is the frontend as it shall be, all that was not asked for as it is.
@@ -155,7 +160,7 @@ func (d *differ) over(want Frontend, have cloud.Frontend) cloud.Frontend {
 		}
 	}
 	for _, config := range have.TLSConfigs {
-		ours := d.ours.Has(NoteTLS(cloud.TLSOwner{Frontend: want.Name}, config.Name))
+		ours := d.ours.Has(NoteTLS(cloud.TLSOwner{Frontend: want.Name}, config.Name)) && !want.keeps(config.Name)
 		if !ours && !d.passesThrough(want, config) && !slices.ContainsFunc(want.TLS, func(t cloud.TLSConfig) bool { return t.Name == config.Name }) {
 			after.TLSConfigs = append(after.TLSConfigs, config)
 		}
@@ -218,7 +223,7 @@ func (d *differ) tls(owner cloud.TLSOwner, want, have []cloud.TLSConfig) (set, r
 		if !d.stale(NoteTLS(owner, config.Name)) || renamed[config.Name] {
 			continue
 		}
-		if d.desired.Awaited[owner.Frontend] {
+		if frontend, _ := d.desired.frontend(owner.Frontend); d.desired.Awaited[owner.Frontend] || frontend.keeps(config.Name) {
 			d.kept = append(d.kept, NoteTLS(owner, config.Name))
 		} else {
 			removed = append(removed, Change{Name: config.Name, Owner: owner, DeleteTLS: true})

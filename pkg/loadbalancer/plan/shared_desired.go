@@ -26,6 +26,7 @@ type hub struct {
 	backend  string
 	routes   []routeRules
 	TLS      []cloud.TLSConfig
+	awaits   []string // see Frontend
 }
 
 type routeRules struct {
@@ -48,6 +49,12 @@ func SharedState(in Input, lb *cloud.LoadBalancer) SharedDesired {
 	}
 	in.Settings = &asked
 	full := DesiredState(in)
+	if full.httpsIsClosed(lb.Frontends) {
+		for i := range asked.Ports {
+			asked.Ports[i].Redirect = false
+		}
+		full = DesiredState(in)
+	}
 	desired := SharedDesired{Key: in.Identity.Key(), Backends: full.Backends}
 	for i := range desired.Backends {
 		desired.Backends[i].Asked = completed(apiBackendDefaults(), backendDefaults, desired.Backends[i].Asked)
@@ -58,10 +65,18 @@ func SharedState(in Input, lb *cloud.LoadBalancer) SharedDesired {
 	}
 	for _, frontend := range full.Frontends {
 		frontend.Asked = completed(apiFrontendDefaults(), frontendDefaults, frontend.Asked)
+		if len(frontend.awaits) > 0 && len(frontend.TLS) == 0 && !presentsTLS(lb, frontend.Name) {
+			frontend.Asked["http2_enabled"] = false // it takes a certificate
+		}
 		frontend.TLS = sharedTLS(in.Identity, frontend.TLS)
 		desired.Frontends = append(desired.Frontends, frontend)
 	}
 	return desired
+}
+
+// presentsTLS says whether a frontend has a certificate.
+func presentsTLS(lb *cloud.LoadBalancer, frontend string) bool {
+	return slices.ContainsFunc(lb.Frontends, func(f cloud.Frontend) bool { return f.Name == frontend && len(f.TLSConfigs) > 0 })
 }
 
 // ownBackends are the Service's backends that there are, by port.
@@ -118,7 +133,7 @@ func (in Input) hubs(full Desired) []hub {
 			h.name = portFrontendName(h.port)
 		}
 		if frontend, ok := full.frontend(asked.FrontendName); ok {
-			h.TLS, h.networks = sharedTLS(in.Identity, frontend.TLS), frontend.defaultNetworks
+			h.TLS, h.networks, h.awaits = sharedTLS(in.Identity, frontend.TLS), frontend.defaultNetworks, frontend.awaits
 		}
 		for _, route := range in.Settings.Routes {
 			if !settings.RouteHasPort(route, port) || !settings.IsTCP(port) {

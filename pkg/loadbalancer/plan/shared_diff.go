@@ -125,6 +125,7 @@ func (d *shareDiffer) ownFrontend(want Frontend, have cloud.Frontend) []Change {
 	}
 	owner := cloud.TLSOwner{Frontend: want.Name}
 	set := d.tls(owner, want.TLS, have)
+	d.keepTLS(want.awaits, have)
 	var dropped, made []Change
 	for _, rule := range want.Rules {
 		i := slices.IndexFunc(have.Rules, func(r cloud.Rule) bool { return r.Name == rule.Name })
@@ -186,10 +187,25 @@ func (d *shareDiffer) tls(owner cloud.TLSOwner, want []cloud.TLSConfig, frontend
 	return changes
 }
 
+// keepTLS keeps what the Service presents on a frontend while it waits for a Secret: which of it is from that one, names do not tell.
+func (d *shareDiffer) keepTLS(awaited []string, have cloud.Frontend) {
+	for _, config := range have.TLSConfigs {
+		if len(awaited) > 0 && d.want.Key.Is(OwnerKey(config.Name)) {
+			d.wantedTLS[have.Name+"/"+config.Name] = true
+		}
+	}
+}
+
 // useHub adds the Service's routes to a frontend for the routes of many, which it makes if there is none.
 func (d *shareDiffer) useHub(want hub) []Change {
 	have, changes, ok := d.openHub(want)
 	if !ok {
+		return nil
+	}
+	if len(want.awaits) > 0 && len(want.TLS) == 0 && slices.ContainsFunc(changes, func(c Change) bool { return c.CreateFrontend != nil }) {
+		// Without a certificate it would speak HTTP where clients speak TLS. The backend is made, and stands for the claim.
+		d.plan.Claims++
+		d.used[want.backend] = true
 		return nil
 	}
 	var made []Change
@@ -200,7 +216,9 @@ func (d *shareDiffer) useHub(want hub) []Change {
 		return nil // all routes are others'
 	}
 	owner := cloud.TLSOwner{Frontend: want.name}
-	return slices.Concat(changes, d.tls(owner, want.TLS, have), made)
+	set := d.tls(owner, want.TLS, have)
+	d.keepTLS(want.awaits, have)
+	return slices.Concat(changes, set, made)
 }
 
 // openHub finds the frontend, or says how to come to it.
