@@ -164,6 +164,9 @@ func note(f *doctor.Finding) string {
 	if f.Note != "" {
 		parts = append(parts, f.Note)
 	}
+	if f.Adopt != "" {
+		parts = append(parts, "a Service takes it with annotation "+f.Adopt)
+	}
 	if f.Since != nil {
 		parts = append(parts, fmt.Sprintf("%s since %s", f.Stage, f.Since.UTC().Format(time.RFC3339)))
 	}

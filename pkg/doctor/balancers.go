@@ -176,6 +176,7 @@ func (e *look) judgeBalancer(lb *cloud.LoadBalancer) {
 		e.addOrWait(f)
 	}
 	e.judgeGroup(lb)
+	e.judgeAdoptable(lb)
 }
 
 // judgeOwn judges a load balancer that was made for one Service.

@@ -24,6 +24,7 @@ func (e *look) judgeOrphan(lb *cloud.LoadBalancer, trace plan.Trace, reviewed bo
 	}
 	f := &Finding{Kind: OrphanBalancer, balancer: balancer{trace: trace, lb: lb}, subject: &balancerSubject{e.config.Cloud, lb}}
 	f.describe()
+	f.Adopt = adoptLine(lb)
 	f.stage, f.Proof = e.stageOf(lb.ID, lb.Labels), e.proof(trace, lb.ID)
 	if f.Kept = e.whyNever(lb, trace); f.Kept == "" {
 		f.Kept = kept
@@ -158,7 +159,7 @@ func (e *look) treatment() *treatment {
 		there[lb.ID] = true
 		if trace, made := e.cluster().TraceOf(lb); made {
 			if service := e.knows(trace); service != nil {
-				seen.see(lb.ID, wishOfService(service))
+				seen.see(lb.ID, wishFor(lb, service))
 			}
 		}
 	}
@@ -173,6 +174,15 @@ func (e *look) treatment() *treatment {
 	}
 	seen.forgetBut(func(id string) bool { return there[id] })
 	return &treatment{Rules: &e.config.Rules, now: e.now, record: seen, again: e.again}
+}
+
+// wishFor is wishOfService for a load balancer with the Service's labels. One that the Service's annotation does not name may have copied
+// them, and does not go with the Service.
+func wishFor(lb *cloud.LoadBalancer, service *corev1.Service) wish {
+	if id := service.Annotations[settings.AnnotationID]; id != "" && !strings.EqualFold(id, lb.ID) {
+		return wishStay
+	}
+	return wishOfService(service)
 }
 
 // wishOfService is what a Service says of the end of what was made for it. Where its annotations are not understood, it stays.

@@ -177,3 +177,60 @@ func TestLoadBalancersThatHaveNotComeUp(t *testing.T) {
 	r.config.SafetyAge = 72 * time.Hour
 	wantListed(t, "while it is young", r.examine(t).Findings)
 }
+
+// What retain left can be taken, and so can what a Service names that was restored from a backup: the report has the annotation to set.
+func TestLoadBalancersThatCanBeTakenAreListed(t *testing.T) {
+	r := newBalancerRig(t)
+	kept := balanced("kept", "retain", "true")
+	l := r.controller("test", clusterUID, kept)
+	if err := r.ensure(t, l, kept); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.EnsureLoadBalancerDeleted(testContext(t), "kubernetes", kept); err != nil {
+		t.Fatal(err)
+	}
+	r.serveAs(t, "test", otherUID, balanced("web"))
+	restored := balanced("web")
+	restored.UID = "uid-restored"
+	restored.Annotations[settings.AnnotationID] = r.idOf(t, "test-default-web")
+	r.apply(t, restored)
+	r.pass(48 * time.Hour)
+	before := r.state(t)
+	report := r.fix(t)
+	wantListed(t, "findings", report.Findings)
+	if len(report.Kept) != 2 {
+		t.Fatalf("kept: %v", listed(report.Kept))
+	}
+	for _, f := range report.Kept {
+		want := "annotation retain left it in the account when Service/default/kept was deleted"
+		if f.Title != "test-default-kept" {
+			want = "Service/default/web names it, and its labels are those of another cluster's Service; adoptableLoadBalancers of ccm's configuration must allow it"
+		}
+		if f.Kind != doctor.AdoptableBalancer || f.Kept != want || f.Adopt != "service.beta.kubernetes.io/upcloud-load-balancer-adopt: "+f.LoadBalancerID {
+			t.Errorf("%+v", f)
+		}
+	}
+	if after := r.state(t); after != before {
+		t.Errorf("the account was\n%s\nand is\n%s", before, after)
+	}
+}
+
+// A copy of a Service's load balancer is not taken for what the Service's end left behind.
+func TestCopyOfAServicesLoadBalancerIsNotRemoved(t *testing.T) {
+	r := newBalancerRig(t)
+	web := r.known(t, balanced("web"))
+	id := r.idOf(t, "test-default-web")
+	r.foreign(t, "copied", maps.Clone(r.balancers(t)["test-default-web"].Labels))
+	r.annotate(t, web, id)
+	web.Annotations[settings.AnnotationID] = id
+	r.deletes(t, web)
+	r.fix(t)
+	r.loses(t, web)
+	if err := r.cloud.DeleteLoadBalancer(testContext(t), id); err != nil {
+		t.Fatal(err)
+	}
+	r.fixForLong(t)
+	if _, there := r.balancers(t)["copied"]; !there {
+		t.Errorf("left: %v", r.balancers(t))
+	}
+}

@@ -30,6 +30,7 @@ const (
 const (
 	OrphanBalancer     Kind = "orphan-load-balancer"
 	OtherClassBalancer Kind = "other-class-load-balancer"
+	AdoptableBalancer  Kind = "adoptable-load-balancer"
 	OrphanComponents   Kind = "orphan-components"
 	OrphanCertificate  Kind = "orphan-certificate"
 	UnusedGroup        Kind = "unused-shared-load-balancer"
@@ -47,7 +48,7 @@ const (
 // Kinds are all kinds in the order in which they are printed.
 var Kinds = []Kind{
 	WantedAgain, OrphanVolume, UnfinishedCopy, OrphanSnapshot, ScheduledBackup, UnexplainedAttachment, LostVolume, LostSnapshot, LostAttachment,
-	OrphanBalancer, OtherClassBalancer, OrphanComponents, OrphanCertificate, UnusedGroup, TwinBalancer, StuckBalancer, LostBalancer,
+	OrphanBalancer, AdoptableBalancer, OtherClassBalancer, OrphanComponents, OrphanCertificate, UnusedGroup, TwinBalancer, StuckBalancer, LostBalancer,
 	DeadRoute, UnusedRouter,
 }
 
@@ -101,6 +102,8 @@ type Finding struct {
 	Due *time.Time `json:"due,omitempty"`
 	// Kept says why Fix leaves it as it is.
 	Kept string `json:"kept,omitempty"`
+	// Adopt is the annotation with which a Service takes a load balancer as its own.
+	Adopt string `json:"adopt,omitempty"`
 	// CreditsPerMonth is what it costs in 730 hours, by the account's price list; zero where that does not say.
 	CreditsPerMonth float64 `json:"creditsPerMonth,omitempty"`
 	// Fingerprint tells whether it has changed since: a plan is applied to what it was made for.

@@ -81,6 +81,19 @@ func IsRenamed(lb *cloud.LoadBalancer, name string) bool {
 	return generated != "" && name != generated && !NotesOf(lb.Labels, settings.LabelComponents).Has(NoteLoad("name"))
 }
 
+// RetainedOn reads whom a load balancer served that the annotation retain left in the account, and that is no Service's now; false if nothing
+// says so. What an earlier version left does not name its Service.
+func (c Cluster) RetainedOn(lb *cloud.LoadBalancer) (Trace, bool) {
+	_, group := lb.Labels[settings.LabelSharedGroup]
+	_, made := lb.Labels[settings.LabelComponents]
+	owner := lb.Labels[settings.LabelRetainedFor]
+	if group || isClaimed(lb) || owner == "" && !(made && lb.Labels[settings.LabelClusterName] != "") {
+		return Trace{}, false
+	}
+	return Trace{Claim: c.claim(lb.Labels[settings.LabelClusterID], lb.Labels[settings.LabelClusterName]), Words: owner, Created: lb.Created,
+		ClusterUID: lb.Labels[settings.LabelClusterUID]}, true
+}
+
 // Uninvited names what is on a load balancer and was not made for its Service. On one that UpCloud's own CCM made everything
 // was: that controller left nothing else there. Where the notes were taken off, nothing says what was made for the Service.
 func Uninvited(lb *cloud.LoadBalancer) []string {
