@@ -28,6 +28,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 	netutils "k8s.io/utils/net"
 
+	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/cmd/internal/logs"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/instances/providerid"
 )
@@ -81,7 +82,10 @@ func newCommand(stop <-chan struct{}) *cobra.Command {
 		panic(err) // only if the defaults of k8s.io/cloud-provider do not convert to its own types
 	}
 	setDefaults(managerOptions)
-	manager := func(*appconfig.CompletedConfig) cloudprovider.Interface { return provider }
+	manager := func(*appconfig.CompletedConfig) cloudprovider.Interface {
+		logs.HideBodiesOfLogger() // the flags for logging are read by now
+		return provider
+	}
 	command := app.NewCloudControllerManagerCommand(managerOptions, manager, constructors(&ours.loadBalancerClass),
 		names.CCMControllerAliases(), sections, stop)
 
