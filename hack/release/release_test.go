@@ -197,7 +197,11 @@ func testFaults(t *testing.T, dir string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer os.WriteFile(path, old, 0o644)
+		defer func() {
+			if err := os.WriteFile(path, old, 0o644); err != nil {
+				t.Error(err)
+			}
+		}()
 		if err := os.WriteFile(path, change(slices.Clone(old)), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -72,7 +72,7 @@ func (t Tree) checkClean(ctx context.Context) error {
 func (t Tree) checkTag(ctx context.Context, v string) error {
 	tagged, err := t.git(ctx, "rev-parse", "--verify", "--quiet", v+"^{commit}")
 	if err != nil {
-		return nil // no such tag yet
+		return nil //nolint:nilerr // no such tag yet
 	}
 	head, err := t.git(ctx, "rev-parse", "HEAD")
 	if err != nil || head == tagged {
