@@ -50,6 +50,13 @@ func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error)
 		return nil, because(problem.Reason, api.NewRetryError(problem.Message, refusedRetry))
 	}
 	if problem := settings.MayShare(w.access, lb, *w.settings.Shared, w.service, w.settings); problem != nil {
+		names, err := w.formerNames(ctx, lb)
+		if err != nil {
+			return nil, err
+		}
+		if len(names) > 0 {
+			return nil, w.renamed(lb, names)
+		}
 		return nil, w.denied(ctx, lb, *problem)
 	}
 	if problem, configs, err := w.mayPresent(ctx, lb); problem != nil || err != nil {
@@ -97,9 +104,9 @@ func (w *work) denied(ctx context.Context, lb *cloud.LoadBalancer, problem setti
 }
 
 // remember writes down where the Service's components are, before the first of them is made: without it, those of a Service whose
-// annotations change would not be found again.
+// annotations change would not be found again. The name is the one under which the Service was permitted last.
 func (w *work) remember(ctx context.Context, lb *cloud.LoadBalancer) error {
-	if w.service.Annotations[settings.AnnotationID] == lb.ID || w.client == nil {
+	if w.recordedName(lb) == lb.Name || w.client == nil {
 		return nil
 	}
 	annotations := map[string]string{settings.AnnotationID: lb.ID, settings.AnnotationName: lb.Name}

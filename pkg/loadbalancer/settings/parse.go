@@ -22,7 +22,8 @@ const (
 	// AnnotationID is written when a load balancer was made: its UUID. It saves the search, and is believed only when the
 	// labels of that load balancer prove it to be the Service's: an annotation is easily copied or restored with a Service.
 	AnnotationID = AnnotationPrefix + "id"
-	// AnnotationName is written when a load balancer was made: its name. It is never read.
+	// AnnotationName is written when a load balancer was made, or a Service joined one: its name. It is read only to know the former name
+	// of a shared load balancer that was renamed.
 	AnnotationName = AnnotationPrefix + "name"
 	// AnnotationConfig holds a load balancer's configuration as JSON: what the API takes to make one. It wins over the
 	// annotations in Table, field by field.
