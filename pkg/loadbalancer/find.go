@@ -89,7 +89,8 @@ func leaving(ctx context.Context) context.Context { return context.WithValue(ctx
 func isLeaving(ctx context.Context) bool { return ctx.Value(leavingKey{}) != nil }
 
 // namedByAnother returns the Service that a load balancer without a Service's UID may belong to instead: one for which UpCloud's own CCM
-// makes the same name, and whose annotation names the load balancer. It is empty if there is none.
+// makes the same name, and whose annotation names the load balancer. It is empty if there is none. Where no annotation names it, any other
+// Service of that name will do: a-b/c and a/b-c have the same, whole as it is.
 func (l *LoadBalancers) namedByAnother(ctx context.Context, identity plan.Identity, service *v1.Service, lb *cloud.LoadBalancer) (string, error) {
 	if _, told := lb.Labels[settings.LabelServiceUID]; told || l.client == nil {
 		return "", nil
@@ -100,7 +101,12 @@ func (l *LoadBalancers) namedByAnother(ctx context.Context, identity plan.Identi
 	}
 	for i := range all.Items {
 		other := &all.Items[i]
-		if other.Namespace == service.Namespace && other.Name == service.Name || !strings.EqualFold(other.Annotations[settings.AnnotationID], lb.ID) {
+		if other.Namespace == service.Namespace && other.Name == service.Name {
+			continue
+		}
+		named := strings.EqualFold(other.Annotations[settings.AnnotationID], lb.ID)
+		unnamed := !strings.EqualFold(service.Annotations[settings.AnnotationID], lb.ID) && other.Spec.Type == v1.ServiceTypeLoadBalancer
+		if !named && !unnamed {
 			continue
 		}
 		if plan.NewIdentity(identity.ClusterID, identity.ClusterName, other).InCluster(identity.ClusterUID).IsGenerated(lb) {

@@ -105,6 +105,35 @@ func TestServiceOfTheSameCutNameGetsItsOwnLoadBalancer(t *testing.T) {
 	}
 }
 
+// Names are joined by dashes, which namespaces and Services have in theirs. The label is whole, and still stands for two Services.
+func TestNameOfTwoNamespacesIsNoProof(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers(ofCluster(example.ClusterUUID))
+	victim, other := ingress("c"), ingress("b-c")
+	victim.Namespace, other.Namespace = "a-b", "a"
+	theirs := a.officialCalled(victim, "public")
+	a.addService(victim)
+	other = a.addService(other)
+	before := a.raw("/load-balancer/" + theirs.ID)
+	a.ensure(l, other)
+	if got := a.current(other).Annotations[settings.AnnotationID]; got == theirs.ID {
+		t.Errorf("Service a/b-c has taken the load balancer of a-b/c")
+	}
+	if diff := cmp.Diff(before, a.raw("/load-balancer/"+theirs.ID)); diff != "" {
+		t.Error(diff)
+	}
+	a.delete(l, a.current(other))
+	if !a.exists(theirs.ID) {
+		t.Error("the deletion of a/b-c has deleted the load balancer of a-b/c")
+	}
+	named := example.Annotated(a.current(victim), "id", theirs.ID)
+	victim = must(a.client.CoreV1().Services(named.Namespace).Update(t.Context(), named, metav1.UpdateOptions{}))
+	a.ensure(l, victim)
+	if got := a.current(victim).Annotations[settings.AnnotationID]; got != theirs.ID {
+		t.Errorf("with the annotation, Service a-b/c has %s, want %s", got, theirs.ID)
+	}
+}
+
 // Both Services may have it by its label, and both name it: it stays as it is, and an event says what to do.
 func TestLoadBalancerThatTwoServicesNameIsNotChanged(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")

@@ -175,7 +175,13 @@ func (th *theatre) explore(s scenario) (schedules, points int) {
 	for len(todo) > 0 {
 		prefix := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		more := th.play(s, prefix, seen)
+		more, repeated := th.play(s, prefix, seen)
+		for try := 1; !repeated && !th.t.Failed(); try++ {
+			if try == mostTries {
+				th.t.Fatalf("%s: schedule %v could not be repeated in %d tries", s.name, prefix, try)
+			}
+			more, repeated = th.play(s, prefix, seen)
+		}
 		todo = append(todo, more...)
 		if schedules++; th.t.Failed() {
 			return schedules, len(seen)
@@ -217,8 +223,9 @@ type act struct {
 }
 
 // play plays one schedule: first the choices of the prefix, then the first that there is at each point. The other ones of the
-// points beyond the prefix are returned.
-func (th *theatre) play(s scenario, prefix []choice, seen map[[32]byte]bool) (more [][]choice) {
+// points beyond the prefix are returned. repeated is false if a choice of the prefix was not possible: a controller gives up on what a
+// machine under load answers late, and then sends other requests than before.
+func (th *theatre) play(s scenario, prefix []choice, seen map[[32]byte]bool) (more [][]choice, repeated bool) {
 	w := &world{theatre: th, s: s, lbName: fmt.Sprintf("edge-%s-%d", strings.ReplaceAll(s.name, " ", "-"), th.runs)}
 	th.runs++
 	for _, g := range th.gates {
@@ -238,13 +245,16 @@ func (th *theatre) play(s scenario, prefix []choice, seen map[[32]byte]bool) (mo
 	}
 	for at := 0; ; at++ {
 		choices := w.choices()
+		if at < len(prefix) && !slices.Contains(choices, played[at]) {
+			return nil, false
+		}
 		if len(choices) == 0 {
 			break
 		}
 		if at >= len(prefix) {
 			point := w.point()
 			if seen[point] {
-				return more
+				return more, true
 			}
 			seen[point] = true
 			for _, other := range choices[1:] {
@@ -254,14 +264,14 @@ func (th *theatre) play(s scenario, prefix []choice, seen map[[32]byte]bool) (mo
 		}
 		if err := w.step(played[at], at >= len(prefix)-1); err != nil {
 			fail(err)
-			return nil
+			return nil, true
 		}
 	}
 	if err := w.settled(); err != nil {
 		fail(err)
-		return nil
+		return nil, true
 	}
-	return more
+	return more, true
 }
 
 // start runs a player until it is over; a process that dies is started again and begins its step anew.
