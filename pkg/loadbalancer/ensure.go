@@ -259,7 +259,7 @@ func (w *work) remark(lb *cloud.LoadBalancer, outside []string, network string) 
 		remarks = append(remarks, fixedAtCreation(w.settings, lb)...)
 		remarks = append(remarks, hasAnother(w.settings, lb)...)
 	}
-	remarks = slices.Concat(remarks, w.foreignNodes(), w.localRemarks())
+	remarks = slices.Concat(remarks, plan.ForwardedRemarks(w.settings), w.foreignNodes(), w.localRemarks())
 	if len(outside) > 0 {
 		remarks = append(remarks, settings.Problem{Reason: "NodesOutsideNetwork", Message: fmt.Sprintf("Nodes %s have no internal address in network %s, to which "+
 			"the load balancer is attached: it cannot reach them", strings.Join(outside, ", "), network)})

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
@@ -44,8 +46,36 @@ func RulesOfPort(ranges []netip.Prefix, s *settings.PortSettings, backend string
 
 const setForwarded = "set_forwarded_headers"
 
-// withForwarded is a rule that sets the forwarded headers, too, if a member may be asked after it.
+// withForwarded is a rule that sets the forwarded headers, too, if a member may be asked after it. A rule that has as many actions as the
+// API takes stays as it is.
 func withForwarded(rule cloud.Rule) cloud.Rule {
+	if !lacksForwarded(rule) || len(rule.Actions) >= maxActions {
+		return rule
+	}
+	rule.Actions = append([]json.RawMessage{action(setForwarded, nil)}, rule.Actions...)
+	return rule
+}
+
+// ForwardedRemarks tell of rules after which a member is asked without the forwarded headers that the Service wants.
+func ForwardedRemarks(asked *settings.Settings) []settings.Problem {
+	var full []string
+	for _, port := range asked.EveryPort() {
+		for _, rule := range port.Rules {
+			if port.Forwarded && lacksForwarded(rule) && len(rule.Actions) >= maxActions {
+				full = append(full, rule.Name)
+			}
+		}
+	}
+	if len(full) == 0 {
+		return nil
+	}
+	return []settings.Problem{{Reason: "TooManyActions", Message: fmt.Sprintf("annotation %s: rules %s have %d actions, the most that a rule can have, so that "+
+		"requests that they match get no forwarded headers: take away an action of each, or replace one by %s", settings.AnnotationConfig,
+		settings.Abbreviated(strings.Join(full, ", ")), maxActions, setForwarded)}}
+}
+
+// lacksForwarded says whether a member may be asked after a rule that does not set the forwarded headers.
+func lacksForwarded(rule cloud.Rule) bool {
 	sets := func(part json.RawMessage) bool { return kindOf(part) == setForwarded }
 	answers := func(part json.RawMessage) bool {
 		return slices.Contains([]string{"tcp_reject", "http_return", "http_redirect"}, kindOf(part))
@@ -53,12 +83,7 @@ func withForwarded(rule cloud.Rule) cloud.Rule {
 	ofAnswer := func(part json.RawMessage) bool {
 		return slices.Contains([]string{"http_status", "response_header"}, kindOf(part))
 	}
-	if slices.ContainsFunc(rule.Matchers, ofAnswer) || slices.ContainsFunc(rule.Actions, sets) || slices.ContainsFunc(rule.Actions, answers) ||
-		len(rule.Actions) >= maxActions {
-		return rule
-	}
-	rule.Actions = append([]json.RawMessage{action(setForwarded, nil)}, rule.Actions...)
-	return rule
+	return !slices.ContainsFunc(rule.Matchers, ofAnswer) && !slices.ContainsFunc(rule.Actions, sets) && !slices.ContainsFunc(rule.Actions, answers)
 }
 
 // kindOf is the type of a matcher or an action.
