@@ -122,8 +122,12 @@ func (l *LoadBalancers) ensure(
 // input is what the desired state follows from, on these networks.
 func (w *work) input(networks []cloud.LoadBalancerNetwork) plan.Input {
 	targets, _ := plan.Targets(w.nodes)
+	serving := w.serving
+	if !w.isCrowded() {
+		serving = nil // there is no choice
+	}
 	return plan.Input{
-		Identity: w.identity, Service: w.service, Settings: w.settings, Targets: targets, Pods: w.pods, Serving: w.serving, MaxMembers: w.config.MaxMembers,
+		Identity: w.identity, Service: w.service, Settings: w.settings, Targets: targets, Pods: w.pods, Serving: serving, MaxMembers: w.config.MaxMembers,
 		DefaultMode: w.config.DefaultMode, DefaultPlan: w.config.Plan, Networks: networks, Fingerprints: fingerprintsOf(w.secrets),
 	}
 }

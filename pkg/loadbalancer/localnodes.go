@@ -3,6 +3,7 @@ package loadbalancer
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +22,7 @@ import (
 )
 
 // With externalTrafficPolicy Local only the nodes that have a ready endpoint serve. Where there are more nodes than members, those are chosen
-// first; which they are is not followed before a Service needs it.
+// first, and where there is no such node, the condition says so. Which they are is not followed before there is such a Service.
 
 // reasonNoLocalEndpoints is the reason of a Service none of whose members can serve, reasonEndpointsUnknown of one of which that is not known.
 const (
@@ -43,8 +44,8 @@ func newLocalReader() *localReader {
 	return &localReader{wanted: make(chan struct{}), ready: make(chan struct{}), wait: podsWait}
 }
 
-// FollowEndpoints brings the members of Services up to date whose endpoints come, move and go, where there are more nodes than members and
-// externalTrafficPolicy is Local, until ctx ends. It watches nothing before there is such a Service.
+// FollowEndpoints brings the members and conditions of Services with externalTrafficPolicy Local up to date whose endpoints come, move and
+// go, until ctx ends. It watches nothing before there is such a Service.
 func (l *LoadBalancers) FollowEndpoints(ctx context.Context, services corelisters.ServiceLister, nodes corelisters.NodeLister) {
 	select {
 	case <-l.local.wanted:
@@ -87,9 +88,15 @@ func nodesOnly(object any) (any, error) {
 	return kept, nil
 }
 
-// isCrowded says whether it matters which nodes have endpoints: more nodes than members, and only those nodes serve.
+// isLocal says whether only nodes with endpoints serve. Pods that are members of all ports serve wherever they are.
+func (w *work) isLocal() bool {
+	return w.service.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal &&
+		slices.ContainsFunc(w.service.Spec.Ports, func(p v1.ServicePort) bool { return p.NodePort > 0 })
+}
+
+// isCrowded says whether nodes have to be chosen by their endpoints: there are more nodes than members, and only those nodes serve.
 func (w *work) isCrowded() bool {
-	if w.service.Spec.ExternalTrafficPolicy != v1.ServiceExternalTrafficPolicyLocal {
+	if !w.isLocal() {
 		return false
 	}
 	most := w.settings.MaxMembers
@@ -100,15 +107,16 @@ func (w *work) isCrowded() bool {
 	return len(targets) > most
 }
 
-// readServing finds the nodes with ready endpoints, where that matters. If it cannot be known, nodes are chosen without.
+// readServing finds the nodes with ready endpoints, where that matters. If it cannot be known, nodes are chosen without. Only who has to
+// choose waits for it: the condition follows as soon as it is known.
 func (w *work) readServing(ctx context.Context) {
 	w.serving = nil
-	if !w.isCrowded() {
+	if !w.isLocal() {
 		return
 	}
 	l := w.local
 	l.once.Do(func() { close(l.wanted) })
-	if !l.late.Load() {
+	if w.isCrowded() && !l.late.Load() {
 		ctx, cancel := context.WithTimeout(ctx, l.wait)
 		defer cancel()
 		select {
@@ -137,7 +145,7 @@ func (w *work) readServing(ctx context.Context) {
 // localRemarks tell that no member can serve, or that this is not known.
 func (w *work) localRemarks() []settings.Problem {
 	switch {
-	case !w.isCrowded():
+	case !w.isLocal(), len(w.nodes) == 0, w.serving == nil && !w.isCrowded():
 		return nil
 	case w.serving == nil:
 		return []settings.Problem{{Reason: reasonEndpointsUnknown, Message: "There are more nodes than members, and which of them have ready endpoints is not known, so that " +

@@ -94,29 +94,59 @@ func TestNodesWithEndpointsAreMembersFirst(t *testing.T) {
 	}
 }
 
-// A load balancer none of whose members can serve is not called ready, and is as soon as one can.
+// A load balancer none of whose members can serve is not called ready, and is as soon as one can, whether nodes have to be chosen or not.
 func TestConditionTellsThatNoNodeHasEndpoints(t *testing.T) {
-	a := newAccount(t, simulator.Config{}, "n1", "n2", "n3")
-	l := a.balancers(func(c *Config) { c.MaxMembers = 2 })
+	for _, most := range []int{2, 100} {
+		t.Run(fmt.Sprint(most), func(t *testing.T) {
+			a := newAccount(t, simulator.Config{}, "n1", "n2", "n3")
+			l := a.balancers(func(c *Config) { c.MaxMembers = most })
+			s := example.Service("http 80 30080")
+			s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 31000
+			s = a.addService(s)
+			a.setSlice(onNodes(s))
+			a.followEndpoints(l)
+			a.ensure(l, s)
+			condition := func(status metav1.ConditionStatus, reason string) func() string {
+				return func() string {
+					got := meta.FindStatusCondition(a.current(s).Status.Conditions, ConditionReady)
+					if got == nil || got.Status != status || got.Reason != reason {
+						return fmt.Sprintf("%+v", got)
+					}
+					return ""
+				}
+			}
+			a.eventually("no endpoint", condition(metav1.ConditionFalse, reasonNoLocalEndpoints))
+			a.setSlice(onNodes(s, "n2"))
+			a.eventually("one endpoint", condition(metav1.ConditionTrue, ReasonReady))
+			a.setSlice(onNodes(s))
+			a.eventually("none again", condition(metav1.ConditionFalse, reasonNoLocalEndpoints))
+			if got := len(memberNames(a)); got != min(most, 3) {
+				t.Errorf("%d members", got)
+			}
+		})
+	}
+}
+
+// Where nodes need not be chosen, nothing waits for endpoints, and that they are not known is no news. Pods as members need no node.
+func TestConditionNeedsNoEndpoints(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	l := a.balancers()
 	s := example.Service("http 80 30080")
 	s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 31000
 	s = a.addService(s)
-	a.followEndpoints(l)
+	l.local.wait = time.Hour
 	a.ensure(l, s)
-	condition := func(status metav1.ConditionStatus, reason string) func() string {
-		return func() string {
-			got := meta.FindStatusCondition(a.current(s).Status.Conditions, ConditionReady)
-			if got == nil || got.Status != status || got.Reason != reason {
-				return fmt.Sprintf("%+v", got)
-			}
-			return ""
-		}
+	if got := a.ready(s); got.Reason != ReasonReady {
+		t.Errorf("condition %+v", got)
 	}
-	a.eventually("no endpoint", condition(metav1.ConditionFalse, reasonNoLocalEndpoints))
-	a.setSlice(onNodes(s, "n2"))
-	a.eventually("one endpoint", condition(metav1.ConditionTrue, ReasonReady))
-	a.setSlice(onNodes(s))
-	a.eventually("none again", condition(metav1.ConditionFalse, reasonNoLocalEndpoints))
+	w := &work{LoadBalancers: l, service: s.DeepCopy(), settings: &settings.Settings{}, serving: map[string]bool{}, nodes: a.nodes}
+	if got := w.localRemarks(); len(got) != 1 {
+		t.Errorf("nodes without endpoints: %v", got)
+	}
+	w.service.Spec.Ports[0].NodePort = 0
+	if got := w.localRemarks(); len(got) != 0 {
+		t.Errorf("Pods as members: %v", got)
+	}
 }
 
 // Nothing is watched for Services that do not need it, and what cannot be watched holds nothing up.
