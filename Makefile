@@ -45,10 +45,10 @@ demo-shared: ## show two clusters behind one load balancer: /foo is answered by 
 	cd test/cluster && KUBERNETES_DIR="$$(go run -buildvcs=false . kubernetes --project ../..)" && export KUBERNETES_DIR && \
 	  cd ../.. && go test -count=1 -timeout 30m -v ./test/integration -run TestTwoClusters -args -rights=false
 
-integration: ## run the CCM against a real kube-apiserver and the simulator (some minutes; the first time builds Kubernetes)
+integration: ## run the CCM against a real kube-apiserver and the simulator, then install the chart and the single files there (some minutes; the first time builds Kubernetes)
 	@hack/install-packages integration
 	cd test/cluster && KUBERNETES_DIR="$$(go run -buildvcs=false . kubernetes --project ../..)" && export KUBERNETES_DIR && \
-	  cd ../.. && go test -count=1 -parallel 8 -timeout 30m ./test/integration
+	  cd ../.. && go test -count=1 -parallel 8 -timeout 30m ./test/integration && go -C test/helm test -count=1 -timeout 10m ./install
 
 conformance: ## hold the simulator against the official SDK's live tests and recordings (a few minutes)
 	go run ./test/conformance
