@@ -105,8 +105,9 @@ func TestLogsOfEveryLevelHoldNoSecrets(t *testing.T) {
 			}
 		}
 	}
-	// It has read the Secrets, uploaded the good one, and told of the other; and it is of the highest level.
-	text := await("Made a certificate bundle", "Made a load balancer", "no pair", "Response Body")
+	// It has read the Secrets, uploaded the good one, and served the Service of the other without it; and it is of the highest level.
+	text := await("Made a certificate bundle", "/secrets/wrong", `object="default/wrong" fieldPath="" kind="Service" apiVersion="v1" type="Normal" reason="EnsuredLoadBalancer"`,
+		"Response Body")
 	if err := process.Process.Signal(os.Interrupt); err != nil {
 		t.Error(err)
 	}

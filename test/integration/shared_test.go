@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -130,7 +131,7 @@ func (k *kubernetesOf) startCCM(dir string, account *simulatortest.Server) {
 	if err := k.plane.Kubeconfig(kubeconfig, token); err != nil {
 		t.Fatal(err)
 	}
-	text := "kind: CCMConfig\ndata:\n  clusterName: " + k.name + "\n  loadBalancerStatus: ip\n  sharedLoadBalancers:\n" +
+	text := "kind: CCMConfig\ndata:\n  clusterName: " + strconv.Quote(k.name) + "\n  loadBalancerStatus: ip\n  sharedLoadBalancers:\n" +
 		"  - {loadBalancer: edge, ports: [18491], hosts: [saas.example]}\n"
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
