@@ -168,10 +168,15 @@ func (n *Node) unmark(ctx context.Context, dev Device, volumeID string) error {
 		return err
 	}
 	return n.exclusively(ctx, dev, os.O_WRONLY, func(file *os.File) error {
-		if whole, err := marked(dev, volumeID); err != nil || !whole { // what had the disk until now may have written there
+		whole := false
+		err := onAnotherThread(func() (err error) { // files are opened where they are in the table of all threads
+			whole, err = marked(dev, volumeID)
+			return err
+		})
+		if err != nil || !whole { // what had the disk until now may have written there
 			return err
 		}
-		_, err := file.WriteAt(make([]byte, markerBytes), dev.SizeBytes-markerFromEnd)
+		_, err = file.WriteAt(make([]byte, markerBytes), dev.SizeBytes-markerFromEnd)
 		return errors.Join(err, file.Sync())
 	})
 }
