@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -158,6 +159,10 @@ func (l *LoadBalancers) request(service *v1.Service, asked *settings.Settings) t
 	return r
 }
 
+// asksMembers is the URL of a health check that asks the members themselves: a path, or a port of theirs. What stands before an @ is no port,
+// and what follows two slashes is a host.
+var asksMembers = regexp.MustCompile(`^(/|/[^/\\].*|` + settings.LocalHealthCheckPrefix + `[0-9]{1,5}(/.*)?)$`)
+
 // membersBeside are the addresses of members that are given one by one, and a health check that is not only a path.
 func membersBeside(members []cloud.Member, properties cloud.Properties) []string {
 	var all []string
@@ -165,7 +170,7 @@ func membersBeside(members []cloud.Member, properties cloud.Properties) []string
 		all = append(all, member.IP)
 	}
 	url, _ := properties["health_check_url"].(string)
-	if url != "" && !strings.HasPrefix(url, "/") && !strings.HasPrefix(url, settings.LocalHealthCheckPrefix) {
+	if url != "" && !asksMembers.MatchString(url) {
 		all = append(all, "with health check "+url)
 	}
 	return all
