@@ -284,6 +284,41 @@ func TestRetainedLoadBalancerIsNotAnotherNamespaces(t *testing.T) {
 	a.isOwn(l, evil, lb.ID)
 }
 
+// Several teams' Services are restored to a new cluster, and one entry is for all that the former cluster had: each team gets its own.
+func TestEntryWithALabelGivesNoNamespaceWhatAnotherHad(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	a.cluster("uid-of-old")
+	limits := &tenants.Config{Default: tenants.Limits{Adopt: new(true)}}
+	a.ensure(a.balancers(func(c *Config) { c.Tenants = limits }), a.addService(serviceIn("bank", "web", "http 80 30080")))
+	lb := a.only()
+
+	a.client = fake.NewClientset()
+	a.cluster("uid-of-new")
+	taking := func(namespace string) *v1.Service {
+		s := example.Annotated(serviceIn(namespace, "again", "http 80 31080"), "adopt", lb.ID)
+		return a.addService(s)
+	}
+	evil, bank := taking("evil"), taking("bank")
+	before := a.raw("/load-balancer/" + lb.ID)
+	with := func(entry settings.Adoptable) *LoadBalancers {
+		return a.balancers(func(c *Config) { c.Tenants, c.Adoptable = limits, []settings.Adoptable{entry} })
+	}
+	ofOld := settings.Adoptable{Label: settings.LabelClusterUID + "=uid-of-old", Namespaces: []string{"bank", "evil"}}
+	if says := a.denied(with(ofOld), evil, reasonAdoptionDenied); !strings.Contains(says, "namespace bank had it") {
+		t.Errorf("error %s", says)
+	}
+	a.sameAs(before, lb.ID)
+	identity := a.balancers().identity(t.Context(), "prod", evil)
+	if why, err := with(settings.Adoptable{LoadBalancer: lb.ID, Namespaces: []string{"evil"}}).whyNotAdopt(t.Context(), identity, evil, &lb); why != "" || err != nil {
+		t.Errorf("an entry with the UUID: %s, %v", why, err)
+	}
+	a.ensure(with(ofOld), bank)
+	if err := a.client.Tracker().Delete(servicesResource, evil.Namespace, evil.Name); err != nil {
+		t.Fatal(err)
+	}
+	a.isOwn(with(ofOld), bank, lb.ID)
+}
+
 // A call fails at any place of an adoption, with its effect or without.
 func TestInterruptedAdoptionIsTakenUpAgain(t *testing.T) {
 	for _, fault := range []simulator.Fault{{Status: http.StatusInternalServerError}, {Drop: true, AfterEffect: true}} {

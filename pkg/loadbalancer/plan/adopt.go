@@ -22,6 +22,11 @@ func (i Identity) leftBy(lb *cloud.LoadBalancer) string {
 	if !i.ofThisCluster(lb.Labels) {
 		return ""
 	}
+	return namespaceOn(lb)
+}
+
+// namespaceOn is the namespace, of whichever cluster, whose Service labels say a load balancer was made for; empty: they say none.
+func namespaceOn(lb *cloud.LoadBalancer) string {
 	namespace, _, _ := strings.Cut(lb.Labels[settings.LabelRetainedFor], "/")
 	if namespace == "" {
 		namespace = lb.Labels[settings.LabelNamespace]
@@ -47,7 +52,8 @@ func (i Identity) WhyNotAdopt(lb *cloud.LoadBalancer, entries []settings.Adoptab
 		return ""
 	}
 	foreign := isClaimed(lb) && !i.ofThisCluster(lb.Labels)
-	meant := false
+	another := namespaceOn(lb) != "" && namespaceOn(lb) != namespace
+	meant, byLabel := false, false
 	for _, entry := range entries {
 		named := entry.NamesNamespace(namespace)
 		switch {
@@ -55,11 +61,18 @@ func (i Identity) WhyNotAdopt(lb *cloud.LoadBalancer, entries []settings.Adoptab
 			continue
 		case !named && (tenants || before != ""): // what another namespace left is for those alone who are named
 			continue
+		case another && entry.Label != "": // it is about what each of its namespaces had: one does not get what another had
+			byLabel = true
+			continue
 		case foreign && !entry.EndsClaims(lb):
 			meant = true
 			continue
 		}
 		return ""
+	}
+	if byLabel {
+		return fmt.Sprintf("its labels say that namespace %s had it, and an entry of adoptableLoadBalancers with a label gives no namespace what another had: name the "+
+			"load balancer's UUID, and namespace %s, in an entry of its own", namespaceOn(lb), namespace)
 	}
 	if meant {
 		return fmt.Sprintf("it carries the labels of a Service of another cluster (%s), which may have it still: if that is gone, name the load balancer's UUID, "+
