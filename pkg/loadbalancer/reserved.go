@@ -33,6 +33,16 @@ func madeForOne(lb *cloud.LoadBalancer, reference settings.Reference) *settings.
 		cmp.Or(lb.Labels[settings.LabelGeneratedName], "which is gone"))}
 }
 
+// toTenant is a problem with a load balancer that may be another's. Where there are tenants, it says no more of that than the Service does:
+// names of others' load balancers can be guessed, and their UUIDs, and whom they were made for, are no tenant's business.
+func (w *work) toTenant(problem *settings.Problem) *settings.Problem {
+	if problem == nil || w.config.Tenants == nil {
+		return problem
+	}
+	return &settings.Problem{Reason: problem.Reason, Message: fmt.Sprintf("annotation %s%s=%s: the controller's configuration does not let this Service use that load "+
+		"balancer: ask for an entry in sharedLoadBalancers with its namespace, ports and hosts", settings.AnnotationPrefix, settings.SharedName, w.settings.Shared)}
+}
+
 // reservedName returns why a Service may not have a load balancer of the name that it would get: it is that of a shared one.
 func reservedName(entries []settings.SharedAccess, identity plan.Identity, asked *settings.Settings) []settings.Problem {
 	name := cmp.Or(asked.Load.Name, identity.Name)

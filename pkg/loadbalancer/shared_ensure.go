@@ -45,11 +45,11 @@ func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error)
 	if lb.State.Deleting() {
 		return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) is being deleted", lb.ID, lb.Name), retryWhile(lb))
 	}
-	if problem := madeForOne(lb, *w.settings.Shared); problem != nil {
+	if problem := w.toTenant(madeForOne(lb, *w.settings.Shared)); problem != nil {
 		w.said.say(w.service, []settings.Problem{*problem}, w.warn)
 		return nil, because(problem.Reason, api.NewRetryError(problem.Message, refusedRetry))
 	}
-	if problem := settings.MayShare(w.access, lb, *w.settings.Shared, w.service, w.settings); problem != nil {
+	if problem := w.toTenant(settings.MayShare(w.access, lb, *w.settings.Shared, w.service, w.settings)); problem != nil {
 		names, err := w.formerNames(ctx, lb)
 		if err != nil {
 			return nil, err

@@ -150,7 +150,9 @@ func (w *work) remedyOfMissing(ctx context.Context, reference settings.Reference
 		if err != nil {
 			return "", err
 		}
-		if lb != nil {
+		// The Service's user writes the name.
+		known := w.config.Tenants == nil || lb != nil && settings.MayShare(w.access, lb, settings.Reference{Name: name}, w.service, w.settings) == nil
+		if lb != nil && known {
 			return fmt.Sprintf("there is another one with its name, %s, whose UUID is %s. If that replaced it, set the annotation to %[1]s or %[2]s%s",
 				lb.Name, lb.ID, entry), nil
 		}

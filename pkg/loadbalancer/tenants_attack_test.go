@@ -243,6 +243,41 @@ func TestHostileServicesGetNothingBeyondThePolicy(t *testing.T) {
 	}
 }
 
+// Names of others' load balancers can be guessed. Nobody learns from them which UUIDs those have, or whose they are.
+func TestTenantsDoNotLearnOfOthersLoadBalancers(t *testing.T) {
+	a := newTarget(t)
+	l := a.balancers(func(c *Config) {
+		c.Tenants = &tenants.Config{}
+		c.Shared = []settings.SharedAccess{{LoadBalancer: "edge", Namespaces: []string{"team"}}}
+	})
+	const unknown = "0aded5c1-c7a3-498a-b9c8-a871611c47a2"
+	for name, annotations := range map[string][]string{
+		"the name of another's":             {"shared", "prod-victim-web"},
+		"the name of a shared one":          {"shared", "edge"},
+		"a name that the other one had":     {"shared", unknown, "name", "prod-victim-web"},
+		"a name that the shared one had":    {"shared", unknown, "name", "edge"},
+		"a group of the name":               {"shared", "create/prod-victim-web"},
+		"the name for a load balancer":      {"config", `{"name":"prod-victim-web"}`},
+		"the name of another's as its own":  {"adopt", unknown, "name", "prod-victim-web"},
+		"an annotation of another's, taken": {"id", unknown, "name", "edge", "shared", "edge"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := a.addService(example.Annotated(serviceIn("evil", "web", "http 80 30080"), annotations...))
+			a.said()
+			_, err := l.EnsureLoadBalancer(t.Context(), "prod", a.current(s), a.nodes)
+			for _, text := range append(a.said(), fmt.Sprint(err), example.JSON(t, a.current(s).Status)) {
+				if strings.Contains(text, a.other) || strings.Contains(text, a.edge) || strings.Contains(text, "victim/web") {
+					t.Errorf("it says: %s", text)
+				}
+			}
+			if err == nil {
+				t.Error("no error")
+			}
+			a.remove(l, s)
+		})
+	}
+}
+
 // remove has a Service deleted, and takes it from the API server.
 func (a *target) remove(l *LoadBalancers, s *v1.Service) {
 	a.t.Helper()
