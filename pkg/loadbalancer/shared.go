@@ -162,8 +162,11 @@ func (l *LoadBalancers) shares(
 	}
 	own := service
 	for _, lb := range all {
-		if plan.HasParts(lb, identity.Key()) || l.lastOfGroup(lb, asked) {
+		if plan.HasParts(lb, identity.Key()) {
 			return service, lb, nil
+		}
+		if last, err := l.lastOfGroup(ctx, service, asked, lb); last || err != nil {
+			return service, lb, err
 		}
 		if lb.ID == service.Annotations[settings.AnnotationID] && !identity.OwnsNamed(lb) {
 			own = withoutID(service)
@@ -201,10 +204,11 @@ func (l *LoadBalancers) leaveOne(ctx context.Context, identity plan.Identity, se
 			return err
 		}
 	}
-	if asked.DeleteLast && asked.Shared.Group != "" && asked.Shared.Names(lb) {
-		return l.deleteLast(ctx, identity, service, lb.ID)
+	last, err := l.deletesLast(ctx, service, asked, lb)
+	if err != nil || !last {
+		return err
 	}
-	return nil
+	return l.deleteLast(ctx, identity, service, lb.ID)
 }
 
 // sharing remembers the Services that share, as tending those that do not, so that what somebody else does to their components can be

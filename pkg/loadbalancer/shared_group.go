@@ -67,8 +67,31 @@ func (w *work) notDoomed(ctx context.Context, lb *cloud.LoadBalancer) error {
 }
 
 // lastOfGroup says whether the load balancer is the Service's to delete.
-func (l *LoadBalancers) lastOfGroup(lb *cloud.LoadBalancer, asked *settings.Settings) bool {
-	return asked.DeleteLast && asked.Shared.Group != "" && asked.Shared.Names(lb) && !plan.InUse(lb)
+func (l *LoadBalancers) lastOfGroup(ctx context.Context, service *v1.Service, asked *settings.Settings, lb *cloud.LoadBalancer) (bool, error) {
+	if plan.InUse(lb) {
+		return false, nil
+	}
+	return l.deletesLast(ctx, service, asked, lb)
+}
+
+// deletesLast says whether the Service may have the load balancer of its group deleted: it asks for that, and may share the load balancer.
+// One that may not was never on it, and must not end by going what others keep for themselves.
+func (l *LoadBalancers) deletesLast(ctx context.Context, service *v1.Service, asked *settings.Settings, lb *cloud.LoadBalancer) (bool, error) {
+	if !asked.DeleteLast || asked.Shared.Group == "" || !asked.Shared.Names(lb) {
+		return false, nil
+	}
+	limits, err := l.limitsOf(ctx, service.Namespace)
+	if err != nil {
+		return false, err
+	}
+	if limits != nil && !limits.Shares(asked.Shared.String()) && !l.entryNames(asked.Shared.String(), service.Namespace) {
+		return false, nil
+	}
+	access, err := l.accessOf(ctx, service, *asked.Shared)
+	if err != nil {
+		return false, err
+	}
+	return settings.MayShare(access, lb, *asked.Shared, service, asked) == nil, nil
 }
 
 // deleteLast deletes a load balancer that was made for a group if nobody uses it any more. Until it is gone it returns an error.

@@ -90,9 +90,7 @@ func (l *LoadBalancers) denials(ctx context.Context, identity plan.Identity, ser
 		return problems, err
 	}
 	request := l.request(service, asked)
-	if shared := asked.Shared; shared != nil && slices.ContainsFunc(l.config.Shared, func(a settings.SharedAccess) bool {
-		return a.LoadBalancer == shared.String() && slices.Contains(a.Namespaces, service.Namespace)
-	}) {
+	if shared := asked.Shared; shared != nil && l.entryNames(shared.String(), service.Namespace) {
 		request.Group = "" // sharedLoadBalancers allows it
 	}
 	for _, violation := range limits.Check(request, cmp.Or(l.config.Plan, DefaultPlan)) {
@@ -102,6 +100,13 @@ func (l *LoadBalancers) denials(ctx context.Context, identity plan.Identity, ser
 		}
 	}
 	return problems, nil
+}
+
+// entryNames says whether sharedLoadBalancers has an entry for what a Service asks to share that names its namespace.
+func (l *LoadBalancers) entryNames(shared, namespace string) bool {
+	return slices.ContainsFunc(l.config.Shared, func(a settings.SharedAccess) bool {
+		return a.LoadBalancer == shared && slices.Contains(a.Namespaces, namespace)
+	})
 }
 
 // mostDenials is how many events one look at a Service may make.
