@@ -146,14 +146,19 @@ func (p *provider) provide(ctx context.Context, certificate settings.Certificate
 		}
 	}
 	for _, have := range p.bundles {
-		if have.Name == want.Name {
+		if have.Name == want.Name || certificate.Own() && p.desired.Identity.IsBundleOf([]string{want.Name}, have.Name) {
 			return have.ID, p.bringUpToDate(ctx, have, want)
 		}
 	}
 	logger := klog.FromContext(ctx)
 	made, err := p.makeBundle(ctx, want)
 	if errors.Is(err, cloud.ErrAlreadyExists) && certificate.Own() {
-		return p.adoptOwn(ctx, want)
+		id, failed := p.adoptOwn(ctx, want)
+		if id != "" || failed != nil {
+			return id, failed
+		}
+		want.Name = plan.NamedLike(want.Name, p.desired.Identity.ServiceUID) // another's must not keep the Service from having one
+		made, err = p.makeBundle(ctx, want)
 	}
 	if err != nil {
 		return "", fmt.Errorf("certificate for Service %s/%s: %w", p.service.Namespace, p.service.Name, err)
@@ -175,7 +180,7 @@ func (p *provider) bringUpToDate(ctx context.Context, have, want cloud.Certifica
 	})
 }
 
-// adoptOwn finds the bundle that UpCloud's own CCM made for the load balancer's own name.
+// adoptOwn finds the bundle that UpCloud's own CCM made for the load balancer's own name; empty: the one of that name is another's.
 func (p *provider) adoptOwn(ctx context.Context, want cloud.CertificateBundle) (string, error) {
 	all, err := p.balancers.config.Cloud.CertificateBundles(ctx, nil)
 	if err != nil {
@@ -186,8 +191,7 @@ func (p *provider) adoptOwn(ctx context.Context, want cloud.CertificateBundle) (
 			return have.ID, nil
 		}
 	}
-	return "", fmt.Errorf("a certificate bundle called %s exists, and is not for the host name %s of the load balancer: delete or rename it",
-		want.Name, strings.Join(want.Hostnames, ", "))
+	return "", nil
 }
 
 // tellNames says once what the DNS must have, so that UpCloud gets the certificate.

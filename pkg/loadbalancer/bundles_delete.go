@@ -21,7 +21,7 @@ func deleteBundles(ctx context.Context, api *cloud.Cloud, cleanup plan.BundleCle
 		return nil, err
 	}
 	for _, bundle := range all {
-		if slices.Contains(cleanup.Keep, bundle.Name) {
+		if cleanup.Identity.IsBundleOf(cleanup.Keep, bundle.Name) {
 			continue
 		}
 		err := api.DeleteCertificateBundle(ctx, bundle.ID)

@@ -42,6 +42,12 @@ func OwnBundleName(generatedName string) string {
 	return settings.Cut(generatedName, settings.MaxName-len("-tls")) + "-tls"
 }
 
+// IsBundleOf says whether a certificate bundle has one of the names that the Service's get, or the one in its place where another's had
+// that first: names are cut, and that of a certificate for the load balancer's own name does not follow from the Service's UID.
+func (i Identity) IsBundleOf(names []string, bundle string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return name == bundle || NamedLike(name, i.ServiceUID) == bundle })
+}
+
 // NamedLike is a name that begins like another and ends in a digest.
 func NamedLike(name, of string) string {
 	return settings.Cut(settings.SanitizeName(name), settings.MaxName-9) + "-" + settings.ShortDigest(of)

@@ -182,7 +182,7 @@ func (c Cluster) AsksFor(service *v1.Service, bundle string) bool {
 	}
 	identity := NewIdentity(c.ID, c.Name, service).InCluster(c.UID)
 	for _, identity.Generated = range []string{identity.Name, identity.plainName, identity.LegacyName} {
-		if slices.Contains(BundleNames(asked, identity), bundle) {
+		if identity.IsBundleOf(BundleNames(asked, identity), bundle) {
 			return true
 		}
 	}
