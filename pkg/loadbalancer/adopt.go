@@ -145,8 +145,7 @@ func (w *work) takeBundles(ctx context.Context, lb *cloud.LoadBalancer) error {
 		return err
 	}
 	for _, bundle := range all {
-		uid := bundle.Labels[settings.LabelServiceUID]
-		if !noted.Has(bundle.Name) || uid != "" && uid != lb.Labels[settings.LabelServiceUID] {
+		if !noted.Has(bundle.Name) || !madeWith(&bundle, lb) {
 			continue
 		}
 		labels := maps.Clone(bundle.Labels)
@@ -160,6 +159,24 @@ func (w *work) takeBundles(ctx context.Context, lb *cloud.LoadBalancer) error {
 		}
 	}
 	return nil
+}
+
+// madeWith says whether more than its name tells that a certificate bundle was made for the Service that had the load balancer. Notes are
+// short digests of names, and users choose names: one of the same digest may be anyone's. What retain left has the labels of its cluster; what
+// UpCloud's own CCM made has none, and is presented there.
+func madeWith(bundle *cloud.CertificateBundle, lb *cloud.LoadBalancer) bool {
+	if uid := bundle.Labels[settings.LabelServiceUID]; uid != "" {
+		return uid == lb.Labels[settings.LabelServiceUID]
+	}
+	if bundle.Labels[settings.LabelClusterName] == "" {
+		return bundle.Type == cloud.BundleDynamic && presents(lb, bundle.ID)
+	}
+	for _, key := range []string{settings.LabelClusterName, settings.LabelClusterID, settings.LabelClusterUID, settings.LabelNamespace} {
+		if of, has := bundle.Labels[key], lb.Labels[key]; of != "" && has != "" && of != has {
+			return false
+		}
+	}
+	return true
 }
 
 // adoptionRemedy says how a Service gets a load balancer as its own.

@@ -114,6 +114,44 @@ func TestRetainedLoadBalancerIsTakenByTheServiceMadeAgain(t *testing.T) {
 	a.isOwn(l, again, retained.ID)
 }
 
+// What the notes of a load balancer tell of certificate bundles are digests of names. A bundle with one of them that was not made with the load
+// balancer, by its labels, is not taken with it.
+func TestBundleOfSomeoneElseIsNotTakenWithTheLoadBalancer(t *testing.T) {
+	for name, labels := range map[string]cloud.Labels{
+		"made by hand":          {},
+		"of another namespace":  {settings.LabelClusterName: "prod", settings.LabelClusterUID: "uid-of-cluster", settings.LabelNamespace: "bank"},
+		"of another cluster":    {settings.LabelClusterName: "prod", settings.LabelClusterUID: "uid-of-another"},
+		"of a Service":          {settings.LabelClusterName: "prod", settings.LabelServiceUID: "uid-bank_web"},
+		"by hand, with a label": {"env": "prod"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAccount(t, simulator.Config{}, "n1")
+			a.cluster("uid-of-cluster")
+			l := a.balancers(func(c *Config) {
+				c.Tenants = &tenants.Config{Default: tenants.Limits{Adopt: new(true), Retain: new(true)}}
+			})
+			a.setSecret("www", "www.example.com")
+			s := a.addService(example.Annotated(example.Service("http 80 30080"), "retain", "true", "mode", "http", "tls-secret", "www"))
+			a.ensure(l, s)
+			lb, theirs := a.only(), a.bundle().ID
+			a.vanish(l, s)
+			// With these labels it stands for another one whose name has the same digest.
+			if err := a.cloud.ModifyCertificateBundle(t.Context(), theirs, cloud.CertificateBundlePatch{Labels: labels}); err != nil {
+				t.Fatal(err)
+			}
+			again := example.Annotated(example.Service("http 80 31080"), "adopt", lb.ID)
+			again.UID = "uid-again"
+			again = a.addService(again)
+			a.ensure(l, again)
+			a.vanish(l, again)
+			found, err := a.cloud.CertificateBundle(t.Context(), theirs)
+			if err != nil || example.JSON(t, found.Labels) != example.JSON(t, labels) {
+				t.Errorf("error %v, certificate bundle %+v, want it with labels %v", err, found, labels)
+			}
+		})
+	}
+}
+
 // What was made by hand is taken where the configuration has its UUID, its name or its label, and for the namespaces that this has.
 func TestHandMadeLoadBalancerIsTakenAsTheConfigurationAllows(t *testing.T) {
 	a := newAccount(t, simulator.Config{}, "n1")
