@@ -14,6 +14,11 @@ func (d *shareDiffer) openForeign(want hub, have cloud.Frontend, there bool) boo
 	case !there:
 		d.conflict("NoSuchFrontend", "annotation %s%s=%s: load balancer %s (%s) has no such frontend: name one that it has. What the Service has "+
 			"on the load balancer stays until then", settings.AnnotationPrefix, settings.HubFrontendName, want.name, d.lb.ID, d.lb.Name)
+	case FrontendOwner(have) != "":
+		d.conflict("PortConflict", "annotation %s%s=%s: port %d of load balancer %s (%s) belongs as a whole to %s, and takes no routes: name a frontend that "+
+			"was not made for a Service, or choose another port", settings.AnnotationPrefix, settings.HubFrontendName, want.name, have.Port, d.lb.ID, d.lb.Name,
+			OwnerOf(have.DefaultBackend))
+		return false // what was added to it before goes
 	case have.Mode != "http":
 		d.conflict("NoSuchFrontend", "annotation %s%s=%s: that frontend of load balancer %s (%s) has mode %s, and routes need mode http: name "+
 			"another one, or give it back its mode. What the Service has on the load balancer stays until then", settings.AnnotationPrefix,
