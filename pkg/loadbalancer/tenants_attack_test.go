@@ -243,7 +243,7 @@ func TestHostileServicesGetNothingBeyondThePolicy(t *testing.T) {
 	}
 }
 
-// Names of others' load balancers can be guessed. Nobody learns from them which UUIDs those have, or whose they are.
+// Names of others' load balancers can be guessed. No user learns from them which UUIDs those have, or whose they are.
 func TestTenantsDoNotLearnOfOthersLoadBalancers(t *testing.T) {
 	a := newTarget(t)
 	l := a.balancers(func(c *Config) {
