@@ -204,6 +204,9 @@ func (w *work) createForGroup(ctx context.Context, reference settings.Reference)
 	labels := cloud.Labels{settings.LabelSharedGroup: reference.Group, settings.LabelClusterName: w.identity.ClusterName}
 	if w.identity.Namespace != "" {
 		labels[settings.LabelNamespace] = w.identity.Namespace
+		if w.identity.ClusterUID != "" { // or it counts for the namespace of the same name in a cluster of the same name
+			labels[settings.LabelClusterUID] = w.identity.ClusterUID
+		}
 	}
 	lb, err := w.withRoom(ctx, func() (*cloud.LoadBalancer, error) {
 		return w.config.Cloud.CreateLoadBalancer(ctx, cloud.LoadBalancer{

@@ -6,12 +6,33 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/internal/example"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/settings"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/tenants"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/simulator"
 )
+
+// Most clusters are called kubernetes. Load balancers of groups that a namespace of another cluster made leave room for the namespace of that
+// name here; those that are its own do not.
+func TestGroupsOfAnotherClusterLeaveRoomForANamespace(t *testing.T) {
+	a := newAccount(t, simulator.Config{}, "n1")
+	policy := func(c *Config) {
+		c.Tenants = &tenants.Config{Default: tenants.Limits{SharedLoadBalancers: []string{"create/*"}, MaxLoadBalancers: new(1)}}
+	}
+	for _, cluster := range []types.UID{"uid-b", "uid-a"} {
+		a.client = fake.NewClientset()
+		a.cluster(cluster)
+		l := a.balancers(policy)
+		a.ensure(l, a.addService(example.Annotated(serviceIn("team", "group", "http 80 30080"), "shared", "create/of-"+string(cluster))))
+		more := a.addService(serviceIn("team", "more", "http 80 30081"))
+		if _, err := l.EnsureLoadBalancer(t.Context(), "prod", more, a.nodes); reasonOf(err) != ReasonDenied {
+			t.Errorf("in cluster %s one more than allowed: error %v", cluster, err)
+		}
+	}
+}
 
 // A group's load balancer stays, with its address, while no Service is on it. A Service that may not use it does not have it deleted by
 // going, and keeps none from joining.
