@@ -2,6 +2,7 @@ package loadbalancer
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -33,14 +34,19 @@ func madeForOne(lb *cloud.LoadBalancer, reference settings.Reference) *settings.
 		cmp.Or(lb.Labels[settings.LabelGeneratedName], "which is gone"))}
 }
 
-// toTenant is a problem with a load balancer that may be another's. Where there are tenants, it says no more of that than the Service does:
-// names of others' load balancers can be guessed, and their UUIDs, and whom they were made for, are no tenant's business.
-func (w *work) toTenant(problem *settings.Problem) *settings.Problem {
-	if problem == nil || w.config.Tenants == nil {
-		return problem
+// toTenant is a problem with a load balancer that may be another's. Where there are tenants, and neither their policy nor an entry of
+// sharedLoadBalancers names it for the Service's namespace, it says no more of that than the Service does: names of others' load balancers
+// can be guessed, and their UUIDs, and whom they were made for, are no tenant's business.
+func (w *work) toTenant(ctx context.Context, problem *settings.Problem) (*settings.Problem, error) {
+	if problem == nil || w.config.Tenants == nil || w.entryNames(w.settings.Shared.String(), w.service.Namespace) {
+		return problem, nil
+	}
+	limits, err := w.limitsOf(ctx, w.service.Namespace)
+	if err != nil || limits != nil && limits.Shares(w.settings.Shared.String()) {
+		return problem, err
 	}
 	return &settings.Problem{Reason: problem.Reason, Message: fmt.Sprintf("annotation %s%s=%s: the controller's configuration does not let this Service use that load "+
-		"balancer: ask for an entry in sharedLoadBalancers with its namespace, ports and hosts", settings.AnnotationPrefix, settings.SharedName, w.settings.Shared)}
+		"balancer: ask for an entry in sharedLoadBalancers with its namespace, ports and hosts", settings.AnnotationPrefix, settings.SharedName, w.settings.Shared)}, nil
 }
 
 // reservedName returns why a Service may not have a load balancer of the name that it would get: it is that of a shared one.

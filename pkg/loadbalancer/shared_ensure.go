@@ -45,11 +45,19 @@ func (w *work) ensureShared(ctx context.Context) (*v1.LoadBalancerStatus, error)
 	if lb.State.Deleting() {
 		return nil, api.NewRetryError(fmt.Sprintf("load balancer %s (%s) is being deleted", lb.ID, lb.Name), retryWhile(lb))
 	}
-	if problem := w.toTenant(madeForOne(lb, *w.settings.Shared)); problem != nil {
+	problem, err := w.toTenant(ctx, madeForOne(lb, *w.settings.Shared))
+	if err != nil {
+		return nil, err
+	}
+	if problem != nil {
 		w.said.say(w.service, []settings.Problem{*problem}, w.warn)
 		return nil, because(problem.Reason, api.NewRetryError(problem.Message, refusedRetry))
 	}
-	if problem := w.toTenant(settings.MayShare(w.access, lb, *w.settings.Shared, w.service, w.settings)); problem != nil {
+	problem, err = w.toTenant(ctx, settings.MayShare(w.access, lb, *w.settings.Shared, w.service, w.settings))
+	if err != nil {
+		return nil, err
+	}
+	if problem != nil {
 		names, err := w.formerNames(ctx, lb)
 		if err != nil {
 			return nil, err
