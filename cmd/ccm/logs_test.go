@@ -77,7 +77,7 @@ func TestLogsOfEveryLevelHoldNoSecrets(t *testing.T) {
 	}()
 	t.Cleanup(func() { // before the API server's, which waits for the watches to end
 		_ = process.Process.Kill()
-		<-ended
+		t.Log("the ccm has ended:", <-ended)
 	})
 	await := func(parts ...string) string {
 		t.Helper()
@@ -111,7 +111,7 @@ func TestLogsOfEveryLevelHoldNoSecrets(t *testing.T) {
 	if err := process.Process.Signal(os.Interrupt); err != nil {
 		t.Error(err)
 	}
-	<-ended
+	t.Log("the ccm has ended:", <-ended)
 	logstest.NoSecrets(t, text, map[string]string{
 		"token": sim.Token, "password": sim.Password,
 		"token of Kubernetes": kubernetesToken, "certificate's key": logstest.KeyBody(key), "wrong key": notAKey,

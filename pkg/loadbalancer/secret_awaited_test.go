@@ -146,7 +146,7 @@ func TestCertificateStaysWhileItsSecretIsAway(t *testing.T) {
 			t.Errorf("%q: ports %s, certificates %v, want those and %v", reference, got, now, presented)
 		}
 		a.ResetRequests()
-		a.fails(l, s)
+		_, _ = a.fails(l, s)
 		if got := a.writes(); len(got) > 0 {
 			t.Errorf("%q: writes with nothing to do: %v", reference, got)
 		}

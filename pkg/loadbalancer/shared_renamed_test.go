@@ -107,7 +107,7 @@ func TestServiceOnARenamedLoadBalancer(t *testing.T) {
 			a.change(s, func(s *v1.Service) {
 				s.Annotations[settings.AnnotationPrefix+settings.RoutesName] = `[{host: saas.example, path: /api}, {host: saas.example, path: /new}]`
 			})
-			a.fails(l, s)
+			_, _ = a.fails(l, s)
 			a.addNode("n2")
 			a.update(l, a.current(s))
 			lb := a.byName("front")
