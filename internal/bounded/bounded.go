@@ -201,10 +201,10 @@ func ReadFile(path string, most int) ([]byte, error) {
 	return text, nil
 }
 
-// notYAML is a parser's error in one line.
+// notYAML is a parser's error in one line, cut as brief does.
 func notYAML(err error) error {
 	text := strings.Join(strings.Fields(err.Error()), " ")
-	return fmt.Errorf("not YAML: %s", strings.TrimPrefix(strings.TrimPrefix(text, "error converting YAML to JSON: "), "yaml: "))
+	return brief(fmt.Errorf("not YAML: %s", strings.TrimPrefix(strings.TrimPrefix(text, "error converting YAML to JSON: "), "yaml: ")))
 }
 
 // brief is a parser's error, which may repeat a value of any length.

@@ -77,6 +77,7 @@ func FuzzPlan(f *testing.F) {
 		f.Add(text, "- [", uint16(200))
 		f.Add(text, ",", uint16(2000))
 	}
+	f.Add("*", "0", uint16(2000)) // an error names the alias
 	f.Fuzz(func(t *testing.T, head, part string, times uint16) {
 		if len(head)+len(part)*int(times) > 256<<10 {
 			return
