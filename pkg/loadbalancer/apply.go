@@ -56,14 +56,10 @@ func (l *LoadBalancers) update(ctx context.Context, identity plan.Identity, serv
 	if err := w.readPods(ctx); err != nil {
 		return err
 	}
-	members, missed, err := l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector))
+	missed, err := w.readNodesAsPlaced(ctx, nodes, asked.Selector)
 	if err != nil {
 		return err
 	}
-	if w.nodes, err = l.inNetworks(ctx, l.membership.networks(service), members); err != nil {
-		return err
-	}
-	w.readServing(ctx)
 	if l.membership.has(service, w.members(w.nodes)) {
 		return missed
 	}
@@ -100,14 +96,10 @@ func (l *LoadBalancers) updateRefused(
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: &settings.Settings{
 		Ports: l.portsAsStood(asked), MaxMembers: asked.MaxMembers,
 	}}
-	members, missed, err := l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector))
+	missed, err := w.readNodesAsPlaced(ctx, nodes, asked.Selector)
 	if err != nil {
 		return err
 	}
-	if w.nodes, err = l.inNetworks(ctx, l.membership.networks(service), members); err != nil {
-		return err
-	}
-	w.readServing(ctx)
 	nodesAlone := !unclear && !l.config.PodMembers
 	if nodesAlone && l.membership.has(service, w.members(w.nodes)) {
 		return missed

@@ -194,8 +194,7 @@ func (l *LoadBalancers) asAsked(
 	if err := w.readPods(ctx); err != nil {
 		return true // the controller tries again
 	}
-	var missed error
-	if w.nodes, missed, err = l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector)); err != nil || missed != nil {
+	if missed, err := w.readNodes(ctx, nodes, asked.Selector); err != nil || missed != nil {
 		return true // the controller tries again
 	}
 	if err := w.placeNodes(ctx, lb.Networks); err != nil {

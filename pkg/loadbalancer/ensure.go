@@ -93,8 +93,8 @@ func (l *LoadBalancers) ensure(
 	if err := w.readPods(ctx); err != nil {
 		return nil, err
 	}
-	var missed error
-	if w.nodes, missed, err = l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector)); err != nil {
+	missed, err := w.readNodes(ctx, nodes, asked.Selector)
+	if err != nil {
 		return nil, err
 	}
 	w.readServing(ctx)

@@ -160,41 +160,24 @@ func (w *work) localRemarks() []settings.Problem {
 
 func (w *work) someServe() bool {
 	targets, _ := plan.Targets(w.nodes)
-	for _, target := range targets {
-		if w.serving[target.Name] {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(targets, func(t plan.Target) bool { return w.serving[t.Name] })
 }
 
 // updateLocal does what the controller does when nodes come and go.
 func (l *LoadBalancers) updateLocal(
 	ctx context.Context, name cache.ObjectName, services corelisters.ServiceLister, nodes corelisters.NodeLister,
-) (err error) {
+) error {
 	service, err := services.Services(name.Namespace).Get(name.Name)
 	if err != nil || service.Spec.ExternalTrafficPolicy != v1.ServiceExternalTrafficPolicyLocal {
 		return nil //nolint:nilerr // a Service that is gone has no endpoints
 	}
-	defer recoverTo(&err, service)
-	ctx, done, err := l.begin(ctx, service.Namespace, service.UID)
-	if err != nil {
-		return err
-	}
-	defer done()
-	one, known := l.tending.get(service.UID)
-	if !known {
-		one, known = l.sharing.get(service.UID)
-	}
-	current, wanted := one.service(service.UID, services)
-	if !known || !wanted {
-		return nil // the controller comes to it
-	}
-	present, identity := one.present(nodes), l.identity(ctx, l.lastClusterName(), current)
-	if err := l.update(ctx, identity, current, present); err != nil {
-		return err
-	}
-	return l.reportServing(ctx, identity, current, present)
+	return l.whileKnown(ctx, service, services, nodes, func(ctx context.Context, current *v1.Service, present []*v1.Node) error {
+		identity := l.identity(ctx, l.lastClusterName(), current)
+		if err := l.update(ctx, identity, current, present); err != nil {
+			return err
+		}
+		return l.reportServing(ctx, identity, current, present)
+	})
 }
 
 // reportServing brings the Service's condition up to date, where it is about endpoints, or has to be from now on.
@@ -208,16 +191,14 @@ func (l *LoadBalancers) reportServing(ctx context.Context, identity plan.Identit
 		reported = reported || remark.Reason == reasonNoLocalEndpoints || remark.Reason == reasonEndpointsUnknown
 	}
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked}
-	members, _, err := l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector))
-	if err != nil {
+	if _, err := w.readNodes(ctx, nodes, asked.Selector); err != nil {
 		return err
 	}
-	w.nodes = members
 	w.readServing(ctx)
 	if (len(w.localRemarks()) > 0) == reported {
 		return nil
 	}
-	_, err = l.ensure(ctx, identity, service, nodes)
+	_, err := l.ensure(ctx, identity, service, nodes)
 	l.reportOutcome(ctx, service, err)
 	if isOnItsWay(err) {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/cloud"
 	"github.com/cloud-provider-upcloud/cloud-provider-upcloud/pkg/loadbalancer/plan"
@@ -34,6 +35,25 @@ func (l *LoadBalancers) inNetworks(ctx context.Context, attached []cloud.LoadBal
 	}
 	ordered, _ = plan.InNetworks(all, attached, nodes)
 	return ordered, nil
+}
+
+// readNodes finds the nodes that may be members, out of those that the controller names. For missed and err see withAddresses.
+func (w *work) readNodes(ctx context.Context, nodes []*v1.Node, selector labels.Selector) (missed, err error) {
+	w.nodes, missed, err = w.withAddresses(ctx, plan.Eligible(nodes, w.config.Scope, selector))
+	return missed, err
+}
+
+// readNodesAsPlaced is readNodes with each node's address in the networks that the Service's load balancer had when it was seen last, and with
+// the nodes that serve.
+func (w *work) readNodesAsPlaced(ctx context.Context, nodes []*v1.Node, selector labels.Selector) (missed, err error) {
+	if missed, err = w.readNodes(ctx, nodes, selector); err != nil {
+		return nil, err
+	}
+	if err := w.placeNodes(ctx, w.membership.networks(w.service)); err != nil {
+		return nil, err
+	}
+	w.readServing(ctx)
+	return missed, nil
 }
 
 // placeNodes chooses the address of each node's members for the networks of the Service's load balancer.

@@ -57,11 +57,27 @@ func (l *LoadBalancers) onNodeLabels(queue nameQueue, services corelisters.Servi
 // updateSelected does what the controller does when nodes come and go, and says why.
 func (l *LoadBalancers) updateSelected(
 	ctx context.Context, name cache.ObjectName, services corelisters.ServiceLister, nodes corelisters.NodeLister,
-) (err error) {
+) error {
 	service, err := services.Services(name.Namespace).Get(name.Name)
 	if err != nil {
 		return nil //nolint:nilerr // it is gone, and the controller sees to what it had
 	}
+	return l.whileKnown(ctx, service, services, nodes, func(ctx context.Context, current *v1.Service, present []*v1.Node) error {
+		ctx, changes := recording(ctx)
+		err := l.update(ctx, l.identity(ctx, l.lastClusterName(), current), current, present)
+		if len(*changes) > 0 {
+			l.tell(current, "UpdatedMembers", "Labels of nodes changed, and with them the nodes that get traffic: %s", inShort(*changes))
+		}
+		return err
+	})
+}
+
+// whileKnown calls do with a Service's lock, for the Service as it is now and the nodes that the controller named last and that there are
+// still. It does nothing for a Service that the controller has not come to, or has let go.
+func (l *LoadBalancers) whileKnown(
+	ctx context.Context, service *v1.Service, services corelisters.ServiceLister, nodes corelisters.NodeLister,
+	do func(context.Context, *v1.Service, []*v1.Node) error,
+) (err error) {
 	defer recoverTo(&err, service)
 	ctx, done, err := l.begin(ctx, service.Namespace, service.UID)
 	if err != nil {
@@ -77,10 +93,5 @@ func (l *LoadBalancers) updateSelected(
 	if !known || !wanted {
 		return nil
 	}
-	ctx, changes := recording(ctx)
-	err = l.update(ctx, l.identity(ctx, l.lastClusterName(), current), current, one.present(nodes))
-	if len(*changes) > 0 {
-		l.tell(current, "UpdatedMembers", "Labels of nodes changed, and with them the nodes that get traffic: %s", inShort(*changes))
-	}
-	return err
+	return do(ctx, current, one.present(nodes))
 }

@@ -38,11 +38,10 @@ func madeForOne(lb *cloud.LoadBalancer, reference settings.Reference) *settings.
 // sharedLoadBalancers names it for the Service's namespace, it says no more of that than the Service does: names of others' load balancers
 // can be guessed, and their UUIDs, and whom they were made for, are no tenant's business.
 func (w *work) toTenant(ctx context.Context, problem *settings.Problem) (*settings.Problem, error) {
-	if problem == nil || w.config.Tenants == nil || w.entryNames(w.settings.Shared.String(), w.service.Namespace) {
-		return problem, nil
+	if problem == nil {
+		return nil, nil
 	}
-	limits, err := w.limitsOf(ctx, w.service.Namespace)
-	if err != nil || limits != nil && limits.Shares(w.settings.Shared.String()) {
+	if shares, err := w.policyShares(ctx, w.settings.Shared.String(), w.service.Namespace); err != nil || shares {
 		return problem, err
 	}
 	return &settings.Problem{Reason: problem.Reason, Message: fmt.Sprintf("annotation %s%s=%s: the controller's configuration does not let this Service use that load "+

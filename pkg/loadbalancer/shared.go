@@ -37,11 +37,10 @@ func (l *LoadBalancers) ensureSharing(
 ) (*v1.LoadBalancerStatus, error) {
 	l.membership.forget(service)
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked, told: nodes}
-	members, missed, err := l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector))
+	missed, err := w.readNodes(ctx, nodes, asked.Selector)
 	if err != nil {
 		return nil, err
 	}
-	w.nodes = members
 	status, err := w.ensureShared(ctx)
 	if err == nil {
 		l.noteUploaded(service, w.secrets)
@@ -59,14 +58,10 @@ func (l *LoadBalancers) updateSharing(
 ) error {
 	l.sharing.note(service, nodes)
 	w := &work{LoadBalancers: l, service: service, identity: identity, settings: asked}
-	members, missed, err := l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector))
+	missed, err := w.readNodesAsPlaced(ctx, nodes, asked.Selector)
 	if err != nil {
 		return err
 	}
-	if w.nodes, err = l.inNetworks(ctx, l.membership.networks(service), members); err != nil {
-		return err
-	}
-	w.readServing(ctx)
 	if certain && l.membership.has(service, w.members(l.membership.within(service, w.nodes))) {
 		return missed
 	}
@@ -338,7 +333,7 @@ func (l *LoadBalancers) upToDate(
 	if w.secrets, w.awaits, err = l.readSecrets(ctx, service, asked); err != nil {
 		return false
 	}
-	if w.nodes, missed, err = l.withAddresses(ctx, plan.Eligible(nodes, l.config.Scope, asked.Selector)); err != nil || missed != nil {
+	if missed, err = w.readNodes(ctx, nodes, asked.Selector); err != nil || missed != nil {
 		return false
 	}
 	if w.nodes, _, err = w.reachable(ctx, lb, w.nodes); err != nil {

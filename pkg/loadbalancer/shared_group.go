@@ -80,12 +80,8 @@ func (l *LoadBalancers) deletesLast(ctx context.Context, service *v1.Service, as
 	if !asked.DeleteLast || asked.Shared.Group == "" || !asked.Shared.Names(lb) {
 		return false, nil
 	}
-	limits, err := l.limitsOf(ctx, service.Namespace)
-	if err != nil {
+	if shares, err := l.policyShares(ctx, asked.Shared.String(), service.Namespace); err != nil || !shares {
 		return false, err
-	}
-	if limits != nil && !limits.Shares(asked.Shared.String()) && !l.entryNames(asked.Shared.String(), service.Namespace) {
-		return false, nil
 	}
 	access, err := l.accessOf(ctx, service, *asked.Shared)
 	if err != nil {

@@ -109,6 +109,19 @@ func (l *LoadBalancers) entryNames(shared, namespace string) bool {
 	})
 }
 
+// policyShares says whether a Service's namespace may join what is named so in an annotation, as far as the policy for tenants goes: by its
+// limits, or by an entry of sharedLoadBalancers that names the namespace.
+func (l *LoadBalancers) policyShares(ctx context.Context, shared, namespace string) (bool, error) {
+	if l.config.Tenants == nil || l.entryNames(shared, namespace) {
+		return true, nil
+	}
+	limits, err := l.limitsOf(ctx, namespace)
+	if err != nil {
+		return false, err
+	}
+	return limits.Shares(shared), nil
+}
+
 // mostDenials is how many events one look at a Service may make.
 const mostDenials = 8
 
