@@ -312,7 +312,7 @@ func TestLargeChangeIsMadeInStepsWithoutSayingThatItFailed(t *testing.T) {
 	if !slices.Contains(reasons, loadbalancer.ReasonUpdating) {
 		t.Errorf("reasons of the condition meanwhile are %v, want one that is %s", slices.Compact(reasons), loadbalancer.ReasonUpdating)
 	}
-	c.eventually("the end is told", func() string {
+	c.eventually("the event about the end", func() string {
 		if events := c.eventsOf(noisy); !strings.Contains(events, "EnsuredLoadBalancer") {
 			return events
 		}

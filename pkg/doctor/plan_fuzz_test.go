@@ -66,7 +66,7 @@ func TestPlansBeyondTheLimitsAreRefused(t *testing.T) {
 	}
 }
 
-// FuzzPlan reads plans that somebody has edited: at a cost in proportion to their size, and none that passes asks for two things at once.
+// FuzzPlan reads plans that a person has edited: at a cost in proportion to their size, and none that passes asks for two things at once.
 func FuzzPlan(f *testing.F) {
 	for _, text := range []string{
 		planHead + planEntry("01aaaaaa", "remove"), planHead + planEntry("01aaaaaa", "keep") + planEntry("01aaaaaa", "mark"),
